@@ -1,0 +1,7 @@
+"""Data as batches of categories, by modality."""
+
+from .base import CategoricalData, Dataset, split
+from .images import Bernoulli, ImageSplits, Levels, Quantised, Threshold, digits, mnist, png_folder
+
+__all__ = ["Bernoulli", "CategoricalData", "Dataset", "ImageSplits", "Levels", "Quantised", "Threshold", "digits",
+          , "mnist", "png_folder", "split"]

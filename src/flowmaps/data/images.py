@@ -1,0 +1,219 @@
+"""Images as categorical data: scanned digits, MNIST from its IDX files, and folders of PNGs.
+
+Every loader returns :class:`ImageSplits`: pixels are positions ``(height, width)``, grey levels are categories. The
+number of levels and how they came about is a :class:`Levels` object, so that it can be stated with every result.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .base import CategoricalData, split
+from .sources import data_folder, download, read_bytes
+
+
+class Levels(ABC):
+    """How grey values 0..255 become categories."""
+
+    size: int
+
+    @abstractmethod
+    def __call__(self, grey: Tensor) -> Tensor:
+        """Categories of uint8 grey values, same shape."""
+
+
+class Threshold(Levels):
+    """Two levels: ink where the grey value is at least ``at``."""
+
+    size = 2
+
+    def __init__(self, at: int = 128):
+        self.at = _between("threshold", at, 1, 255)
+
+    def __call__(self, grey: Tensor) -> Tensor:
+        return (grey >= self.at).to(torch.uint8)
+
+
+class Bernoulli(Levels):
+    """Two levels: ink with probability grey / 255, drawn once with ``seed`` (static binarisation)."""
+
+    size = 2
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+
+    def __call__(self, grey: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.cat([(255 * torch.rand(part.shape, generator=generator) < part).to(torch.uint8)
+                          for part in grey.split(1024)])
+
+
+class Quantised(Levels):
+    """``size`` levels of equal width: floor(grey * size / 256)."""
+
+    def __init__(self, size: int = 16):
+        self.size = _between("number of grey levels", size, 2, 256)
+
+    def __call__(self, grey: Tensor) -> Tensor:
+        return torch.div(grey.to(torch.int32) * self.size, 256, rounding_mode="floor").to(torch.uint8)
+
+
+class ImageSplits(NamedTuple):
+    """Images in three disjoint parts, with the size of their alphabet.
+
+    Arguments:
+        levels: Number of grey levels K; categories are 0 (background) to K - 1.
+        classes: Number of classes of the labels, 0 where there are none.
+    """
+
+    train: CategoricalData
+    valid: CategoricalData
+    test: CategoricalData
+    levels: int
+    classes: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.train.x_1.shape[1:]
+        return height, width
+
+
+def digits(seed: int = 0) -> ImageSplits:
+    """The 1,797 handwritten digits of scikit-learn: real scans, 8 x 8, 17 grey levels, nothing to download.
+
+    Split 70 / 10 / 20 per cent within each class by :func:`~flowmaps.data.base.split`.
+
+    Reference: E. Alpaydin and C. Kaynak 1998, Optical Recognition of Handwritten Digits, UCI repository.
+    """
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    x_1 = torch.from_numpy(pixels.astype(np.int64)).reshape(-1, 8, 8)
+    return _in_parts(x_1, torch.from_numpy(labels.astype(np.int64)), levels=17, classes=10, seed=seed)
+
+
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+MNIST_SHA256 = {  # of the unpacked files
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+
+def mnist(path: str | os.PathLike | None = None, levels: Levels | None = None, valid: int = 10_000,
+          fetch: bool = False) -> ImageSplits:
+    """MNIST, 28 x 28, from its four IDX files (plain or ``.gz``).
+
+    The last ``valid`` training images validate, as in binarised MNIST; the test files are the test part. Any
+    data set in the same format works (Fashion-MNIST, EMNIST).
+
+    Arguments:
+        path: Folder of the files; default ``$FLOWMAPS_DATA/mnist``, else a cache folder.
+        levels: ``Threshold()`` where not given.
+        fetch: Download what is missing, with a checksum.
+    Raises: ValueError if a file is missing, broken, cut short or of another format, or sizes disagree.
+    """
+    folder, levels = data_folder("mnist", path), levels or Threshold()
+    if fetch:
+        for name, sha256 in MNIST_SHA256.items():
+            if not (folder / name).exists():
+                download([f"{mirror}{name}.gz" for mirror in MIRRORS], folder / f"{name}.gz", sha256)
+    grey, label = _images_and_labels(folder, "train")
+    test_grey, test_label = _images_and_labels(folder, "t10k")
+    if grey.shape[1:] != test_grey.shape[1:]:
+        raise ValueError(f"{folder}: training images are {tuple(grey.shape[1:])} and test images "
+                         f"{tuple(test_grey.shape[1:])}; give files of one data set")
+    _between("number of validation images", valid, 1, len(grey) - 1)
+    x_1, cut = levels(torch.cat([grey, test_grey])), len(grey) - valid
+    return ImageSplits(CategoricalData(x_1[:cut], label[:cut]), CategoricalData(x_1[cut:len(grey)], label[cut:]),
+                       CategoricalData(x_1[len(grey):], test_label), levels.size, int(label.max()) + 1)
+
+
+def png_folder(path: str | os.PathLike, levels: Levels | None = None, seed: int = 0) -> ImageSplits:
+    """A folder of grey PNGs of one size; where they lie in subfolders, each subfolder is a class.
+
+    Files are taken in sorted order and split 70 / 10 / 20 per cent by :func:`~flowmaps.data.base.split`.
+
+    Raises: ValueError naming the first file that is not an image or has another size, or if there are none.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    folder, levels = Path(path).expanduser(), levels or Quantised(16)
+    files = sorted(folder.rglob("*.png"))
+    if not files:
+        raise ValueError(f"{folder} holds no .png file; give a folder of PNG images")
+    images: list[np.ndarray] = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                images.append(np.array(image.convert("L")))
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise ValueError(f"{file} is not a whole PNG image ({error}); remove or replace it") from None
+        if images[-1].shape != images[0].shape:
+            raise ValueError(f"{file} is {images[-1].shape} but {files[0]} is {images[0].shape}; give images of one size")
+    names = sorted({file.parent for file in files})
+    label = torch.tensor([names.index(file.parent) for file in files]) if len(names) > 1 else None
+    grey = torch.from_numpy(np.stack(images))
+    return _in_parts(levels(grey), label, levels.size, len(names) if len(names) > 1 else 0, seed)
+
+
+def read_idx(path: str | os.PathLike) -> Tensor:
+    """The uint8 array of an IDX file, plain or packed.
+
+    Format: two zero bytes, type 8 (unsigned byte), number of dimensions, each dimension as a big-endian 32-bit
+    integer, then the values.
+
+    Raises: ValueError if the magic number, the type or the length is not that of such a file.
+    """
+    content = read_bytes(path)
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08" or not 1 <= content[3] <= 4:
+        raise ValueError(f"{path} starts with {content[:4].hex() or 'nothing'}, not 00000801 to 00000804: "
+                         "not an IDX file of unsigned bytes; give the original files")
+    start = 4 + 4 * content[3]
+    shape = [int.from_bytes(content[i:i + 4], "big") for i in range(4, start, 4)]
+    if len(content) < start or len(content) != start + math.prod(shape):
+        raise ValueError(f"{path} has {len(content)} bytes where its header {shape} needs {start + math.prod(shape)}; "
+                         "it is cut short or damaged, fetch it again")
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
+
+
+def _images_and_labels(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+    images, labels = (_find(folder, f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+    x, y = read_idx(images), read_idx(labels)
+    if x.ndim != 3:
+        raise ValueError(f"{images} has {x.ndim} dimensions, expected 3 (images); check that names match contents")
+    if y.ndim != 1:
+        raise ValueError(f"{labels} has {y.ndim} dimensions, expected 1 (labels); check that names match contents")
+    if len(x) != len(y):
+        raise ValueError(f"{images} has {len(x)} images and {labels} {len(y)} labels; give files of one data set")
+    return x, y.long()
+
+
+def _find(folder: Path, name: str) -> Path:
+    for candidate in (folder / name, folder / f"{name}.gz"):
+        if candidate.exists():
+            return candidate
+    raise ValueError(f"{folder} has neither {name} nor {name}.gz; give the folder of the IDX files, "
+                     "set FLOWMAPS_DATA, or ask for the download")
+
+
+def _in_parts(x_1: Tensor, label: Tensor | None, levels: int, classes: int, seed: int) -> ImageSplits:
+    data = CategoricalData(x_1, label)
+    train, valid, test = (data.subset(part) for part in split(len(x_1), seed=seed, strata=label))
+    return ImageSplits(train, valid, test, levels, classes)
+
+
+def _between(what: str, value: int, low: int, high: int) -> int:
+    if not low <= value <= high:
+        raise ValueError(f"{what} is {value}; give a value from {low} to {high}")
+    return value

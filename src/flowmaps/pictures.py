@@ -1,0 +1,87 @@
+"""Pictures for people: grids of samples and curves of a run, as PNG files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .files import replacing
+
+
+def sample_grid(path: str | os.PathLike, rows: Mapping[str, Tensor], levels: int, columns: int = 16) -> None:
+    """Draw images side by side, one labelled row for each entry (real images last, by the caller's order).
+
+    Arguments:
+        path: PNG file to write.
+        rows: Label of the row to categories ``(n, height, width)``; the first ``columns`` are shown.
+        levels: Grey levels K; 0 is drawn white, K - 1 black.
+    Raises: ValueError if there is nothing to draw or the images differ in size.
+    """
+    shapes = {tuple(x.shape[1:]) for x in rows.values()}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2 or min(len(x) for x in rows.values()) == 0:
+        raise ValueError(f"rows of shapes {[tuple(x.shape) for x in rows.values()]}: give images (n, height, width) "
+                         "of one size, at least one a row")
+    columns = min(columns, max(len(x) for x in rows.values()))
+    strips = [_strip(x[:columns].cpu(), columns, levels) for x in rows.values()]
+    height, breadth = strips[0].shape
+    figure = Figure(figsize=(1.2 + 0.5 * columns, 0.15 + 0.5 * columns * height / breadth * len(rows)), dpi=120)
+    axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for axis, label, strip in zip(axes, rows, strips, strict=True):
+        axis.imshow(strip.numpy(), cmap="gray_r", vmin=0, vmax=levels - 1, interpolation="nearest")
+        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=11)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    left = 1.1 / figure.get_figwidth()
+    figure.subplots_adjust(left=left, right=0.995, top=0.99, bottom=0.01, hspace=0.05)
+    _save(figure, path)
+
+
+def curves(path: str | os.PathLike, rows: Sequence[Mapping[str, float]], x: str = "step") -> None:
+    """Draw every number of a run against ``x``, one panel for each name.
+
+    Arguments:
+        path: PNG file to write.
+        rows: Records such as the lines of ``metrics.jsonl``; a name need not occur in each of them.
+        x: Name of the abscissa. Values that are not finite numbers are left out.
+    Raises: ValueError if no record has ``x`` and a number beside it.
+    """
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != x and x in row and _is_number(value):
+                series.setdefault(name, []).append((row[x], value))
+    if not series:
+        raise ValueError(f"{len(rows)} records hold no number beside {x!r}; train for at least one logging interval")
+    columns = min(3, len(series))
+    figure = Figure(figsize=(4.2 * columns, 2.8 * math.ceil(len(series) / columns)), dpi=110, layout="constrained")
+    axes = figure.subplots(math.ceil(len(series) / columns), columns, squeeze=False).flat
+    for axis, (name, points) in zip(axes, series.items(), strict=False):
+        axis.plot(*zip(*points, strict=True), linewidth=1.2, marker="." if len(points) < 20 else "")
+        axis.set(title=name, xlabel=x)
+        axis.grid(alpha=0.3)
+    for axis in list(axes)[len(series):]:
+        axis.set_axis_off()
+    _save(figure, path)
+
+
+def _strip(x: Tensor, columns: int, levels: int) -> Tensor:
+    height, breadth = x.shape[1:]
+    strip = torch.zeros(height + 2, columns * (breadth + 2))
+    for i, image in enumerate(x):
+        strip[1:-1, i * (breadth + 2) + 1:(i + 1) * (breadth + 2) - 1] = image
+    return strip.clamp_(0, levels - 1)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _save(figure: Figure, path: str | os.PathLike) -> None:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        FigureCanvasAgg(figure).print_png(file)
