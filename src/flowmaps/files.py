@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one: a temporary name beside the target, flushed, then renamed."""
+"""Writing files so that nobody sees half of one: a temporary name beside it, flushed, then renamed."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write indented JSON through :func:`replacing`; not-a-number is refused, because JSON has no word for it."""
+    """Write indented JSON through :func:`replacing`; not-a-number is refused, JSON has no word for it."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -25,12 +25,16 @@ def sample_grid(path: str | os.PathLike, rows: Mapping[str, Tensor], levels: int
     """
     shapes = {tuple(x.shape[1:]) for x in rows.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2 or min(len(x) for x in rows.values()) == 0:
-        raise ValueError(f"rows of shapes {[tuple(x.shape) for x in rows.values()]}: give images (n, height, width) "
-                         "of one size, at least one a row")
+        raise ValueError(
+            f"rows of shapes {[tuple(x.shape) for x in rows.values()]}: give images (n, height, width) "
+            "of one size, at least one a row"
+        )
     columns = min(columns, max(len(x) for x in rows.values()))
     strips = [_strip(x[:columns].cpu(), columns, levels) for x in rows.values()]
     height, breadth = strips[0].shape
-    figure = Figure(figsize=(1.2 + 0.5 * columns, 0.15 + 0.5 * columns * height / breadth * len(rows)), dpi=120)
+    figure = Figure(
+        figsize=(1.2 + 0.5 * columns, 0.15 + 0.5 * columns * height / breadth * len(rows)), dpi=120
+    )
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for axis, label, strip in zip(axes, rows, strips, strict=True):
         axis.imshow(strip.numpy(), cmap="gray_r", vmin=0, vmax=levels - 1, interpolation="nearest")
@@ -57,15 +61,19 @@ def curves(path: str | os.PathLike, rows: Sequence[Mapping[str, float]], x: str 
             if name != x and x in row and _is_number(value):
                 series.setdefault(name, []).append((row[x], value))
     if not series:
-        raise ValueError(f"{len(rows)} records hold no number beside {x!r}; train for at least one logging interval")
+        raise ValueError(
+            f"{len(rows)} records hold no number beside {x!r}; train for at least one logging interval"
+        )
     columns = min(3, len(series))
-    figure = Figure(figsize=(4.2 * columns, 2.8 * math.ceil(len(series) / columns)), dpi=110, layout="constrained")
-    axes = figure.subplots(math.ceil(len(series) / columns), columns, squeeze=False).flat
+    figure = Figure(
+        figsize=(4.2 * columns, 2.8 * math.ceil(len(series) / columns)), dpi=110, layout="constrained"
+    )
+    axes = figure.subplots(math.ceil(len(series) / columns), columns, squeeze=False).ravel()
     for axis, (name, points) in zip(axes, series.items(), strict=False):
         axis.plot(*zip(*points, strict=True), linewidth=1.2, marker="." if len(points) < 20 else "")
         axis.set(title=name, xlabel=x)
         axis.grid(alpha=0.3)
-    for axis in list(axes)[len(series):]:
+    for axis in axes[len(series) :]:
         axis.set_axis_off()
     _save(figure, path)
 
@@ -74,7 +82,7 @@ def _strip(x: Tensor, columns: int, levels: int) -> Tensor:
     height, breadth = x.shape[1:]
     strip = torch.zeros(height + 2, columns * (breadth + 2))
     for i, image in enumerate(x):
-        strip[1:-1, i * (breadth + 2) + 1:(i + 1) * (breadth + 2) - 1] = image
+        strip[1:-1, i * (breadth + 2) + 1 : (i + 1) * (breadth + 2) - 1] = image
     return strip.clamp_(0, levels - 1)
 
 

@@ -3,5 +3,16 @@
 from .base import CategoricalData, Dataset, split
 from .images import Bernoulli, ImageSplits, Levels, Quantised, Threshold, digits, mnist, png_folder
 
-__all__ = ["Bernoulli", "CategoricalData", "Dataset", "ImageSplits", "Levels", "Quantised", "Threshold", "digits",
-          , "mnist", "png_folder", "split"]
+__all__ = [
+    "Bernoulli",
+    "CategoricalData",
+    "Dataset",
+    "ImageSplits",
+    "Levels",
+    "Quantised",
+    "Threshold",
+    "digits",
+    "mnist",
+    "png_folder",
+    "split",
+]

@@ -1,4 +1,4 @@
-"""Data sets of categories: what they answer, one that lives in memory, and the rule by which they are split."""
+"""Data sets of categories: what they answer, one that lives in memory, and the rule that splits them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, index: Tensor) -> Batch:
-        """The data of rows ``index``, int64 ``(B,)``, as categories ``(B, *positions)`` and their condition."""
+        """Rows ``index``, int64 ``(B,)``, as categories ``(B, *positions)`` and their condition."""
         ...
 
 
@@ -31,7 +31,7 @@ class CategoricalData:
         label: Class index ``(N,)`` or real-valued properties ``(N, p)``.
         mask: Positions that exist, bool ``(N, *positions)`` per field.
         known: Positions given clean, same shape.
-    Raises: ValueError if there is no datum, a category is negative or not an integer, or the parts differ in length.
+    Raises: ValueError if there is no datum, a category is no whole number >= 0, or the parts differ in length.
     Invariant: ``batch(index).x_1 == x_1[index]`` as int64.
     """
 
@@ -42,7 +42,9 @@ class CategoricalData:
         self.condition = Condition(mask=mask, known=known, label=label)
         sizes = {len(leaf) for part in (x_1, *self.condition) if part is not None for (leaf,) in leaves(part)}
         if len(sizes) > 1:
-            raise ValueError(f"fields, labels and masks have {sorted(sizes)} rows; give every datum exactly one of each")
+            raise ValueError(
+                f"fields, labels and masks have {sorted(sizes)} rows; give every datum exactly one of each"
+            )
         self.size = sizes.pop()
 
     def __len__(self) -> int:
@@ -62,8 +64,9 @@ class CategoricalData:
         return CategoricalData(x_1, condition.label, condition.mask, condition.known)
 
 
-def split(n: int, fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0,
-          strata: Tensor | None = None) -> tuple[Tensor, ...]:
+def split(
+    n: int, fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0, strata: Tensor | None = None
+) -> tuple[Tensor, ...]:
     """Cut ``0..n-1`` into disjoint parts by a fixed rule.
 
     Within each stratum (one for all data if ``strata`` is ``None``) rows are permuted by
@@ -82,7 +85,9 @@ def split(n: int, fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0,
     [[0, 1, 2], [3, 4]]
     """
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"fractions {tuple(fractions)} sum to {sum(fractions):g}; they must be shares that sum to 1")
+        raise ValueError(
+            f"fractions {tuple(fractions)} sum to {sum(fractions):g}; they must be shares that sum to 1"
+        )
     random = np.random.RandomState(seed)
     classes = np.zeros(n, dtype=np.int64) if strata is None else strata.numpy()
     parts: list[list[np.ndarray]] = [[] for _ in fractions]
@@ -91,9 +96,13 @@ def split(n: int, fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0,
         cuts = np.round(np.cumsum(fractions)[:-1] * len(rows)).astype(int)
         for part, chosen in zip(parts, np.split(rows, cuts), strict=True):
             part.append(chosen)
-    result = tuple(torch.from_numpy(np.sort(np.concatenate(part or [np.zeros(0, np.int64)]))) for part in parts)
+    result = tuple(
+        torch.from_numpy(np.sort(np.concatenate(part or [np.zeros(0, np.int64)]))) for part in parts
+    )
     if any(len(part) == 0 for part in result):
-        raise ValueError(f"{n} data cannot fill {len(fractions)} parts of shares {tuple(fractions)}; give more data")
+        raise ValueError(
+            f"{n} data cannot fill {len(fractions)} parts of shares {tuple(fractions)}; give more data"
+        )
     return result
 
 

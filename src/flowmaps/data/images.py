@@ -1,7 +1,7 @@
 """Images as categorical data: scanned digits, MNIST from its IDX files, and folders of PNGs.
 
-Every loader returns :class:`ImageSplits`: pixels are positions ``(height, width)``, grey levels are categories. The
-number of levels and how they came about is a :class:`Levels` object, so that it can be stated with every result.
+Every loader returns :class:`ImageSplits`: pixels are positions ``(height, width)``, grey levels are
+categories. How many levels there are and how they came about is a :class:`Levels` object.
 """
 
 from __future__ import annotations
@@ -52,8 +52,12 @@ class Bernoulli(Levels):
 
     def __call__(self, grey: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
-        return torch.cat([(255 * torch.rand(part.shape, generator=generator) < part).to(torch.uint8)
-                          for part in grey.split(1024)])
+        return torch.cat(
+            [
+                (255 * torch.rand(part.shape, generator=generator) < part).to(torch.uint8)
+                for part in grey.split(1024)
+            ]
+        )
 
 
 class Quantised(Levels):
@@ -101,7 +105,10 @@ def digits(seed: int = 0) -> ImageSplits:
     return _in_parts(x_1, torch.from_numpy(labels.astype(np.int64)), levels=17, classes=10, seed=seed)
 
 
-MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
 MNIST_SHA256 = {  # of the unpacked files
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -110,8 +117,12 @@ MNIST_SHA256 = {  # of the unpacked files
 }
 
 
-def mnist(path: str | os.PathLike | None = None, levels: Levels | None = None, valid: int = 10_000,
-          fetch: bool = False) -> ImageSplits:
+def mnist(
+    path: str | os.PathLike | None = None,
+    levels: Levels | None = None,
+    valid: int = 10_000,
+    fetch: bool = False,
+) -> ImageSplits:
     """MNIST, 28 x 28, from its four IDX files (plain or ``.gz``).
 
     The last ``valid`` training images validate, as in binarised MNIST; the test files are the test part. Any
@@ -131,12 +142,19 @@ def mnist(path: str | os.PathLike | None = None, levels: Levels | None = None, v
     grey, label = _images_and_labels(folder, "train")
     test_grey, test_label = _images_and_labels(folder, "t10k")
     if grey.shape[1:] != test_grey.shape[1:]:
-        raise ValueError(f"{folder}: training images are {tuple(grey.shape[1:])} and test images "
-                         f"{tuple(test_grey.shape[1:])}; give files of one data set")
+        raise ValueError(
+            f"{folder}: training images are {tuple(grey.shape[1:])} and test images "
+            f"{tuple(test_grey.shape[1:])}; give files of one data set"
+        )
     _between("number of validation images", valid, 1, len(grey) - 1)
     x_1, cut = levels(torch.cat([grey, test_grey])), len(grey) - valid
-    return ImageSplits(CategoricalData(x_1[:cut], label[:cut]), CategoricalData(x_1[cut:len(grey)], label[cut:]),
-                       CategoricalData(x_1[len(grey):], test_label), levels.size, int(label.max()) + 1)
+    return ImageSplits(
+        CategoricalData(x_1[:cut], label[:cut]),
+        CategoricalData(x_1[cut : len(grey)], label[cut:]),
+        CategoricalData(x_1[len(grey) :], test_label),
+        levels.size,
+        int(label.max()) + 1,
+    )
 
 
 def png_folder(path: str | os.PathLike, levels: Levels | None = None, seed: int = 0) -> ImageSplits:
@@ -160,7 +178,9 @@ def png_folder(path: str | os.PathLike, levels: Levels | None = None, seed: int 
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise ValueError(f"{file} is not a whole PNG image ({error}); remove or replace it") from None
         if images[-1].shape != images[0].shape:
-            raise ValueError(f"{file} is {images[-1].shape} but {files[0]} is {images[0].shape}; give images of one size")
+            raise ValueError(
+                f"{file} is {images[-1].shape} but {files[0]} is {images[0].shape}; give images of one size"
+            )
     names = sorted({file.parent for file in files})
     label = torch.tensor([names.index(file.parent) for file in files]) if len(names) > 1 else None
     grey = torch.from_numpy(np.stack(images))
@@ -170,20 +190,24 @@ def png_folder(path: str | os.PathLike, levels: Levels | None = None, seed: int 
 def read_idx(path: str | os.PathLike) -> Tensor:
     """The uint8 array of an IDX file, plain or packed.
 
-    Format: two zero bytes, type 8 (unsigned byte), number of dimensions, each dimension as a big-endian 32-bit
-    integer, then the values.
+    Format: two zero bytes, type 8 (unsigned byte), number of dimensions, each dimension as a big-endian
+    32-bit integer, then the values.
 
     Raises: ValueError if the magic number, the type or the length is not that of such a file.
     """
     content = read_bytes(path)
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or not 1 <= content[3] <= 4:
-        raise ValueError(f"{path} starts with {content[:4].hex() or 'nothing'}, not 00000801 to 00000804: "
-                         "not an IDX file of unsigned bytes; give the original files")
+        raise ValueError(
+            f"{path} starts with {content[:4].hex() or 'nothing'}, not 00000801 to 00000804: "
+            "not an IDX file of unsigned bytes; give the original files"
+        )
     start = 4 + 4 * content[3]
-    shape = [int.from_bytes(content[i:i + 4], "big") for i in range(4, start, 4)]
+    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
     if len(content) < start or len(content) != start + math.prod(shape):
-        raise ValueError(f"{path} has {len(content)} bytes where its header {shape} needs {start + math.prod(shape)}; "
-                         "it is cut short or damaged, fetch it again")
+        raise ValueError(
+            f"{path} has {len(content)} bytes where its header {shape} needs {start + math.prod(shape)}; "
+            "it is cut short or damaged, fetch it again"
+        )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
 
 
@@ -191,11 +215,17 @@ def _images_and_labels(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     images, labels = (_find(folder, f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
     x, y = read_idx(images), read_idx(labels)
     if x.ndim != 3:
-        raise ValueError(f"{images} has {x.ndim} dimensions, expected 3 (images); check that names match contents")
+        raise ValueError(
+            f"{images} has {x.ndim} dimensions, expected 3 (images); check that names match contents"
+        )
     if y.ndim != 1:
-        raise ValueError(f"{labels} has {y.ndim} dimensions, expected 1 (labels); check that names match contents")
+        raise ValueError(
+            f"{labels} has {y.ndim} dimensions, expected 1 (labels); check that names match contents"
+        )
     if len(x) != len(y):
-        raise ValueError(f"{images} has {len(x)} images and {labels} {len(y)} labels; give files of one data set")
+        raise ValueError(
+            f"{images} has {len(x)} images and {labels} {len(y)} labels; give files of one data set"
+        )
     return x, y.long()
 
 
@@ -203,8 +233,10 @@ def _find(folder: Path, name: str) -> Path:
     for candidate in (folder / name, folder / f"{name}.gz"):
         if candidate.exists():
             return candidate
-    raise ValueError(f"{folder} has neither {name} nor {name}.gz; give the folder of the IDX files, "
-                     "set FLOWMAPS_DATA, or ask for the download")
+    raise ValueError(
+        f"{folder} has neither {name} nor {name}.gz; give the folder of the IDX files, "
+        "set FLOWMAPS_DATA, or ask for the download"
+    )
 
 
 def _in_parts(x_1: Tensor, label: Tensor | None, levels: int, classes: int, seed: int) -> ImageSplits:

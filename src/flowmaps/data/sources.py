@@ -19,7 +19,7 @@ ENVIRONMENT = "FLOWMAPS_DATA"
 
 
 def data_folder(name: str, path: str | os.PathLike | None = None) -> Path:
-    """The folder of data set ``name``: ``path`` where given, else ``$FLOWMAPS_DATA/name``, else a folder in the cache.
+    """The folder of data set ``name``: ``path`` if given, else ``$FLOWMAPS_DATA/name``, else in the cache.
 
     >>> data_folder("mnist", "/data/digits").as_posix()
     '/data/digits'
@@ -78,8 +78,10 @@ def download(urls: Sequence[str], path: str | os.PathLike, sha256: str, timeout:
             with replacing(path) as temporary:
                 temporary.write_bytes(content)
             return path
-    raise ValueError(f"no mirror gave {path.name} ({'; '.join(failures)}); "
-                     f"go online and try again, or put the file at {path} yourself")
+    raise ValueError(
+        f"no mirror gave {path.name} ({'; '.join(failures)}); "
+        f"go online and try again, or put the file at {path} yourself"
+    )
 
 
 def _fetch(url: str, timeout: float) -> bytes:

@@ -11,6 +11,17 @@ from .two_sample import (
     total_variation_floor,
 )
 
-__all__ = ["ImageClassifier", "ImageQuality", "bootstrap", "cached_classifier", "frechet", "frechet_distance",
-           "nearest_distance", "precision_recall", "squared_mmd", "total_variation", "total_variation_floor",
-           "train_classifier"]
+__all__ = [
+    "ImageClassifier",
+    "ImageQuality",
+    "bootstrap",
+    "cached_classifier",
+    "frechet",
+    "frechet_distance",
+    "nearest_distance",
+    "precision_recall",
+    "squared_mmd",
+    "total_variation",
+    "total_variation_floor",
+    "train_classifier",
+]

@@ -27,15 +27,23 @@ class ImageClassifier(nn.Module):
         features: Width d of the penultimate layer.
     """
 
-    def __init__(self, levels: int, shape: tuple[int, int], classes: int = 10, width: int = 32, features: int = 32):
+    def __init__(
+        self, levels: int, shape: tuple[int, int], classes: int = 10, width: int = 32, features: int = 32
+    ):
         super().__init__()
         self.levels, self.num_features = levels, features
         height, breadth = ((side + 3) // 4 for side in shape)
         self.body = nn.Sequential(
-            nn.Conv2d(1, width, 3, padding=1), nn.GELU(),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.GELU(),
-            nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1), nn.GELU(),
-            nn.Flatten(), nn.Linear(2 * width * height * breadth, features), nn.GELU())
+            nn.Conv2d(1, width, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(2 * width * height * breadth, features),
+            nn.GELU(),
+        )
         self.head = nn.Linear(features, classes)
 
     def features(self, x: Tensor) -> Tensor:
@@ -54,8 +62,15 @@ class ImageClassifier(nn.Module):
         return features, self.head(features).softmax(-1)
 
 
-def train_classifier(data: CategoricalData, levels: int, classes: int, steps: int = 500, seed: int = 0,
-                     batch: int = 64, width: int = 32) -> ImageClassifier:
+def train_classifier(
+    data: CategoricalData,
+    levels: int,
+    classes: int,
+    steps: int = 500,
+    seed: int = 0,
+    batch: int = 64,
+    width: int = 32,
+) -> ImageClassifier:
     """Train a reference classifier on labelled images; the same seed gives the same weights.
 
     Arguments:
@@ -65,7 +80,9 @@ def train_classifier(data: CategoricalData, levels: int, classes: int, steps: in
     """
     labels = data.condition.label
     if labels is None or labels.ndim != 1:
-        raise ValueError("the images have no class labels; give labelled data or skip the classifier's metrics")
+        raise ValueError(
+            "the images have no class labels; give labelled data or skip the classifier's metrics"
+        )
     height, breadth = data.x_1.shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -83,9 +100,17 @@ def train_classifier(data: CategoricalData, levels: int, classes: int, steps: in
     return model.eval().requires_grad_(False)
 
 
-def cached_classifier(folder: str | os.PathLike, data: CategoricalData, levels: int, classes: int, steps: int = 2000,
-                      seed: int = 0, batch: int = 128, width: int = 32) -> ImageClassifier:
-    """:func:`train_classifier`, kept in ``folder`` as safetensors under a name made of its data and settings."""
+def cached_classifier(
+    folder: str | os.PathLike,
+    data: CategoricalData,
+    levels: int,
+    classes: int,
+    steps: int = 2000,
+    seed: int = 0,
+    batch: int = 128,
+    width: int = 32,
+) -> ImageClassifier:
+    """:func:`train_classifier`, kept in ``folder`` as safetensors, named by its data and settings."""
     settings = (levels, classes, steps, seed, batch, width)
     digest = hashlib.sha256(repr((settings, tuple(data.x_1.shape))).encode())
     for part in (data.x_1, data.condition.label):
@@ -101,19 +126,21 @@ def cached_classifier(folder: str | os.PathLike, data: CategoricalData, levels: 
     try:
         model.load_state_dict(load_file(path), strict=True)
     except Exception as error:
-        raise ValueError(f"{path} is not a whole classifier ({error}); remove it, it will be trained again") from error
+        raise ValueError(
+            f"{path} is not a whole classifier ({error}); remove it, it will be trained again"
+        ) from error
     return model.eval().requires_grad_(False)
 
 
 class ImageQuality:
     """The metrics of one data set, always with the same number of samples.
 
-    - ``frechet``: Fréchet distance to held-out images in the classifier's features, in units of their mean variance
-      over the training images. It is biased by the number of samples: compare with the row :meth:`of_data`.
+    - ``frechet``: Fréchet distance to held-out images in the classifier's features, in units of their mean
+      variance over the training images. It is biased by the number of samples: compare with :meth:`of_data`.
     - ``classifier_confidence``: mean largest class probability.
     - ``class_coverage``: smallest share of a class among the samples, over the share of even classes.
-    - ``nearest_train_distance``: mean Euclidean distance to the nearest training image, intensities in [0, 1];
-      clearly below the value of held-out images it means memorisation.
+    - ``nearest_train_distance``: mean Euclidean distance to the nearest training image, intensities in
+      [0, 1]; clearly below the value of held-out images it means memorisation.
 
     Arguments:
         classifier: Reference network, trained on ``train``.
@@ -123,13 +150,21 @@ class ImageQuality:
     Raises: ValueError if there are fewer training or held-out images than ``samples``.
     """
 
-    def __init__(self, classifier: ImageClassifier, train: Tensor, held_out: Tensor, samples: int | None = None,
-                 seed: int = 0):
+    def __init__(
+        self,
+        classifier: ImageClassifier,
+        train: Tensor,
+        held_out: Tensor,
+        samples: int | None = None,
+        seed: int = 0,
+    ):
         self.samples = len(held_out) if samples is None else samples
         if not 2 <= self.samples <= min(len(held_out), len(train)):
-            raise ValueError(f"{self.samples} samples to compare with {len(held_out)} held-out and {len(train)} training "
-                             "images; ask for at least 2 and at most as many as there are of either")
-        self.classifier, self.train, self.held_out = classifier, train, held_out[:self.samples]
+            raise ValueError(
+                f"{self.samples} samples to compare with {len(held_out)} held-out and {len(train)} training "
+                "images; ask for at least 2 and at most as many as there are of either"
+            )
+        self.classifier, self.train, self.held_out = classifier, train, held_out[: self.samples]
         self.scale = classifier.inspect(train)[0].double().var(0).mean().rsqrt()
         self.real = self.features(self.held_out)
         self.seed = seed
@@ -141,15 +176,19 @@ class ImageQuality:
     def __call__(self, x: Tensor) -> dict[str, float]:
         """The four metrics of categories ``(samples, height, width)``."""
         if x.shape != self.held_out.shape:
-            raise ValueError(f"samples have shape {tuple(x.shape)}, expected {tuple(self.held_out.shape)}; "
-                             "a Fréchet distance is comparable only at one number of samples")
-        probability = self.classifier.inspect(x)[1]
+            raise ValueError(
+                f"samples have shape {tuple(x.shape)}, expected {tuple(self.held_out.shape)}; "
+                "a Fréchet distance is comparable only at one number of samples"
+            )
+        features, probability = self.classifier.inspect(x)
         classes = probability.shape[1]
         share = torch.bincount(probability.argmax(1), minlength=classes).double() / len(x)
-        return {"frechet": frechet(self.features(x), self.real),
-                "classifier_confidence": float(probability.amax(1).double().mean()),
-                "class_coverage": float(share.min() * classes),
-                "nearest_train_distance": nearest_distance(x, self.train, self.classifier.levels)}
+        return {
+            "frechet": frechet(features.double() * self.scale, self.real),
+            "classifier_confidence": float(probability.amax(1).double().mean()),
+            "class_coverage": float(share.min() * classes),
+            "nearest_train_distance": nearest_distance(x, self.train, self.classifier.levels),
+        }
 
     def manifold(self, x: Tensor) -> dict[str, float]:
         """Precision and recall of the samples in the classifier's features."""
@@ -161,13 +200,14 @@ class ImageQuality:
         return float((self.classifier.inspect(x)[1].argmax(1) == label).double().mean())
 
     def of_data(self) -> dict[str, float]:
-        """What real images score: held-out ones, except that ``frechet`` compares training with held-out images."""
-        chosen = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.seed))[:self.samples]
-        return self(self.held_out) | {"frechet": frechet(self.features(self.train[chosen]), self.real)}
+        """What real images score: held-out ones, but ``frechet`` compares training with held-out images."""
+        generator = torch.Generator().manual_seed(self.seed)
+        chosen = self.train[torch.randperm(len(self.train), generator=generator)[: self.samples]]
+        return self(self.held_out) | {"frechet": frechet(self.features(chosen), self.real)}
 
 
 def nearest_distance(x: Tensor, train: Tensor, levels: int, chunk: int = 512) -> float:
-    """Mean Euclidean distance from each image of ``x`` to its nearest image in ``train``, intensities in [0, 1]."""
+    """Mean Euclidean distance of the images ``x`` to the nearest of ``train``, intensities in [0, 1]."""
     reference = train.flatten(1).float() / (levels - 1)
-    nearest = [torch.cdist(part.flatten(1).float() / (levels - 1), reference).amin(1) for part in x.split(chunk)]
-    return float(torch.cat(nearest).double().mean())
+    parts = (x.flatten(1).float() / (levels - 1)).split(chunk)
+    return float(torch.cat([torch.cdist(part, reference).amin(1) for part in parts]).double().mean())

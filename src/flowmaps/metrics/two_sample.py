@@ -16,8 +16,8 @@ def total_variation(samples: Any, atoms: Any, probabilities: Tensor) -> float:
 
     .. math:: \tfrac12 \sum_y |\hat p(y) - p(y)|
 
-    The sum runs over all tuples, so mass outside the support counts in full. For ``n`` exact samples the expected
-    value is not 0 but :func:`total_variation_floor`.
+    The sum runs over all tuples, so mass outside the support counts in full. For ``n`` exact samples the
+    expected value is not 0 but :func:`total_variation_floor`.
 
     Arguments:
         samples: Categories, int64 ``(n, *positions)`` per field.
@@ -27,14 +27,16 @@ def total_variation(samples: Any, atoms: Any, probabilities: Tensor) -> float:
     """
     x, y = _rows(samples), _rows(atoms)
     if x.shape[1:] != y.shape[1:] or len(y) != len(probabilities):
-        raise ValueError(f"samples {tuple(x.shape)}, atoms {tuple(y.shape)} and probabilities "
-                         f"{tuple(probabilities.shape)} do not belong together; give tuples of one length")
+        raise ValueError(
+            f"samples {tuple(x.shape)}, atoms {tuple(y.shape)} and probabilities "
+            f"{tuple(probabilities.shape)} do not belong together; give tuples of one length"
+        )
     p = probabilities.double().cpu()
     if bool((p < 0).any()) or abs(float(p.sum()) - 1) > 1e-5:
         raise ValueError(f"probabilities sum to {float(p.sum()):g}; normalise them to 1")
     distinct, place = torch.unique(torch.cat([y, x]), dim=0, return_inverse=True)
-    exact = torch.zeros(len(distinct), dtype=torch.float64).index_add_(0, place[:len(y)], p)
-    empirical = torch.bincount(place[len(y):], minlength=len(distinct)).double() / len(x)
+    exact = torch.zeros(len(distinct), dtype=torch.float64).index_add_(0, place[: len(y)], p)
+    empirical = torch.bincount(place[len(y) :], minlength=len(distinct)).double() / len(x)
     return float((empirical - exact).abs().sum() / 2)
 
 
@@ -42,9 +44,9 @@ def total_variation_floor(probabilities: Tensor, n: int) -> float:
     r"""The expected total variation of ``n`` exact samples to their own law: no model can be asked for less.
 
     .. math:: \frac1{2n} \sum_y E|N_y - n p_y|, \quad
-              E|N - np| = 2 \nu (1 - p) \tbinom{n}{\nu} p^\nu (1-p)^{n-\nu}, \quad \nu = \lfloor np \rfloor + 1
+              E|N - np| = 2 \nu (1 - p) \tbinom{n}{\nu} p^\nu (1-p)^{n-\nu}, \;\; \nu = \lfloor np \rfloor + 1
 
-    Reference: A. de Moivre 1730; P. Diaconis and S. Zabell 1991, Closed form summation for classical distributions.
+    Reference: P. Diaconis and S. Zabell 1991, Closed form summation for classical distributions.
     """
     p = probabilities.double().cpu()
     p = p[(p > 0) & (p < 1)]
@@ -59,7 +61,7 @@ def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covar
 
     .. math:: |m_1 - m_2|^2 + \mathrm{tr}(C_1 + C_2 - 2 (C_1^{1/2} C_2 C_1^{1/2})^{1/2})
 
-    Roots are taken by symmetric eigendecomposition in float64, so singular covariances are fine and nothing is complex.
+    Roots are taken by symmetric eigendecomposition in float64, so covariances may be singular.
 
     Reference: D. Dowson and B. Landau 1982, The Fréchet distance between multivariate normal distributions.
     """
@@ -79,10 +81,14 @@ def frechet(x: Tensor, y: Tensor) -> float:
     Raises: ValueError if a set has fewer than two rows or the widths differ.
     """
     if min(len(x), len(y)) < 2 or x.shape[1:] != y.shape[1:]:
-        raise ValueError(f"feature sets {tuple(x.shape)} and {tuple(y.shape)}: give two sets of one width, "
-                         "two rows or more each")
+        raise ValueError(
+            f"feature sets {tuple(x.shape)} and {tuple(y.shape)}: give two sets of one width, "
+            "two rows or more each"
+        )
     x, y = x.double(), y.double()
-    return frechet_distance(x.mean(0), x.T.cov().reshape(x.shape[1], -1), y.mean(0), y.T.cov().reshape(y.shape[1], -1))
+    return frechet_distance(
+        x.mean(0), x.T.cov().reshape(x.shape[1], -1), y.mean(0), y.T.cov().reshape(y.shape[1], -1)
+    )
 
 
 def gaussian_kernel(bandwidth: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -97,7 +103,7 @@ def squared_mmd(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor]
 
     Arguments:
         x, y: Samples ``(n, ...)`` and ``(m, ...)``, at least two each.
-        kernel: Matrix of k over two sets; default Gaussian, its bandwidth the median distance of the pooled set.
+        kernel: Matrix of k over two sets; default Gaussian with the median pooled distance as bandwidth.
 
     Reference: A. Gretton et al. 2012, A kernel two-sample test, lemma 6.
     """
@@ -124,21 +130,26 @@ def precision_recall(generated: Tensor, real: Tensor, neighbours: int = 3) -> tu
 
     Reference: T. Kynkäänniemi et al. 2019, Improved precision and recall metric, arXiv 1904.06991.
     """
+
     def within(points: Tensor, manifold: Tensor) -> float:
         radius = torch.cdist(manifold, manifold).kthvalue(neighbours + 1, dim=1).values
         return float((torch.cdist(points, manifold) <= radius).any(dim=1).double().mean())
 
     if min(len(generated), len(real)) <= neighbours:
-        raise ValueError(f"{len(generated)} generated and {len(real)} real rows for {neighbours} neighbours; give more")
+        raise ValueError(
+            f"{len(generated)} generated and {len(real)} real rows for {neighbours} neighbours; give more"
+        )
     return within(generated, real), within(real, generated)
 
 
-def bootstrap(statistic: Callable[..., float], *samples: Tensor, generator: torch.Generator,
-              repeats: int = 100) -> float:
-    """Standard error of ``statistic(*samples)`` when the rows of every sample are drawn again with replacement.
+def bootstrap(
+    statistic: Callable[..., float], *samples: Tensor, generator: torch.Generator, repeats: int = 100
+) -> float:
+    """Standard error of ``statistic(*samples)`` over samples whose rows are drawn again with replacement.
 
     Reference: B. Efron 1979, Bootstrap methods: another look at the jackknife.
     """
+
     def resampled(sample: Tensor) -> Tensor:
         return sample[torch.randint(len(sample), (len(sample),), generator=generator).to(sample.device)]
 
