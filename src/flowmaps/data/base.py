@@ -31,7 +31,7 @@ class CategoricalData:
         label: Class index ``(N,)`` or real-valued properties ``(N, p)``.
         mask: Positions that exist, bool ``(N, *positions)`` per field.
         known: Positions given clean, same shape.
-    Raises: ValueError if there is no datum, a category is no whole number >= 0, or the parts differ in length.
+    Raises: ValueError if there is no datum, a category is no whole number >= 0, or the parts differ in rows.
     Invariant: ``batch(index).x_1 == x_1[index]`` as int64.
     """
 

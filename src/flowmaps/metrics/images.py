@@ -91,8 +91,8 @@ def train_classifier(
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     for _ in range(steps):
-        x, condition = data.batch(torch.randint(len(data), (batch,), generator=generator))
-        loss = F.cross_entropy(model(x), condition.label, label_smoothing=0.05)
+        index = torch.randint(len(data), (batch,), generator=generator)
+        loss = F.cross_entropy(model(data.x_1[index]), labels[index], label_smoothing=0.05)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
