@@ -46,7 +46,7 @@ SECTIONS = "Returns|Raises|Invariants?|References?"
 napoleon_custom_sections = ["Invariant", "Invariants", "Reference"]
 
 _SECTION = re.compile(rf"({SECTIONS}): +(\S.*)")
-# Stars of (*batch, K), bars of |x| and a trailing underscore are letters, not markup; code spans are left alone.
+# Stars of (*batch, K), bars of |x|, a trailing underscore: letters, not markup; code spans are left alone.
 _LETTER = re.compile(r"(`+[^`]*`+)|(\*(?=[a-z_]+[,)\]])|\||(?<=\w)_(?!\w))")
 
 

@@ -1,0 +1,3 @@
+"""Few-step generation of categorical data with flow maps."""
+
+__version__ = "0.1.0"
