@@ -1,0 +1,12 @@
+"""Training: the loop, its order and noise, and checkpoints that survive anything."""
+
+from .checkpoint import load_map, read_config, read_state, resolve
+from .ema import EMA
+from .engine import Report, Trainer
+from .optim import AdamW, Constant, Cosine
+from .run import NonFiniteError
+from .stream import Stream
+from .tensors import CheckpointError
+
+__all__ = ["EMA", "AdamW", "CheckpointError", "Constant", "Cosine", "NonFiniteError", "Report", "Stream", "Trainer",
+           "load_map", "read_config", "read_state", "resolve"]

@@ -1,0 +1,214 @@
+"""Checkpoints: folders ``step-00001234`` that appear whole, are verified by checksums, and are kept by a rule.
+
+A folder is written under a temporary name beside its place, every file flushed, then renamed; so a power cut or a kill
+leaves either the whole checkpoint or none. Nothing in it is executable or pickled: safetensors and JSON only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from .tensors import CheckpointError, restore, unwritable, write_tensors
+
+SUMS = "SHA256SUMS"
+MODEL, EMA_MODEL, TRAINING = "model.safetensors", "ema.safetensors", "training.safetensors"
+CONFIG, STATE = "config.json", "state.json"
+_STEP = re.compile(r"step-(\d{8,})")
+
+
+def write(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any]) -> Path:
+    """Write ``parent/step-xxxxxxxx`` with one safetensors file or JSON document for each name.
+
+    Returns: the folder.
+    Raises: CheckpointError if the disk is full or the folder cannot be written; earlier checkpoints are as they were
+        and the temporary folder is gone.
+    """
+    place = parent / f"step-{step:08d}"
+    temporary = parent / f".{place.name}.{os.getpid()}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        for name, group in tensors.items():
+            write_tensors(temporary / name, group)
+        for name, document in documents.items():
+            (temporary / name).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        sums = [f"{_sha256(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
+        (temporary / SUMS).write_text("".join(sums), encoding="utf-8")
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
+        if place.exists():
+            _remove(place)
+        temporary.rename(place)
+        _flush(parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(unwritable(place, error, "earlier checkpoints are untouched")) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return place
+
+
+def verify(folder: Path) -> None:
+    """Compare every file of a checkpoint with its checksum.
+
+    Raises: CheckpointError naming the first file that is missing, unreadable or not as written.
+    """
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        if not {MODEL, CONFIG, STATE} <= set(sums):
+            raise CheckpointError(f"{folder / SUMS} does not list {MODEL}, {CONFIG} and {STATE}; use another checkpoint")
+        for name, digest in sums.items():
+            if _sha256(folder / name) != digest:
+                raise CheckpointError(f"{folder / name} is damaged (its checksum differs); use another checkpoint")
+    except OSError as error:
+        name = error.filename or folder
+        raise CheckpointError(f"{name} cannot be read ({error.strerror}); use another checkpoint") from error
+    except ValueError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{folder / SUMS} is damaged; use another checkpoint") from error
+
+
+def steps(parent: Path) -> list[Path]:
+    """The checkpoint folders in ``parent``, oldest first."""
+    if not parent.is_dir():
+        return []
+    found = {int(match[1]): path for path in parent.iterdir() if (match := _STEP.fullmatch(path.name))}
+    return [found[step] for step in sorted(found)]
+
+
+def step_of(folder: Path) -> int:
+    """The number of updates behind a checkpoint, by its name."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def newest(parent: Path) -> Path | None:
+    """The newest checkpoint that is whole, or ``None`` if there is none at all.
+
+    A damaged one is warned about and passed over.
+
+    Raises: CheckpointError if every checkpoint is damaged.
+    """
+    damage = None
+    for folder in reversed(steps(parent)):
+        try:
+            verify(folder)
+        except CheckpointError as error:
+            damage = damage or error
+            warnings.warn(f"{error}: falling back to the one before {folder.name}", stacklevel=2)
+        else:
+            return folder
+    if damage is not None:
+        raise CheckpointError(f"no whole checkpoint in {parent}: {damage}")
+    return None
+
+
+def best(parent: Path) -> Path | None:
+    """The checkpoint whose monitored value is lowest, or ``None`` if none was validated."""
+    values = [(value, folder) for folder in steps(parent) if (value := _monitored(folder)) is not None]
+    return min(values)[1] if values else None
+
+
+def resolve(path: str | os.PathLike, prefer: str = "newest") -> Path:
+    """The verified checkpoint folder meant by ``path``: itself, or one inside a run's folder.
+
+    Arguments:
+        path: A ``step-...`` folder, the ``checkpoint`` folder around it, or the run's folder around that.
+        prefer: ``"newest"`` or ``"best"``, where ``path`` holds several.
+    Raises: CheckpointError if there is none or it is damaged.
+    """
+    path = Path(path)
+    if prefer not in ("newest", "best"):
+        raise ValueError(f"prefer is {prefer!r}, expected 'newest' or 'best'")
+    if (path / STATE).is_file() or (path / SUMS).is_file():
+        verify(path)
+        return path
+    for parent in (path / "checkpoint", path):
+        found = (best(parent) if prefer == "best" else None) or newest(parent)
+        if found is not None:
+            verify(found)
+            return found
+    raise CheckpointError(f"no checkpoint at {path}; give a folder step-... or the folder of a run that saved one")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration a checkpoint was trained with."""
+    return _read_json(folder / CONFIG)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Step, seed, versions and metrics of a checkpoint."""
+    return _read_json(folder / STATE)
+
+
+def load_map(folder: Path, flow_map: nn.Module, ema: bool = True) -> None:
+    """Fill a map with the weights of a checkpoint, averaged ones if it has them and ``ema`` is set.
+
+    Raises: CheckpointError if a name, shape or type differs; the map is then as it was.
+    """
+    averaged = folder / EMA_MODEL
+    restore(flow_map.state_dict(), averaged if ema and averaged.exists() else folder / MODEL)
+
+
+def prune(parent: Path, keep: int = 2) -> None:
+    """Remove all checkpoints but the last ``keep`` and the best."""
+    kept = {*steps(parent)[-keep:], best(parent)}
+    for folder in steps(parent):
+        if folder not in kept:
+            _remove(folder)
+
+
+def tidy(parent: Path, step: int) -> None:
+    """Before continuing from ``step``: remove what killed writes left, set aside damaged checkpoints beyond it."""
+    for leftover in parent.glob(".step-*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for folder in steps(parent):
+        if step_of(folder) > step:
+            aside = folder.with_name(f"{folder.name}.damaged")
+            if aside.exists():
+                shutil.rmtree(aside)
+            folder.rename(aside)
+
+
+def _monitored(folder: Path) -> float | None:
+    try:
+        return read_state(folder)["monitor"]["value"]
+    except (CheckpointError, KeyError, TypeError):
+        return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}; give a whole checkpoint") from error
+
+
+def _remove(folder: Path) -> None:
+    doomed = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")  # a half-removed folder must not look damaged
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

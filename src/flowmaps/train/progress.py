@@ -1,0 +1,42 @@
+"""The bar on the terminal: updates done, time left, the latest loss. Silent where there is no terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Bar:
+    """A progress bar over the share of the run that is done, by updates or by time, whichever is further.
+
+    Arguments:
+        step, max_steps: Updates done, and in all.
+        max_seconds: Time budget, if any.
+        shown: Whether to draw it at all.
+    """
+
+    def __init__(self, step: int, max_steps: int, max_seconds: float | None, shown: bool = True):
+        self.max_steps, self.max_seconds = max_steps, max_seconds
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.fields[step]}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            console=console, disable=not (shown and console.is_terminal), transient=False)
+        self._task = self._progress.add_task("", total=1.0, step=f"step {step}/{max_steps}", note="",
+                                             completed=step / max_steps)
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, step: int, seconds: float) -> None:
+        share = step / self.max_steps
+        if self.max_seconds is not None:
+            share = max(share, seconds / self.max_seconds)
+        self._progress.update(self._task, completed=min(share, 1.0), step=f"step {step}/{self.max_steps}")
+
+    def note(self, text: str) -> None:
+        self._progress.update(self._task, note=text)

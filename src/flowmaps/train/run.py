@@ -1,0 +1,336 @@
+"""The loop of one run on one process: update, record, validate, save, stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint
+from .engine import Report, Trainer
+from .ema import EMA
+from .interrupt import Interrupt
+from .logs import Records, Window, finite, flat
+from .progress import Bar
+from .state import check_same_run, restore_training, training_tensors, versions
+from .stream import Stream, ahead, generator, key
+from .tensors import CheckpointError, restore, unwritable
+from .validation import Validation
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+log = logging.getLogger("flowmaps.train")
+NEVER = 2**62  # the first update that was not finite, while there is none
+REASONS = ("", "seconds", "SIGTERM", "SIGINT")
+BY_ITSELF = ("steps", "seconds")  # reasons to stop after which a last validation is wanted
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss, its gradient or a weight is infinite or not a number; the run stopped and saved nothing of it."""
+
+
+def fit(fabric: Fabric, trainer: Trainer, resume: bool) -> Report:
+    """Run ``trainer`` on the devices of ``fabric``."""
+    run = Run(fabric, trainer)
+    run.begin(resume)
+    try:
+        return run.train()
+    finally:
+        run.end()
+
+
+class Run:
+    """State of a run: what a checkpoint keeps, and what is built anew around it."""
+
+    def __init__(self, fabric: Fabric, trainer: Trainer):
+        self.fabric, self.trainer, self.objective = fabric, trainer, trainer.objective
+        self.parent = Path(trainer.directory) / "checkpoint"
+        self.stream = Stream(len(trainer.train_data), trainer.batch_size, trainer.seed,
+                             fabric.world_size * trainer.accumulation)
+        self.optimizer = trainer.optimizer(self.objective)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        module = self.objective
+        if trainer.compile:
+            mode = trainer.compile if isinstance(trainer.compile, str) else "default"
+            module = torch.compile(module, mode=mode)
+        self.module, self.stepper = fabric.setup(module, self.optimizer)  # Fabric compiles outside of DDP
+        self.ema = None if trainer.ema is None else EMA(self.objective.map, trainer.ema)
+        self.validation = None
+        if trainer.valid_data is not None:
+            size = trainer.batch_size // (fabric.world_size * trainer.accumulation)
+            self.validation = Validation(trainer.valid_data, trainer.valid_examples, size, trainer.seed)
+        self.window, self.step, self.seconds, self.latest = Window(), 0, 0.0, {}
+        self.lowest, self.saved = float("inf"), None
+        self.records: Records | None = None
+        self.broken = torch.full((), NEVER, dtype=torch.int64, device=fabric.device)
+        self.mean = partial(fabric.all_reduce, reduce_op="mean")
+
+    def begin(self, resume: bool) -> None:
+        """Restore the newest checkpoint, and open the records at its step."""
+        self.saved = self._on_first(lambda: self._prepare(resume))
+        if self.saved is not None:
+            self._restore(self.saved)
+        if self.fabric.is_global_zero:
+            self.records = Records(Path(self.trainer.directory), self.step, self.trainer.tensorboard)
+        self.drawn = self.rested = time.monotonic()
+        self.started, self.rested_step = self.rested - self.seconds, self.step
+
+    def train(self) -> Report:
+        trainer = self.trainer
+        depth = trainer.prefetch if trainer.prefetch is not None else 2 * (self.fabric.device.type != "cpu")
+        devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
+        updates = ahead(self._data, range(self.step + 1, trainer.max_steps + 1), depth)
+        shown = trainer.progress and self.fabric.is_global_zero
+        reason = "steps"
+        self.objective.train()
+        with (torch.random.fork_rng(devices), Interrupt() as interrupt, closing(updates),
+              Bar(self.step, trainer.max_steps, trainer.max_seconds, shown) as bar):
+            for step, batches in enumerate(updates, start=self.step + 1):
+                self.update(step, batches)
+                self.step, self.seconds = step, time.monotonic() - self.started
+                bar.show(step, self.seconds)
+                if reason := self.attend(bar, self._reason(interrupt)):
+                    break
+        return self.report(reason)
+
+    def update(self, step: int, batches: list[Any]) -> None:
+        """One update of the weights, from this process's part of the batch."""
+        noise = generator(self.fabric.device, *self._draws(step))
+        torch.manual_seed(key(self.trainer.seed, step, self.fabric.global_rank, "dropout"))
+        broken = self.broken
+        for i, batch in enumerate(batches):
+            batch = self.fabric.to_device(batch)
+            draw = self.objective.draw(batch, noise)
+            with self.fabric.no_backward_sync(self.module, enabled=i + 1 < len(batches)):
+                values = self.module(batch, draw)
+                self.fabric.backward(values["loss"] / len(batches))
+            self.window.add(values)
+            broken = torch.where(values["loss"].isfinite(), broken, broken.clamp(max=step))
+        norm = self.fabric.clip_gradients(self.module, self.stepper, max_norm=self.trainer.clip or float("inf"),
+                                          error_if_nonfinite=False)
+        self.broken = torch.where(norm.isfinite(), broken, broken.clamp(max=step))
+        self.window.add({"grad_norm": norm})
+        self._set_rate(step)
+        self.stepper.step()
+        self.stepper.zero_grad(set_to_none=True)
+        if hasattr(self.objective, "after_step"):
+            self.objective.after_step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.objective.map)
+
+    def attend(self, bar: Bar, reason: str) -> str:
+        """After an update: what is due, and the reason to stop, if any."""
+        step, trainer = self.step, self.trainer
+        last = step == trainer.max_steps
+        reason = "steps" if last else reason
+        recording = last or step % trainer.log_every == 0
+        finished = reason in BY_ITSELF
+        validating = self.validation is not None and (finished or step % trainer.validate_every == 0)
+        evaluating = trainer.evaluate is not None and (
+            finished or trainer.evaluate_every is not None and step % trainer.evaluate_every == 0)
+        saving = bool(reason) or step % trainer.save_every == 0
+        if recording or validating or evaluating or saving or self.fabric.device.type == "cpu" and self.fabric.world_size == 1:
+            self._check_finite()
+        row = self._training_row() if recording else {}
+        if validating or evaluating:
+            bar.note("measuring")
+            row |= self._validation_row() if validating else {}
+            row |= self._quality_row() if evaluating else {}
+            improved = row.get(trainer.monitor, float("inf")) < self.lowest
+            self.lowest, saving = min(self.lowest, row.get(trainer.monitor, self.lowest)), saving or improved
+        if row:
+            self._record({"step": step, **row}, bar)
+        if saving:
+            self._save(row.get(trainer.monitor))
+        if row or saving:
+            self.rested, self.rested_step = time.monotonic(), step
+        return reason
+
+    def report(self, reason: str) -> Report:
+        return Report(self.step, reason, self.seconds, dict(self.latest), self.saved, checkpoint.best(self.parent),
+                      self._trained().eval())
+
+    def end(self) -> None:
+        if self.records is not None:
+            self.records.draw()
+            self.records.close()
+
+    # what is due after an update
+
+    def _check_finite(self) -> None:
+        step = int(self.fabric.all_reduce(self.broken.clone(), reduce_op="min"))
+        if step < NEVER:
+            raise NonFiniteError(
+                f"the loss or its gradient is not finite at step {step} (seed of its noise: {key(*self._draws(step))}); "
+                f"last good checkpoint: {self.saved or 'none yet'}; lower the learning rate or the clipping norm")
+
+    def _training_row(self) -> dict[str, Any]:
+        row = {f"train/{name}": value for name, value in self.window.means(self.mean).items()}
+        self.window = Window()
+        rate = (self.step - self.rested_step) * self.trainer.batch_size / (time.monotonic() - self.rested)
+        return {**row, "train/lr": self.optimizer.param_groups[0]["lr"], "train/epoch": self.stream.epoch(self.step),
+                "seconds": round(self.seconds, 3), "examples_per_second": round(rate, 1)}
+
+    def _validation_row(self) -> dict[str, Any]:
+        assert self.validation is not None
+        self.objective.eval()
+        try:
+            row = {}
+            if self.ema is None or self.trainer.validate_raw:
+                name = "valid" if self.ema is None else "valid_raw"
+                row |= flat(self.validation(self.objective, self.fabric), name)
+            if self.ema is not None:
+                with self.ema.lent_to(self.objective.map):
+                    row |= flat(self.validation(self.objective, self.fabric), "valid")
+            return row
+        finally:
+            self.objective.train()
+
+    @torch.no_grad()
+    def _quality_row(self) -> dict[str, Any]:
+        results = None
+        if self.fabric.is_global_zero and self.trainer.evaluate is not None:
+            self.objective.eval()
+            results = finite(flat(self.trainer.evaluate(self._trained(), self.step), "quality"))
+            self.objective.train()
+        return self.fabric.broadcast(results) or {}
+
+    def _record(self, row: dict[str, Any], bar: Bar) -> None:
+        self.latest |= row
+        loss = ", ".join(f"{name} {row[name]:.4g}" for name in ("train/loss", "valid/loss") if name in row)
+        bar.note(loss)
+        if self.records is not None:
+            log.info("step %d of %d: %s", self.step, self.trainer.max_steps, loss)
+            self.records.write(row)
+
+    def _save(self, monitored: float | None) -> None:
+        finite_weights = torch.stack([parameter.isfinite().all() for parameter in self.objective.parameters()]).all()
+        if not finite_weights:
+            raise NonFiniteError(f"a weight is not finite after step {self.step}; last good checkpoint: "
+                                 f"{self.saved or 'none yet'}; lower the learning rate or the clipping norm")
+        total = self.window.total(self.mean)
+        state = finite(self._state(monitored))
+
+        def write() -> Path:
+            records, flow_map = self.records, self.objective.map
+            assert records is not None
+            records.flush()
+            tensors = {checkpoint.MODEL: flow_map.state_dict(),
+                       checkpoint.TRAINING: training_tensors(self.objective, self.optimizer, total)}
+            if self.ema is not None:
+                tensors[checkpoint.EMA_MODEL] = self.ema.module.state_dict()
+            documents = {checkpoint.CONFIG: dict(self.trainer.config), checkpoint.STATE: state}
+            folder = checkpoint.write(self.parent, self.step, tensors, documents)
+            checkpoint.prune(self.parent, self.trainer.keep)
+            if time.monotonic() - self.drawn > 60:
+                records.draw()
+                self.drawn = time.monotonic()
+            return folder
+
+        self.saved = self._on_first(write)
+
+    # what a checkpoint keeps
+
+    def _state(self, monitored: float | None) -> dict[str, Any]:
+        return {
+            "step": self.step, "seconds": self.seconds, "epoch": self.stream.epoch(self.step),
+            **self._identity(), "draw_seed_of_next_step": key(*self._draws(self.step + 1)),
+            "processes": self.fabric.world_size, "accumulation": self.trainer.accumulation,
+            "precision": self.trainer.precision, "ema_updates": 0 if self.ema is None else self.ema.updates,
+            "window": dict(sorted(self.window.counts.items())), "metrics": self.latest,
+            "monitor": {"name": self.trainer.monitor, "value": monitored}, "versions": versions(),
+        }
+
+    def _identity(self) -> dict[str, int]:
+        return {"seed": self.trainer.seed, "batch_size": self.trainer.batch_size, "examples": self.stream.size}
+
+    def _prepare(self, resume: bool) -> Path | None:
+        existing = checkpoint.steps(self.parent)
+        if existing and not resume:
+            raise CheckpointError(f"{self.parent} already holds {existing[-1].name}; resume that run, or choose another "
+                                  "directory")
+        try:
+            self.parent.mkdir(parents=True, exist_ok=True)
+            folder = checkpoint.newest(self.parent)
+            if resume and folder is None:
+                log.warning("%s holds no checkpoint: starting at update 1", self.parent)
+            checkpoint.tidy(self.parent, checkpoint.step_of(folder) if folder else 0)
+        except OSError as error:
+            raise CheckpointError(unwritable(self.parent, error, "nothing was changed")) from error
+        return folder
+
+    def _restore(self, folder: Path) -> None:
+        state = checkpoint.read_state(folder)
+        check_same_run(state, self._identity(), folder)
+        checkpoint.load_map(folder, self.objective.map, ema=False)
+        if self.ema is not None:
+            restore(self.ema.module.state_dict(), folder / checkpoint.EMA_MODEL)
+            self.ema.updates = state["ema_updates"]
+        total = restore_training(folder / checkpoint.TRAINING, self.objective, self.optimizer)
+        self.window = Window(state["window"], total.to(self.fabric.device).unbind())
+        self.step, self.seconds, self.latest = state["step"], state["seconds"], state["metrics"]
+        leader = checkpoint.best(self.parent)
+        if leader is not None:
+            self.lowest = checkpoint.read_state(leader)["monitor"]["value"]
+
+    # small parts
+
+    def _trained(self) -> nn.Module:
+        return self.objective.map if self.ema is None else self.ema.module
+
+    def _draws(self, step: int) -> tuple[int | str, ...]:
+        return self.trainer.seed, step, self.fabric.global_rank, "draw"
+
+    def _data(self, step: int) -> list[Any]:
+        """The micro-batches of this process, in pinned memory where they will be copied to an accelerator."""
+        count, rank = self.trainer.accumulation, self.fabric.global_rank
+        batches = [self.trainer.train_data.batch(self.stream.index(step, rank * count + i)) for i in range(count)]
+        return [pinned(batch) for batch in batches] if self.fabric.device.type == "cuda" else batches
+
+    def _set_rate(self, step: int) -> None:
+        factor = self.trainer.schedule(step, self.trainer.max_steps)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
+    def _reason(self, interrupt: Interrupt) -> str:
+        """Why to stop now, on all processes alike: several ask each other only when they meet for a record anyway."""
+        budget = self.trainer.max_seconds
+        reason = interrupt.name or ("seconds" if budget is not None and self.seconds >= budget else "")
+        if self.fabric.world_size == 1:
+            return reason
+        if self.step % self.trainer.log_every:
+            return ""
+        code = torch.tensor(REASONS.index(reason), device=self.fabric.device)
+        return REASONS[int(self.fabric.all_reduce(code, reduce_op="max"))]
+
+    def _on_first(self, function: Callable[[], Any]) -> Any:
+        """Call on the first process; all processes get its result, or raise its error."""
+        result, error = None, None
+        if self.fabric.is_global_zero:
+            try:
+                result = function()
+            except CheckpointError as caught:
+                error = caught
+        result, message = self.fabric.broadcast((result, None if error is None else str(error)))
+        if message is not None:
+            raise CheckpointError(message) from error
+        return result
+
+
+def pinned(tree: Any) -> Any:
+    """Copy the tensors of a batch to page-locked memory."""
+    if isinstance(tree, Tensor):
+        return tree.pin_memory() if tree.device.type == "cpu" else tree
+    if isinstance(tree, Mapping):
+        return {name: pinned(part) for name, part in tree.items()}
+    if isinstance(tree, tuple):
+        return type(tree)(*map(pinned, tree))
+    return tree

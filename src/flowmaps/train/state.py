@@ -1,0 +1,94 @@
+"""What a training run is at one moment, besides the map: optimiser, other weights of the objective, sums for the log."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .tensors import CheckpointError, canonical, fill, read_tensors
+
+OBJECTIVE, OPTIMISER, WINDOW = "objective/", "optimizer/", "window"
+
+
+def versions() -> dict[str, str]:
+    """The versions of what a run's numbers depend on."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("flowmaps", "numpy", "lightning", "safetensors"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def training_tensors(objective: nn.Module, optimizer: torch.optim.Optimizer, window: Tensor) -> dict[str, Tensor]:
+    """Everything a resumed run needs that is neither the map nor an integer."""
+    return {
+        **{OBJECTIVE + name: tensor for name, tensor in besides_map(objective).items()},
+        **{OPTIMISER + name: tensor for name, tensor in optimiser_tensors(objective, optimizer).items()},
+        WINDOW: window,
+    }
+
+
+def restore_training(path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+    """Fill objective and optimiser from a file of :func:`training_tensors`.
+
+    Returns: the sums for the log.
+    Raises: CheckpointError if a name, shape or type differs.
+    """
+    stored, sharing = read_tensors(path)
+    window = stored.pop(WINDOW, torch.zeros(0))
+    moments = {name: stored.pop(name) for name in list(stored) if name.startswith(OPTIMISER)}
+    fill({OBJECTIVE + name: tensor for name, tensor in besides_map(objective).items()}, stored, sharing, path)
+    _restore_optimiser(path, objective, optimizer, moments)
+    return window
+
+
+def besides_map(objective: nn.Module) -> dict[str, Tensor]:
+    """The objective's state that is not its map's: learned weights, teachers that are not the map itself."""
+    state = objective.state_dict()
+    of_map = {name: tensor for name, tensor in state.items() if name.startswith("map.")}
+    kept, _ = canonical({**of_map, **state})
+    return {name: tensor for name, tensor in kept.items() if name not in of_map}
+
+
+def optimiser_tensors(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as ``parameter/quantity``."""
+    names = {parameter: name for name, parameter in objective.named_parameters()}
+    return {f"{names[parameter]}/{quantity}": tensor
+            for parameter, state in optimizer.state.items() for quantity, tensor in state.items()}
+
+
+def _restore_optimiser(path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer,
+                       stored: Mapping[str, Tensor]) -> None:
+    parameters = dict(objective.named_parameters())
+    states: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in stored.items():
+        owner, quantity = name.removeprefix(OPTIMISER).rsplit("/", 1)
+        if owner not in parameters or tensor.ndim and tensor.shape != parameters[owner].shape:
+            raise CheckpointError(f"{path} does not fit this model: {name} of shape {tuple(tensor.shape)} has "
+                                  "no parameter of that name and shape; build the model from the config.json beside it")
+        states.setdefault(owner, {})[quantity] = tensor
+    names = {parameter: name for name, parameter in parameters.items()}
+    order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    optimizer.load_state_dict({
+        "state": {i: states[name] for i, name in enumerate(order) if name in states},
+        "param_groups": optimizer.state_dict()["param_groups"],
+    })
+
+
+def check_same_run(state: Mapping[str, Any], here: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to continue a run under another seed, batch size or data, which would be neither run.
+
+    Raises: CheckpointError naming the first value that differs.
+    """
+    for name, value in here.items():
+        if state.get(name) != value:
+            raise CheckpointError(f"{folder} was trained with {name} = {state.get(name)}, and now it is {value}; "
+                                  f"resume with the former, or start in another directory")

@@ -1,0 +1,120 @@
+"""Named tensors in safetensors files: shared tensors stored once, and loaded strictly by name, shape and type."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+ALIASES = "aliases"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be written, found, trusted or loaded; the message names the file and the remedy."""
+
+
+def unwritable(path: Path, error: OSError, consequence: str) -> str:
+    """One line that says why ``path`` could not be written and what to do."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space" if full else "choose a folder that can be written"
+    return f"cannot write {path}: {error.strerror or error}; {consequence}; {remedy} and resume"
+
+
+def canonical(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Split names into tensors and aliases, so that weights shared under several names are kept once.
+
+    Returns: the tensors under the first name of each, and the other names with that first name.
+    Raises: ValueError if a value is not a tensor.
+
+    >>> w = torch.zeros(2)
+    >>> canonical({"a": w, "b": w})
+    ({'a': tensor([0., 0.])}, {'b': 'a'})
+    """
+    first: dict[tuple, str] = {}
+    kept, aliases = {}, {}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} of the state is a {type(tensor).__name__}; only tensors can be kept, "
+                             "register it as a buffer or rebuild it from the configuration")
+        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        owner = first.setdefault(place, name) if tensor.numel() else name
+        if owner == name:
+            kept[name] = tensor
+        else:
+            aliases[name] = owner
+    return kept, aliases
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; shared tensors once, the other names in its metadata.
+
+    Raises: OSError if the file cannot be written.
+    """
+    kept, aliases = canonical(tensors)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
+    storages = {}
+    for name, tensor in plain.items():  # views of one storage that are not the same tensor are stored apart
+        if storages.setdefault(tensor.untyped_storage().data_ptr(), name) != name:
+            plain[name] = tensor.clone()
+    try:
+        save_file(plain, path, metadata={ALIASES: json.dumps(aliases)})
+    except SafetensorError as error:  # an input or output error arrives as text
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number) if code else str(error), str(path)) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file as tensors and aliases.
+
+    Raises: CheckpointError if the file is missing or not a whole safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())  # noqa: SIM118  (not a dict)
+            return {name: file.get_tensor(name) for name in names}, json.loads((file.metadata() or {}).get(ALIASES, "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}; give a whole checkpoint") from error
+
+
+def restore(target: Mapping[str, Tensor], path: Path) -> None:
+    """Copy the tensors of a file into ``target``, which must have exactly its names, shapes, types and sharing.
+
+    Raises: CheckpointError, with ``target`` as it was, if anything differs.
+    """
+    fill(target, *read_tensors(path), path)
+
+
+@torch.no_grad()
+def fill(target: Mapping[str, Tensor], stored: Mapping[str, Tensor], sharing: Mapping[str, str], path: Path) -> None:
+    """:func:`restore` from tensors and aliases that were read before."""
+    live, aliases = canonical(target)
+    differences = differing(live, stored)
+    if not differences and aliases != sharing:
+        differences = [f"{name} shares its values with {sharing.get(name)} there and with {aliases.get(name)} here"
+                       for name in sorted({*aliases, *sharing}) if aliases.get(name) != sharing.get(name)]
+    if differences:
+        more = f" and {len(differences) - 4} more" if len(differences) > 4 else ""
+        raise CheckpointError(f"{path} does not fit this model: {'; '.join(differences[:4])}{more}; "
+                              "build the model from the config.json beside it")
+    for name, tensor in live.items():
+        tensor.copy_(stored[name])
+
+
+def differing(live: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> list[str]:
+    """What keeps stored tensors from filling live ones, one phrase for each name."""
+    result = [f"{name} is missing" for name in live if name not in stored]
+    result += [f"{name} is unknown" for name in stored if name not in live]
+    for name in live:
+        if name in stored and (live[name].shape, live[name].dtype) != (stored[name].shape, stored[name].dtype):
+            result.append(f"{name} is {tuple(stored[name].shape)} {stored[name].dtype}, "
+                          f"expected {tuple(live[name].shape)} {live[name].dtype}")
+    return result

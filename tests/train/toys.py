@@ -1,0 +1,114 @@
+"""A small honest objective for the tests of the engine: least squares with noise, dropout, buffers and shared weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flowmaps.fields import Batch, Condition
+from flowmaps.train import AdamW, Constant, Trainer
+
+
+class Pairs:
+    """Inputs x and targets y = A x of a fixed linear law; the row is known to the batch, for tests of the order."""
+
+    def __init__(self, size: int = 64, d: int = 4, seed: int = 0):
+        generator = torch.Generator().manual_seed(seed)
+        self.x = torch.randn(size, d, generator=generator)
+        self.y = self.x @ torch.randn(d, d, generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, index: Tensor) -> Batch:
+        return Batch(self.x[index], Condition(label=self.y[index]))
+
+
+class Tied(nn.Module):
+    """Encoder and decoder share one matrix; the norm has buffers; dropout uses the global generator."""
+
+    def __init__(self, d: int = 4, width: int = 8, dropout: float = 0.1):
+        super().__init__()
+        self.encoder = nn.Linear(d, width, bias=False)
+        self.norm = nn.BatchNorm1d(width)
+        self.dropout = nn.Dropout(dropout)
+        self.decoder = nn.Linear(width, d, bias=True)
+        self.decoder.weight = nn.Parameter(torch.empty(d, width))
+        nn.init.normal_(self.decoder.weight)
+        self.again = self.encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.dropout(torch.tanh(self.norm(self.again(x)))))
+
+
+class Noise(NamedTuple):
+    epsilon: Tensor
+
+
+class LeastSquares(nn.Module):
+    """Denoising least squares, with a learned log-weight and a slow teacher, so that both have to be kept."""
+
+    def __init__(self, seed: int = 0, sigma: float = 0.1, dropout: float = 0.1, d: int = 4):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.map = Tied(d, dropout=dropout)
+        self.sigma = sigma
+        self.log_weight = nn.Parameter(torch.zeros(()))
+        self.teacher = nn.Parameter(self.map.decoder.bias.detach().clone(), requires_grad=False)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> Noise:
+        return Noise(torch.randn(batch.x_1.shape, generator=generator, device=generator.device, dtype=batch.x_1.dtype))
+
+    def forward(self, batch: Batch, draw: Noise) -> dict[str, Tensor]:
+        error = self.map(batch.x_1 + self.sigma * draw.epsilon) - batch.condition.label
+        square = error.float().square().mean() + 0.01 * (self.map.decoder.bias - self.teacher).square().mean()
+        return {"loss": torch.exp(-self.log_weight) * square + self.log_weight, "square": square}
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        self.teacher.lerp_(self.map.decoder.bias, 0.1)
+        self.updates += 1
+
+
+class Linear(nn.Module):
+    """Least squares of one matrix without any noise: its gradients are those of the mean over the batch."""
+
+    def __init__(self, d: int = 4):
+        super().__init__()
+        self.map = nn.Linear(d, d, dtype=torch.float64)
+        with torch.no_grad():
+            self.map.weight.copy_(torch.eye(d))
+            self.map.bias.zero_()
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> None:
+        return None
+
+    def forward(self, batch: Batch, draw: None) -> dict[str, Tensor]:
+        return {"loss": (self.map(batch.x_1.double()) - batch.condition.label.double()).square().mean()}
+
+
+def trainer(directory: Path, objective: nn.Module | None = None, **settings) -> Trainer:
+    """A run of 40 quick updates that records, validates and saves often; settings override."""
+    plain = dict(max_steps=40, batch_size=16, log_every=4, validate_every=10, save_every=10, valid_examples=24,
+                 optimizer=AdamW(lr=1e-2), schedule=Constant(warmup=5), ema=0.9, tensorboard=False, progress=False,
+                 accelerator="cpu", config={"name": "toy"})
+    return Trainer(objective or LeastSquares(), Pairs(seed=0), Pairs(32, seed=1), directory, **{**plain, **settings})
+
+
+def tensors_of(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint folder, by file and name."""
+    from safetensors.torch import load_file
+
+    return {f"{path.name}:{name}": tensor for path in sorted(folder.glob("*.safetensors"))
+            for name, tensor in load_file(path).items()}
+
+
+def assert_equal_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]), name
