@@ -85,4 +85,3 @@ class CentralDifference(Derivative):
         ahead, behind = shifted(self.h), shifted(-self.h)
         tangent = fieldwise(lambda a, b: (a - b) / (2 * self.h), ahead, behind)
         return module(*primals, condition), tangent
-

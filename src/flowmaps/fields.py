@@ -25,11 +25,14 @@ class Condition(NamedTuple):
     label: Tensor | None = None
 
 
+FREE = Condition()  # everything exists, nothing is known
+
+
 class Batch(NamedTuple):
     """Data of one step: categories ``x_1``, int64 ``(*batch, *positions)`` per field, and their condition."""
 
     x_1: Any
-    condition: Condition = Condition()
+    condition: Condition = FREE
 
 
 def leaves(*trees: Any) -> Iterator[tuple[Any, ...]]:

@@ -1,0 +1,35 @@
+"""Every self-distillation objective of categorical flow maps."""
+
+from .base import Consistency, Jump, Objective
+from .diagonal import CrossEntropy, Diagonal, SquaredError
+from .eulerian import Eulerian, EulerianKL
+from .lagrangian import EndpointConsistency, Lagrangian, LagrangianCE, LagrangianKL
+from .self_distillation import Draw, SelfDistillation
+from .semigroup import Semigroup, SemigroupKL
+from .teachers import Average, Frozen, Itself, Teacher
+from .weights import AdaptiveWeight, LearnedWeight
+
+__all__ = [
+    "AdaptiveWeight",
+    "Average",
+    "Consistency",
+    "CrossEntropy",
+    "Diagonal",
+    "Draw",
+    "EndpointConsistency",
+    "Eulerian",
+    "EulerianKL",
+    "Frozen",
+    "Itself",
+    "Jump",
+    "Lagrangian",
+    "LagrangianCE",
+    "LagrangianKL",
+    "LearnedWeight",
+    "Objective",
+    "SelfDistillation",
+    "Semigroup",
+    "SemigroupKL",
+    "SquaredError",
+    "Teacher",
+]

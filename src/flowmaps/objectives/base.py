@@ -1,0 +1,100 @@
+"""What an objective is, and what a consistency identity is given and gives back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..autodiff import Derivative, ForwardMode
+from ..fields import FREE, Batch, Condition, fieldwise
+from ..maps import EndpointMap, FlowMap, in_chunks
+
+
+class Objective(nn.Module, ABC):
+    """A training loss that owns its derivatives: compile, autocast and data parallelism wrap it from outside."""
+
+    map: FlowMap
+
+    @abstractmethod
+    def draw(self, batch: Batch, generator: torch.Generator) -> Any:
+        """All randomness of one evaluation (times, noise), on the generator's device."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, draw: Any) -> dict[str, Tensor]:
+        """Scalars in float32: ``loss`` is to be minimised (nats per position), the rest is for the log."""
+
+    def after_step(self) -> None:  # noqa: B027
+        """Called after each update of the weights; moves an averaged teacher."""
+
+
+class Jump(NamedTuple):
+    """A jump of a batch from time s to t.
+
+    Arguments:
+        x_s: State on the path at s, ``(*batch, *positions, dim)`` per field.
+        x_0, x_1: Its source state and its datum's categories.
+        s, t: Times ``(*batch,)``, s <= t; equal on the diagonal.
+        r: Uniform numbers in [0, 1), by which objectives with a time between s and t choose it.
+        condition: What else the network may know.
+    """
+
+    x_s: Any
+    x_0: Any
+    x_1: Any
+    s: Tensor
+    t: Tensor
+    r: Tensor
+    condition: Condition = FREE
+
+
+class Consistency(nn.Module, ABC):
+    r"""An identity of the flow map as a loss off the diagonal.
+
+    Arguments:
+        derivative: How derivatives along the network's inputs are taken; exact forward mode by default.
+    Arguments (of a call):
+        map: The map in training.
+        teacher: The map that gives targets; no gradient reaches it.
+        jump: States and times.
+    Returns: values per position, ``(*batch, *positions)`` per field, by name; ``loss`` is minimised.
+    Invariant: on an exact map the loss is its minimum and the gradient in the predictions is 0 (``tests/identities``).
+    """
+
+    def __init__(self, derivative: Derivative | None = None):
+        super().__init__()
+        self.derivative = derivative or ForwardMode()
+
+    @abstractmethod
+    def forward(self, map: FlowMap, teacher: FlowMap, jump: Jump) -> dict[str, Any]: ...
+
+    def along_t(self, map: FlowMap, jump: Jump) -> tuple[Any, Any]:
+        """Features at (x_s, s, t) and their derivative in t."""
+        still = fieldwise(torch.zeros_like, jump.x_s)
+        tangents = (still, torch.zeros_like(jump.s), torch.ones_like(jump.t))
+        return self.derivative(map.network, (jump.x_s, jump.s, jump.t), tangents, jump.condition)
+
+
+def per_position(map: FlowMap, loss: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """Evaluate a loss of predictions field by field and chunk by chunk; a second result is the clamp rate."""
+    results = fieldwise(lambda *fields: in_chunks(loss, *fields, chunk=map.chunk), *arguments)
+    first = next(iter(results.values())) if isinstance(results, dict) else results
+    if not isinstance(first, tuple):
+        return {"loss": results}
+    return {name: fieldwise(lambda result, i=i: result[i], results) for i, name in enumerate(("loss", "clamp_rate"))}
+
+
+def require_simplex(map: FlowMap, name: str) -> None:
+    """Refuse losses on the simplex for maps whose mean is not there."""
+    if not isinstance(map, EndpointMap):
+        raise ValueError(
+            f"{name} compares points of the simplex but the map is a {type(map).__name__}; use EndpointMap"
+        )
+
+
+def wide(z: Tensor) -> Tensor:
+    """Predictions in float32 at least: every logarithm and reduction happens there."""
+    return z if z.dtype == torch.float64 else z.float()

@@ -1,0 +1,151 @@
+r"""Lagrangian self-distillation: move the end of the jump and compare with the flow there.
+
+.. math:: \pi_{s,t}(x) + \kappa\, \partial_t \pi_{s,t}(x) = \pi_{t,t}(X_{s,t}(x)), \qquad
+          \kappa = \frac{(t-s)(1-t)}{1-s}
+
+Written at the level of the mean, so that no state of K dimensions appears; for a velocity map κ = t - s.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..autodiff import Derivative
+from ..maps import FlowMap
+from .base import Consistency, Jump, per_position, require_simplex, wide
+
+
+class LagrangianFamily(Consistency):
+    """Evaluates z_st, its time derivative and the teacher's z_tt at X_{s,t}(x_s); subclasses compare them."""
+
+    def forward(self, map: FlowMap, teacher: FlowMap, jump: Jump) -> dict[str, Any]:
+        x_s, s, t, condition = jump.x_s, jump.s, jump.t, jump.condition
+        h_st, dh_st = self.along_t(map, jump)
+        with torch.no_grad():
+            x_t = map.move(x_s, h_st, s, t, condition)
+            h_tt = teacher.features(x_t, t, t, condition)
+        compare = lambda *z: self.compare(map, *z)  # noqa: E731
+        return per_position(map, compare, map.readout(h_st), map.tangent(dh_st), teacher.readout(h_tt), s, t)
+
+    @abstractmethod
+    def compare(self, map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Any:
+        """The loss of predictions (positions, K) at times (positions, 1); optionally with a clamp rate."""
+
+
+class Lagrangian(LagrangianFamily):
+    r"""LSD, called CSD for categorical maps: the squared residual.
+
+    .. math:: L = \| \pi_{s,t} + \kappa\, \partial_t\pi_{s,t} - \mathrm{sg}\,\pi_{t,t}(X_{s,t}) \|^2
+
+    Gradients flow through the time derivative. With a :class:`VelocityMap` this is the plain, unconstrained form.
+
+    Arguments:
+        through_tangent: Let gradients reach ∂_tπ; ``False`` leaves them to π_st alone, as in AYF-LMD.
+    Reference: Boffi et al. 2025, *How to build a consistency model*, arXiv 2505.18825; Roos et al. 2026,
+    arXiv 2602.12233.
+    """
+
+    def __init__(self, through_tangent: bool = True, derivative: Derivative | None = None):
+        super().__init__(derivative)
+        self.through_tangent = through_tangent
+
+    def compare(self, map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        pi_st, pi_tt = map.mean(z_st), map.mean(z_tt)
+        dpi_st = map.dmean(pi_st, wide(dz_st))
+        if not self.through_tangent:
+            dpi_st = dpi_st.detach()
+        return (pi_st + map.kappa(s, t) * dpi_st - pi_tt.detach()).square().sum(-1)
+
+
+class LagrangianCE(LagrangianFamily):
+    r"""LSD-CE: cross-entropy against the signed target that the identity gives for π_st.
+
+    .. math:: L = -\sum_k \mathrm{sg}\big(\pi_{t,t}(X_{s,t}) - \kappa\, \partial_t\pi_{s,t}\big)_k \log \pi_{s,t,k}
+
+    The target sums to 1 but may be negative; the gradient in the logits is π - target, as for a proper one. There is
+    no logarithm of the target, hence nothing to clamp.
+    """
+
+    def compare(self, map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        require_simplex(map, "LagrangianCE")
+        log_pi = wide(z_st).log_softmax(-1)
+        dpi_st = map.dmean(log_pi.exp(), wide(dz_st))
+        target = (map.mean(z_tt) - map.kappa(s, t) * dpi_st).detach()
+        return -(target * log_pi).sum(-1)
+
+
+class LagrangianKL(LagrangianFamily):
+    r"""LSD-KL: the identity solved for the logits of π_st.
+
+    .. math:: L = \mathrm{KL}(\mathrm{sg}\, q \,\|\, \pi_{s,t}), \qquad
+              q = \mathrm{softmax}\big(z_{t,t}(X_{s,t}) - \log(1 + \kappa(\dot z - \langle\pi, \dot z\rangle))\big)
+
+    The argument of the logarithm can leave its domain while the map is not yet consistent; it is held at ``floor`` and
+    the share of such entries is logged as ``clamp_rate``.
+
+    Arguments:
+        floor: Smallest argument of the logarithm.
+    Reference: Potaptchik et al. 2026, *Discrete Flow Maps*, arXiv 2604.09784.
+    """
+
+    def __init__(self, floor: float = 1e-3, derivative: Derivative | None = None):
+        super().__init__(derivative)
+        self.floor = floor
+
+    def compare(self, map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Any:
+        require_simplex(map, "LagrangianKL")
+        log_pi = wide(z_st).log_softmax(-1)
+        dz = wide(dz_st).detach()
+        factor = 1 + map.kappa(s, t) * (dz - (log_pi.detach().exp() * dz).sum(-1, keepdim=True))
+        return kl_to_logits(wide(z_tt), factor, self.floor, log_pi)
+
+
+def kl_to_logits(z: Tensor, factor: Tensor, floor: float, log_pi: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(sg softmax(z - log factor) || π) with the factor held at a floor, and the share of entries held."""
+    log_q = (z - factor.clamp(min=floor).log()).log_softmax(-1).detach()
+    held = (factor < floor).to(log_pi.dtype).mean(-1)
+    return (log_q.exp() * (log_q - log_pi)).sum(-1), held
+
+
+class EndpointConsistency(LagrangianFamily):
+    r"""ECLD: cross-entropy to the teacher's endpoint plus a penalty on temporal drift.
+
+    .. math:: L = c\, w \,\mathrm{CE}\big(\mathrm{sg}\,\pi_{t,t}(X_{s,t}), \pi_{s,t}\big)
+                  + d\, \gamma^p \| \partial_t \pi_{s,t} \|^2, \qquad w = (1-t)^{-2} \text{ or } 1
+
+    With c = 4, d = 2, p = 2 and w = (1-t)^-2 it bounds the squared Lagrangian residual over (1-t)²; c = 2 is enough,
+    since ‖d‖² <= KL for differences of points of the simplex. Used with w = 1. Its minimiser shrinks temporal drift, so
+    it is biased: prefer an unbiased objective unless you reproduce published numbers. Both terms sum over categories
+    and are averaged over positions alike.
+
+    Arguments:
+        endpoint: The constant c.
+        drift: The constant d.
+        power: The power p of γ.
+        weighted: Use w = (1-t)^-2 instead of 1; diverges at t = 1.
+    Reference: Roos et al. 2026, *Categorical Flow Maps*, arXiv 2602.12233, equations 16, 18 and 19.
+    """
+
+    def __init__(
+        self,
+        endpoint: float = 4.0,
+        drift: float = 2.0,
+        power: float = 2.0,
+        weighted: bool = False,
+        derivative: Derivative | None = None,
+    ):
+        super().__init__(derivative)
+        self.endpoint, self.drift, self.power, self.weighted = endpoint, drift, power, weighted
+
+    def compare(self, map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        require_simplex(map, "EndpointConsistency")
+        log_pi = wide(z_st).log_softmax(-1)
+        dpi_st = map.dmean(log_pi.exp(), wide(dz_st))
+        gamma = ((t - s) / (1 - s)).squeeze(-1)
+        w = (1 - t.squeeze(-1)) ** -2 if self.weighted else 1.0
+        endpoint = -(map.mean(z_tt).detach() * log_pi).sum(-1)
+        return self.endpoint * w * endpoint + self.drift * gamma**self.power * dpi_st.square().sum(-1)

@@ -1,0 +1,157 @@
+"""The training loss: cross-entropy on the diagonal and a consistency identity off it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..fields import Batch, fieldwise, leaves, select
+from ..maps import EndpointMap, FlowMap, per_sample
+from ..paths import Coupling, Independent
+from ..times import PairLaw, TimeLaw, Triangle, Uniform, stratified
+from .base import Consistency, Jump, Objective
+from .diagonal import CrossEntropy, Diagonal, SquaredError
+from .semigroup import SemigroupKL
+from .teachers import Itself, Teacher
+
+
+class Draw(NamedTuple):
+    """Raw noise per field, times s <= t ``(batch,)``, and uniforms r ``(batch,)`` for a time between them."""
+
+    noise: Any
+    s: Tensor
+    t: Tensor
+    r: Tensor
+
+
+class SelfDistillation(Objective):
+    r"""Train a flow map without a teacher of its own kind.
+
+    .. math:: L = \mathbb{E}_{t}\, L_{\text{diagonal}}(t, t) + c\, \mathbb{E}_{s<t}\, L_{\text{consistency}}(s, t)
+
+    The first ``share`` of each batch learns the posterior on the diagonal, the rest the chosen identity; times are
+    stratified over the batch. With ``share = 1`` this is plain (variational) flow matching, the first stage of
+    two-stage training.
+
+    Arguments:
+        map: The flow map in training.
+        consistency: The identity off the diagonal.
+        diagonal: The loss on it; cross-entropy for endpoint maps, squared error otherwise.
+        times, pairs: Laws of t on the diagonal and of (s, t) off it.
+        share: Share of the batch on the diagonal, in (0, 1].
+        strength: The factor c.
+        teacher: Who gives targets; the map itself by default.
+        weight: Optional weight of the loss off the diagonal.
+        coupling: Pairing of noise and data within a batch.
+    Invariant: on an exact map with the identity's own minimum, gradients vanish (``tests/identities``).
+    Reference: Boffi et al. 2025, *How to build a consistency model*, arXiv 2505.18825.
+    """
+
+    def __init__(
+        self,
+        map: FlowMap,
+        consistency: Consistency | None = None,
+        *,
+        diagonal: Diagonal | None = None,
+        times: TimeLaw | None = None,
+        pairs: PairLaw | None = None,
+        share: float = 0.75,
+        strength: float = 1.0,
+        teacher: Teacher | None = None,
+        weight: nn.Module | None = None,
+        coupling: Coupling | None = None,
+    ):
+        super().__init__()
+        if not 0 < share <= 1:
+            raise ValueError(f"share is {share}, expected a number in (0, 1]: the part of the batch on the diagonal")
+        self.map = map
+        self.consistency = consistency or SemigroupKL()
+        self.diagonal = diagonal or (CrossEntropy() if isinstance(map, EndpointMap) else SquaredError())
+        self.times, self.pairs = times or Uniform(), pairs or Triangle()
+        self.share, self.strength = share, strength
+        self.teacher, self.weight, self.coupling = teacher or Itself(), weight, coupling or Independent()
+        self._dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in map.modules())
+
+    def on_diagonal(self, n: int) -> int:
+        """How many of ``n`` samples are on the diagonal."""
+        if self.share == 1:
+            return n
+        if n < 2:
+            raise ValueError(f"a batch of {n} cannot hold samples on and off the diagonal; use at least 2, or share=1")
+        return min(max(round(self.share * n), 1), n - 1)
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> Draw:
+        path = self.map.path
+        n = len(next(leaves(batch.x_1))[0])
+        m = self.on_diagonal(n)
+        noise = path.noise(fieldwise(lambda x: tuple(x.shape), batch.x_1), generator)
+        with torch.no_grad():
+            order = self.coupling(path.start(noise), path.space.embed(batch.x_1))
+        if order is not None:
+            noise = fieldwise(lambda e: e[order], noise)
+        t = self.times(stratified(m, generator=generator).squeeze(-1))
+        jumps = self.pairs(stratified(n - m, 2, generator=generator)) if m < n else (t[:0], t[:0])
+        r = stratified(n, generator=generator).squeeze(-1)
+        return Draw(noise, torch.cat([t, jumps[0]]), torch.cat([t, jumps[1]]), r)
+
+    def forward(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
+        x_1, condition = batch
+        x_0 = self.map.path.start(draw.noise)
+        x_s = self.map.path(x_0, x_1, draw.s, condition)
+        everything = Jump(x_s, x_0, x_1, draw.s, draw.t, draw.r, condition)
+        m = self.on_diagonal(len(draw.s))
+        here, away = part(everything, slice(None, m)), part(everything, slice(m, None))
+        diagonal = per_sample(self.diagonal(self.map, here), here.condition).mean()
+        if m == len(draw.s):
+            return {"loss": diagonal, "diagonal": diagonal.detach()}
+        terms = self._consistency(away)
+        off = terms.pop("loss")
+        weighted = off if self.weight is None else self.weight(off, away.s, away.t)
+        loss = diagonal + self.strength * weighted.mean()
+        log = {name: value.mean().detach() for name, value in terms.items()}
+        return {"loss": loss, "diagonal": diagonal.detach(), "off_diagonal": off.mean().detach(), **log}
+
+    def _consistency(self, jump: Jump) -> dict[str, Tensor]:
+        """Per-sample means of what the identity returns."""
+        teacher = self.teacher(self.map)
+        values = self.consistency(self.map, _Calm(teacher) if self._dropout else teacher, jump)  # type: ignore[arg-type]
+        return {name: per_sample(value, jump.condition) for name, value in values.items()}
+
+    def after_step(self) -> None:
+        self.teacher.after_step(self.map)
+
+
+class _Calm:
+    """A map whose passes run in evaluation mode: targets carry no dropout."""
+
+    def __init__(self, map: FlowMap):
+        self._map = map
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._map, name)
+
+    def features(self, *arguments: Any) -> Any:
+        with evaluating(self._map):
+            return self._map.features(*arguments)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; each submodule returns to its own mode."""
+    training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+def part(jump: Jump, index: Any) -> Jump:
+    """Some samples of a batch of jumps."""
+    take = lambda tree: fieldwise(lambda leaf: leaf[index], tree)  # noqa: E731
+    return Jump(*(take(tree) for tree in jump[:-1]), select(jump.condition, index))

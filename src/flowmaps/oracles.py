@@ -1,0 +1,167 @@
+r"""Exact flow maps under the interface of learned ones: the truth that every other part is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .fields import FREE, Condition, across
+from .maps import EndpointMap, VelocityMap
+from .paths import LinearPath
+from .spaces import OneHot
+
+
+class FiniteLaw(nn.Module):
+    r"""A law on finitely many sequences, with its exact posterior and flow.
+
+    .. math:: \mu_t(x) = \sum_n w_n e_{y_n}, \quad w_n \propto p_n \exp\Big(-\frac{\|x - t e_{y_n}\|^2}{2(1-t)^2}\Big),
+              \qquad \frac{dy}{dU} = \mu, \quad y = \frac{x}{1-t}, \; U = \frac{t}{1-t}
+
+    In the variables (y, U) the flow has no singularity and π_{s,t} is the plain average of μ over [U_s, U_t], which is
+    how it is integrated (Runge-Kutta of order 4, equal steps in U). A call as a network returns log π_{s,t}.
+
+    Arguments:
+        atoms: The sequences, int64 ``(n, *positions)``.
+        log_p: Their log-probabilities, up to a constant, ``(n,)``.
+        K: Number of categories.
+        steps: Runge-Kutta steps of a jump.
+        U_max: Where the posterior counts as settled; jumps to later times continue with a constant μ.
+    Invariant: Lagrangian, Eulerian and semigroup residuals vanish (``tests/identities``).
+    Reference: Roos et al. 2026, *Categorical Flow Maps*, arXiv 2602.12233.
+    """
+
+    atoms: Tensor
+    log_p: Tensor
+    one_hot: Tensor
+
+    def __init__(self, atoms: Tensor, log_p: Tensor, K: int, steps: int = 64, U_max: float = 12.0):
+        super().__init__()
+        if atoms.ndim < 2 or len(atoms) != len(log_p):
+            shapes = f"{tuple(atoms.shape)} and {tuple(log_p.shape)}"
+            raise ValueError(f"atoms and log_p have shapes {shapes}, expected (n, *positions) and (n,)")
+        if int(atoms.max()) >= K or int(atoms.min()) < 0:
+            raise ValueError(f"atoms range over {int(atoms.min())}..{int(atoms.max())}, expected 0..{K - 1}")
+        self.K, self.steps, self.U_max = K, steps, U_max
+        self.register_buffer("atoms", atoms)
+        self.register_buffer("log_p", log_p.log_softmax(0))
+        self.register_buffer("one_hot", F.one_hot(atoms, K).to(log_p.dtype).flatten(1))
+
+    @classmethod
+    def dependent(cls, K: int, positions: int, *, generator: torch.Generator, coupling: float = 2.0, **options: Any):
+        r"""All K^positions sequences under random pairwise energies between every two positions.
+
+        .. math:: \log p(y) = \beta \textstyle\sum_{i<j} J_{ij}(y_i, y_j) / \sqrt{positions - 1} + \sum_i h_i(y_i)
+        """
+        atoms = torch.cartesian_prod(*[torch.arange(K)] * positions).reshape(-1, positions)
+        J = torch.randn(positions, positions, K, K, generator=generator, dtype=torch.float64)
+        h = torch.randn(positions, K, generator=generator, dtype=torch.float64) / 2
+        log_p = sum(h[i, atoms[:, i]] for i in range(positions))
+        scale = coupling / max(positions - 1, 1) ** 0.5
+        for i in range(positions):
+            for j in range(i):
+                log_p = log_p + scale * J[i, j, atoms[:, i], atoms[:, j]]
+        return cls(atoms, torch.as_tensor(log_p), K, **options)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Exact samples, int64 ``(n, *positions)``."""
+        return self.atoms[torch.multinomial(self.log_p.exp(), n, replacement=True, generator=generator)]
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats per sequence."""
+        return -(self.log_p.exp() * self.log_p).sum()
+
+    def tilt(self, reward: Callable[[Tensor], Tensor], strength: float = 1.0) -> FiniteLaw:
+        """The law proportional to p exp(strength * reward); the reward sees one-hot atoms ``(n, *positions, K)``."""
+        r = reward(self.one_hot.unflatten(1, (*self.atoms.shape[1:], self.K)))
+        return FiniteLaw(self.atoms, self.log_p + strength * r, self.K, self.steps, self.U_max)
+
+    def index(self, x_1: Tensor) -> Tensor:
+        """The number of each sequence among the atoms, -1 for one that is not there; shape ``(*batch,)``."""
+        place = self.K ** torch.arange(self.atoms[0].numel(), device=x_1.device)
+        codes, order = (self.atoms.flatten(1) * place).sum(1).sort()
+        wanted = (x_1.flatten(1) * place).sum(1)
+        found = torch.searchsorted(codes, wanted).clamp(max=len(codes) - 1)
+        return torch.where(codes[found] == wanted, order[found], -1)
+
+    def map(self) -> EndpointMap:
+        """The exact flow map."""
+        return EndpointMap(LinearPath(OneHot(self.K)), self)
+
+    def weights(self, y: Tensor, U: Tensor, impossible: Tensor | None = None) -> Tensor:
+        """Posterior of the atoms given y = x_t/(1-t) at U, shape ``(batch, n)``."""
+        energy = self.log_p.to(y.dtype) + U.unsqueeze(-1) * (y @ self.one_hot.to(y.dtype).mT)
+        if impossible is not None:
+            energy = energy.masked_fill(impossible, -torch.inf)
+        return energy.softmax(-1)
+
+    def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition = FREE) -> Tensor:
+        shape, x = x.shape, x.flatten(1)
+        s, t = (torch.as_tensor(time, dtype=x.dtype, device=x.device).expand(len(x)) for time in (s, t))
+        x, impossible = self._given(x, shape, condition)
+        one_hot = self.one_hot.to(x.dtype)
+        T = torch.full_like(t, self.U_max / (1 + self.U_max))
+        s, u = torch.minimum(s, T), torch.minimum(t, T)  # the trajectory is integrated up to u
+        U, dU = s / (1 - s), (u - s) / ((1 - u) * (1 - s)) / self.steps
+        mu = lambda y, U: self.weights(y, U, impossible) @ one_hot  # noqa: E731
+        y, total = x / (1 - s).unsqueeze(-1), torch.zeros_like(x)
+        for _ in range(self.steps):
+            h = dU.unsqueeze(-1)
+            k_1 = mu(y, U)
+            k_2 = mu(y + h / 2 * k_1, U + dU / 2)
+            k_3 = mu(y + h / 2 * k_2, U + dU / 2)
+            k_4 = mu(y + h * k_3, U + dU)
+            k = (k_1 + 2 * k_2 + 2 * k_3 + k_4) / 6
+            y, U, total = y + h * k, U + dU, total + k
+        pi = total / self.steps
+        late = (t > u).unsqueeze(-1)
+        gap = torch.where(t > u, t - s, 1)
+        lam = ((1 - t) * (u - s) / ((1 - u) * gap)).unsqueeze(-1)
+        pi = torch.where(late, lam * pi + (1 - lam) * mu(y, U), pi)
+        return pi.clamp(min=torch.finfo(pi.dtype).tiny).log().reshape(shape)
+
+    def _given(self, x: Tensor, shape: torch.Size, condition: Condition) -> tuple[Tensor, Tensor | None]:
+        """Known positions say nothing through noise; they exclude the atoms that differ there."""
+        if condition.known is None:
+            return x, None
+        known = condition.known.unsqueeze(-1).expand(shape).flatten(1)
+        clean = torch.where(known, x, 0)
+        agreements = clean @ self.one_hot.to(x.dtype).mT
+        return torch.where(known, 0, x), agreements < condition.known.flatten(1).sum(1, keepdim=True) - 0.5
+
+
+class GaussianLaw(nn.Module):
+    r"""Gaussian data N(m, a²) in each coordinate, with its exact flow map.
+
+    .. math:: X_{s,t}(x) = t m + \frac{\sigma_t}{\sigma_s}(x - s m), \qquad \sigma_t^2 = (1-t)^2 + t^2 a^2
+
+    A call as a network returns the mean velocity (X - x)/(t - s), and its limit at s = t.
+
+    Arguments:
+        m: Mean, broadcastable to the state.
+        a: Standard deviation, positive.
+    Reference: Boffi, Albergo, Vanden-Eijnden 2024, *Flow Map Matching*, arXiv 2406.07507.
+    """
+
+    m: Tensor
+
+    def __init__(self, m: Tensor, a: float):
+        super().__init__()
+        if not a > 0:
+            raise ValueError(f"a is {a}, expected a positive standard deviation")
+        self.register_buffer("m", m)
+        self.a = a
+
+    def map(self) -> VelocityMap:
+        """The exact flow map; its space is that of plain vectors."""
+        return VelocityMap(LinearPath(OneHot(self.m.shape[-1])), self)
+
+    def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition = FREE) -> Tensor:
+        s, t = across(s, x), across(t, x)
+        # (σ_t - σ_s)/(t - s) without the division: the variance is a quadratic in t.
+        deviation = lambda t: ((1 - t).square() + (t * self.a).square()).sqrt()  # noqa: E731
+        slope = ((s + t) * (1 + self.a**2) - 2) / (deviation(s) + deviation(t))
+        return self.m + slope / deviation(s) * (x - s * self.m)

@@ -1,0 +1,21 @@
+"""From noise to data in a few jumps, or by solving the flow's differential equation."""
+
+from .base import Sampler, generate
+from .decode import Argmax, Categorical, Decoder
+from .flow_map import Jumps, Renoise
+from .ode import Dopri5, Euler, Heun
+from .sde import EulerMaruyama
+
+__all__ = [
+    "Argmax",
+    "Categorical",
+    "Decoder",
+    "Dopri5",
+    "Euler",
+    "EulerMaruyama",
+    "Heun",
+    "Jumps",
+    "Renoise",
+    "Sampler",
+    "generate",
+]

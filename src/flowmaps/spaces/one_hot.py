@@ -1,0 +1,47 @@
+"""States with one coordinate a category."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import Space
+
+
+class OneHot(Space):
+    r"""States in :math:`\mathbb{R}^K` per position: noisy one-hot vectors.
+
+    .. math:: x_t = (1-t)\, x_0 + t\, e_{x_1}
+
+    Prefer it for small alphabets and for networks that read single coordinates (graphs, images).
+
+    Arguments:
+        K: Number of categories.
+        symmetric: The last two positions index unordered pairs (bonds): noise is symmetric in them and there is no
+            noise on their diagonal, which always holds category 0.
+    Invariant: ``read`` and ``pair`` are the identity.
+    Reference: Roos et al. 2026, *Categorical Flow Maps*, arXiv 2602.12233.
+    """
+
+    def __init__(self, K: int, symmetric: bool = False):
+        super().__init__()
+        if K < 1:
+            raise ValueError(f"K is {K}, expected at least one category")
+        self.K = self.dim = self.noise_dim = K
+        self.symmetric = symmetric
+
+    def normal(self, noise: Tensor) -> Tensor:
+        if not self.symmetric:
+            return noise
+        upper = torch.triu(noise.movedim(-1, 0), diagonal=1)
+        return (upper + upper.mT).movedim(0, -1)
+
+    def embed(self, x_1: Tensor) -> Tensor:
+        return F.one_hot(x_1, self.K).to(torch.get_default_dtype())
+
+    def read(self, pi: Tensor) -> Tensor:
+        return pi
+
+    def pair(self, gradient: Tensor) -> Tensor:
+        return gradient

@@ -1,0 +1,229 @@
+r"""Laws of times and of pairs of times, and the decode-rate clock. Time 0 is noise, time 1 is data.
+
+A law is a pure map of uniform numbers, so that the caller owns the randomness and may stratify it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+LAST = 1 - 2**-24  # the largest float32 below 1: laws keep s and t of the diagonal at or below it
+
+
+def stratified(n: int, dims: int = 1, *, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+    r"""Latin hypercube of ``n`` points: each coordinate has one point in each of ``n`` equal cells.
+
+    .. math:: u_{ij} = (\sigma_j(i) + \epsilon_{ij}) / n
+
+    Returns: uniforms in ``[0, 1)``, shape ``(n, dims)``, on the generator's device.
+    """
+    device = generator.device
+    cells = [torch.randperm(n, generator=generator, device=device) for _ in range(dims)]
+    jitter = torch.rand(n, dims, generator=generator, device=device, dtype=dtype)
+    return ((torch.stack(cells, dim=-1) + jitter) / n).clamp(max=LAST)
+
+
+class TimeLaw(nn.Module, ABC):
+    """Law of one time: maps uniforms ``(n,)`` to times in ``[0, 1)``."""
+
+    @abstractmethod
+    def forward(self, u: Tensor) -> Tensor: ...
+
+
+class PairLaw(nn.Module, ABC):
+    """Law of a jump ``s <= t``: maps uniforms ``(n, 2)`` to ``(s, t)``, with ``s < 1``."""
+
+    @abstractmethod
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class Uniform(TimeLaw):
+    """t ~ U[0, 1)."""
+
+    def forward(self, u: Tensor) -> Tensor:
+        return u
+
+
+class LogitNormal(TimeLaw):
+    r"""Logit of t normal: :math:`t = \sigma(m + a z)`; more weight in the middle of the path.
+
+    Reference: Esser et al. 2024, *Scaling rectified flow transformers*, arXiv 2403.03206.
+    """
+
+    def __init__(self, mean: float = -0.4, deviation: float = 1.0):
+        super().__init__()
+        self.mean, self.deviation = mean, deviation
+
+    def forward(self, u: Tensor) -> Tensor:
+        z = torch.special.ndtri(u.clamp(min=2**-24))
+        return torch.sigmoid(self.mean + self.deviation * z).clamp(max=LAST)
+
+
+class Sorted(PairLaw):
+    """Two independent draws of a law, sorted; of the uniform law this is the uniform triangle."""
+
+    def __init__(self, law: TimeLaw | None = None):
+        super().__init__()
+        self.law = law or Uniform()
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = self.law(u[:, 0]), self.law(u[:, 1])
+        return torch.minimum(a, b), torch.maximum(a, b)
+
+
+class Triangle(Sorted):
+    """(s, t) uniform on the triangle s < t: two sorted uniforms."""
+
+    def __init__(self):
+        super().__init__(Uniform())
+
+
+class UniformBelow(PairLaw):
+    """t ~ U[0, 1), then s ~ U[0, t]."""
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        t = u[:, 0]
+        return t * u[:, 1], t
+
+
+class UniformGap(PairLaw):
+    """d = t - s ~ U[0, 1), then s ~ U(0, 1 - d): long and short jumps equally often."""
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        d = u[:, 0]
+        s = u[:, 1] * (1 - d)
+        return s, (s + d).clamp(max=LAST)
+
+
+class ToData(PairLaw):
+    """s ~ U[0, 1), t = 1: the pairs of consistency training, where every jump ends at the data."""
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return u[:, 0], torch.ones_like(u[:, 0])
+
+
+class FullJump(PairLaw):
+    """With a small probability the jump (0, 1) of one-step sampling, otherwise another law."""
+
+    def __init__(self, law: PairLaw | None = None, probability: float = 0.05):
+        super().__init__()
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability is {probability}, expected a number in [0, 1]")
+        self.law, self.probability = law or Triangle(), probability
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        p = self.probability
+        full = u[:, 0] < p
+        rest = torch.stack([((u[:, 0] - p) / max(1 - p, 2**-24)).clamp(0, LAST), u[:, 1]], dim=-1)
+        s, t = self.law(rest)
+        return torch.where(full, 0.0, s), torch.where(full, 1.0, t)
+
+
+class DecodeRateClock(nn.Module):
+    r"""Time measured by how much of a position is decoded already.
+
+    .. math:: q(t) = E_z[\Phi(z + t/(1-t))^{K-1}], \quad a(t) = \frac{q - 1/K}{1 - 1/K}, \quad
+              c(t) = (1-\epsilon)\, a(t) + \epsilon\, t
+
+    ``q`` is the probability that the largest coordinate of :math:`x_t` is the right category. Half of decoding happens
+    near :math:`t^* = \sqrt{2 \ln K}/(1 + \sqrt{2 \ln K})`, so at large K uniform times are spent on pure noise.
+
+    Arguments:
+        K: Number of categories, at least 2.
+        temper: The share ``epsilon`` of plain time, in [0, 1].
+        table: Points of the table by which the clock is inverted.
+    Invariant: ``inverse(clock(t)) = t`` within the table's spacing (``tests/test_times.py``).
+    Reference: Lee et al. 2026, arXiv 2602.16813; Potaptchik et al. 2026, arXiv 2604.09784.
+    """
+
+    z: Tensor
+    weight: Tensor
+    table: Tensor
+
+    def __init__(self, K: int, temper: float = 0.1, table: int = 4097):
+        super().__init__()
+        if K < 2:
+            raise ValueError(f"K is {K}, expected at least 2 categories for a decode rate")
+        if not 0 <= temper <= 1:
+            raise ValueError(f"temper is {temper}, expected a number in [0, 1]")
+        self.K, self.temper = K, temper
+        # The trapezoid rule converges geometrically for analytic integrands with Gaussian tails.
+        z = torch.linspace(-7, 7, 113, dtype=torch.float64)
+        weight = torch.exp(-z.square() / 2)
+        self.register_buffer("z", z, persistent=False)
+        self.register_buffer("weight", weight / weight.sum(), persistent=False)
+        t = torch.linspace(0, 1, table, dtype=torch.float64)
+        self.register_buffer("table", torch.cummax(self.forward(t), dim=0).values, persistent=False)
+
+    def decode_rate(self, t: Tensor) -> Tensor:
+        """q(t), the probability that the arg-max of x_t is the datum, shape of ``t``."""
+        ratio = t / (1 - t).clamp(min=1e-3)  # beyond a ratio of 1,000 every alphabet is decoded
+        log_phi = torch.special.log_ndtr(self.z.to(t.dtype) + ratio.unsqueeze(-1))
+        return torch.exp((self.K - 1) * log_phi) @ self.weight.to(t.dtype)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """c(t) in [0, 1], any shape, differentiable."""
+        a = (self.decode_rate(t) - 1 / self.K) * (self.K / (self.K - 1))
+        return (1 - self.temper) * a + self.temper * t
+
+    def inverse(self, c: Tensor) -> Tensor:
+        """The time at which the clock shows ``c``: linear interpolation in the table, on the device."""
+        table = self.table.to(c.dtype)
+        right = torch.searchsorted(table, c.contiguous()).clamp(1, len(table) - 1)
+        left = right - 1
+        gap = (table[right] - table[left]).clamp(min=torch.finfo(c.dtype).tiny)
+        part = ((c - table[left]) / gap).clamp(0, 1)
+        return ((left + part) / (len(table) - 1)).clamp(max=LAST)
+
+
+class OnClock(TimeLaw):
+    """Times uniform (or of another law) on a clock, read back as times."""
+
+    def __init__(self, clock: DecodeRateClock, law: TimeLaw | None = None):
+        super().__init__()
+        self.clock, self.law = clock, law or Uniform()
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.clock.inverse(self.law(u))
+
+
+class PairOnClock(PairLaw):
+    """Pairs of another law on a clock, read back as times; a jump that ends at 1 still does."""
+
+    def __init__(self, clock: DecodeRateClock, law: PairLaw | None = None):
+        super().__init__()
+        self.clock, self.law = clock, law or Triangle()
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = self.law(u)
+        return self.clock.inverse(a), torch.where(b < 1, self.clock.inverse(b), 1.0)
+
+
+def grid(steps: int, clock: DecodeRateClock | None = None) -> Tensor:
+    """Times ``0 = t_0 < ... < t_N = 1``, equally spaced in time or on a clock, shape ``(steps + 1,)``."""
+    if steps < 1:
+        raise ValueError(f"steps is {steps}, expected at least 1")
+    times = torch.linspace(0, 1, steps + 1)
+    if clock is not None:
+        times[1:-1] = clock.inverse(times[1:-1].to(clock.table.device)).cpu()
+    return times
+
+
+def check_grid(times: Tensor) -> Tensor:
+    """Return ``times`` if they increase strictly from 0 or later to 1 or earlier; explain otherwise."""
+    times = torch.as_tensor(times)
+    if times.ndim != 1 or len(times) < 2:
+        raise ValueError(f"a time grid has shape {tuple(times.shape)}, expected at least two times in a row")
+    if not bool((times[1:] > times[:-1]).all()) or times[0] < 0 or times[-1] > 1 or not bool(times.isfinite().all()):
+        raise ValueError(f"time grid {[round(float(t), 4) for t in times]}: expected increasing times within [0, 1]")
+    return times
+
+
+def half_decoded(K: int) -> float:
+    """t* = sqrt(2 ln K) / (1 + sqrt(2 ln K)), near which half of decoding happens."""
+    root = math.sqrt(2 * math.log(K))
+    return root / (1 + root)
