@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from .fields import Batch, Condition, fieldwise, leaves
-from .maps import EndpointMap, in_chunks
-from .objectives.base import wide
+from .maps import EndpointMap, in_chunks, wide
 from .times import stratified
 
 BOUND_BY_CE = 0.8146  # ‖e_k - π‖² <= 0.8146 CE for every point π of the simplex

@@ -141,7 +141,7 @@ class EndpointMap(FlowMap):
     """
 
     def mean(self, z: Tensor) -> Tensor:
-        return z.float().log_softmax(-1).exp() if z.dtype != torch.float64 else z.log_softmax(-1).exp()
+        return wide(z).log_softmax(-1).exp()
 
     def dmean(self, m: Tensor, dz: Tensor) -> Tensor:
         return m * (dz - (m * dz).sum(-1, keepdim=True))
@@ -224,6 +224,11 @@ class VelocityMap(FlowMap):
 
 def _like(tree: Any, x: Any) -> Any:
     return fieldwise(lambda leaf, x: leaf.to(x.dtype), tree, x)
+
+
+def wide(z: Tensor) -> Tensor:
+    """Predictions in float32 at least: every logarithm and reduction happens there."""
+    return z if z.dtype == torch.float64 else z.float()
 
 
 def in_chunks(function: Callable[..., Any], *arguments: Any, chunk: int | None = None) -> Any:

@@ -93,8 +93,3 @@ def require_simplex(map: FlowMap, name: str) -> None:
         raise ValueError(
             f"{name} compares points of the simplex but the map is a {type(map).__name__}; use EndpointMap"
         )
-
-
-def wide(z: Tensor) -> Tensor:
-    """Predictions in float32 at least: every logarithm and reduction happens there."""
-    return z if z.dtype == torch.float64 else z.float()

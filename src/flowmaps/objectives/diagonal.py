@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..fields import fieldwise
-from ..maps import FlowMap
-from .base import Jump, per_position, require_simplex, wide
+from ..maps import FlowMap, wide
+from .base import Jump, per_position, require_simplex
 
 
 class Diagonal(nn.Module, ABC):

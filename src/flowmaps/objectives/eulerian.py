@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..autodiff import Derivative
 from ..fields import across, fieldwise
-from ..maps import FlowMap
-from .base import Consistency, Jump, per_position, require_simplex, wide
+from ..maps import FlowMap, wide
+from .base import Consistency, Jump, per_position, require_simplex
 from .lagrangian import kl_to_logits
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..autodiff import Derivative
-from ..maps import FlowMap
-from .base import Consistency, Jump, per_position, require_simplex, wide
+from ..maps import FlowMap, wide
+from .base import Consistency, Jump, per_position, require_simplex
 
 
 class LagrangianFamily(Consistency):

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..maps import FlowMap
+from ..maps import FlowMap, wide
 from ..times import LAST
-from .base import Consistency, Jump, per_position, require_simplex, wide
+from .base import Consistency, Jump, per_position, require_simplex
 
 
 class SemigroupFamily(Consistency):
