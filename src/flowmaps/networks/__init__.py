@@ -1,0 +1,28 @@
+"""Networks ``(x, s, t, condition) -> features or logits``, and heads from features to logits."""
+
+from .attention import Attention, automatic, fused, plain, use_backend
+from .embeddings import Context, Label, Modulation, TimeFeatures, input_scale, own_time
+from .heads import Head, LinearHead, TiedHead
+from .mlp import MLP
+from .transformer import Transformer
+from .unet import UNet
+
+__all__ = [
+    "MLP",
+    "Attention",
+    "Context",
+    "Head",
+    "Label",
+    "LinearHead",
+    "Modulation",
+    "TiedHead",
+    "TimeFeatures",
+    "Transformer",
+    "UNet",
+    "automatic",
+    "fused",
+    "input_scale",
+    "own_time",
+    "plain",
+    "use_backend",
+]

@@ -1,0 +1,103 @@
+"""The diffusion transformer on states of any number of axes: text, images, sets of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..fields import Condition, across
+from .attention import Attention, rotary
+from .embeddings import Context, Modulation, TimeFeatures, input_scale, own_time, read_in, read_out
+from .norms import adapt
+
+
+class Block(nn.Module):
+    """Attention and a SwiGLU layer, each between an adaptive norm and a gate that starts at zero."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.modulation = Modulation(width, width, parts=6)
+        self.attention = Attention(width, heads)
+        hidden = 8 * round(width / 3)  # as many weights as a plain layer four times as wide
+        self.up, self.down = nn.Linear(width, 2 * hidden), nn.Linear(hidden, width)
+
+    def forward(
+        self, h: Tensor, c: Tensor, share: Tensor | None, mask: Tensor | None, turn: Tensor
+    ) -> Tensor:
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation(c, share)
+        h = h + gate_a * self.attention(adapt(h, scale_a, shift_a), mask, turn)
+        a, b = self.up(adapt(h, scale_f, shift_f)).chunk(2, dim=-1)
+        return h + gate_f * self.down(F.silu(a) * b)
+
+
+class Transformer(nn.Module):
+    r"""Diffusion transformer with adaLN-zero conditioning on both times, and on a label.
+
+    .. math:: h = W_{\mathrm{in}}^\top\, c(s)\, x + p, \qquad
+              h \leftarrow \mathrm{Block}_i(h;\, s, t, \text{label}), \qquad z = W_{\mathrm{out}}\, \mathrm{adaLN}(h)
+
+    It is linear in x before anything else, as ``spaces.Embedded`` requires. Positions are rotary along every
+    axis of the state, so one network serves any length; a learned table for one ``shape`` may be added. A
+    known position is modulated by the clean times (1, 1) and its input scaled as clean.
+
+    Arguments:
+        d: Coordinates of the state per position: K for ``OneHot``, d for ``Embedded``.
+        width, depth, heads: Size; ``width`` is a multiple of ``heads``.
+        out: Width of the output: K for logits, zero at first. ``None``: features (..., width) for a head.
+        K: Categories in the input scale; default ``d``. Give it for ``Embedded``; 1 for Euclidean states.
+        shape: Positions that get learned vectors; other shapes are then refused.
+        classes, properties: Kind of label (``embeddings.Label``); ``None``, ``None``: unconditional.
+        times: Features of both times, with their band and clock; default ``embeddings.TimeFeatures``.
+    Returns (of a call): ``(batch, *positions, out)``.
+    Invariant: padding never changes the rest; where every position is known, the times do not matter.
+    Reference: Peebles and Xie 2022, arXiv 2212.09748.
+    """
+
+    def __init__(
+        self,
+        d: int,
+        width: int = 256,
+        depth: int = 6,
+        heads: int = 4,
+        out: int | None = None,
+        K: int | None = None,
+        shape: Sequence[int] | None = None,
+        classes: int | None = None,
+        properties: int | None = None,
+        times: TimeFeatures | None = None,
+    ):
+        super().__init__()
+        self.K, self.heads = K or d, heads
+        self.read = read_in(d, width)
+        self.table = None if shape is None else nn.Parameter(torch.randn(*shape, width) / 2)
+        self.context = Context(width, classes, properties, times)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = Modulation(width, width, parts=2)
+        self.out = nn.Identity() if out is None else read_out(width, out)
+
+    def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        condition = condition or Condition()
+        positions = x.shape[1:-1]
+        h = self.read(x * across(input_scale(own_time(s, condition.known), self.K), x))
+        h = h.to(torch.promote_types(x.dtype, h.dtype))  # under autocast, sums over blocks stay float32
+        h = self._place(h).flatten(1, -2)
+        c = self.context(s, t, condition)
+        mask, share = (None if p is None else p.flatten(1) for p in (condition.mask, condition.known))
+        turn = rotary(positions, h.shape[-1] // self.heads, h)
+        for block in self.blocks:
+            h = block(h, c, share, mask, turn)
+        scale, shift = self.norm(c, share)
+        return self.out(adapt(h, scale, shift)).unflatten(1, positions)
+
+    def _place(self, h: Tensor) -> Tensor:
+        if self.table is None:
+            return h
+        if h.shape[1:-1] != self.table.shape[:-1]:
+            raise ValueError(
+                f"positions have shape {tuple(h.shape[1:-1])}, expected {tuple(self.table.shape[:-1])}; "
+                "build the network without shape= for states of any size"
+            )
+        return h + self.table
