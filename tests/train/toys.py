@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+import flowmaps
 from flowmaps.fields import Batch, Condition
 from flowmaps.train import AdamW, Constant, Trainer
 
@@ -92,12 +95,18 @@ class Linear(nn.Module):
         return {"loss": (self.map(batch.x_1.double()) - batch.condition.label.double()).square().mean()}
 
 
-def trainer(directory: Path, objective: nn.Module | None = None, **settings) -> Trainer:
+def trainer(directory: Path, objective: nn.Module | None = None, data: Pairs | None = None, **settings) -> Trainer:
     """A run of 40 quick updates that records, validates and saves often; settings override."""
     plain = dict(max_steps=40, batch_size=16, log_every=4, validate_every=10, save_every=10, valid_examples=24,
-                 optimizer=AdamW(lr=1e-2), schedule=Constant(warmup=5), ema=0.9, tensorboard=False, progress=False,
-                 accelerator="cpu", config={"name": "toy"})
-    return Trainer(objective or LeastSquares(), Pairs(seed=0), Pairs(32, seed=1), directory, **{**plain, **settings})
+                 optimizer=AdamW(lr=1e-2), schedule=Constant(warmup=5), ema=0.9, curves=False, tensorboard=False,
+                 progress=False, accelerator="cpu", config={"name": "toy"})
+    return Trainer(objective or LeastSquares(), data or Pairs(), Pairs(32, seed=1), directory, **{**plain, **settings})
+
+
+def environment() -> dict[str, str]:
+    """Environment of a new Python process that finds this library and these tests, and uses one thread."""
+    paths = [str(Path(flowmaps.__file__).parents[1]), str(Path(__file__).parents[1])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
 def tensors_of(folder: Path) -> dict[str, Tensor]:
@@ -112,3 +121,18 @@ def assert_equal_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     for name in one:
         assert one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]), name
+
+
+class Signalling(Pairs):
+    """Data that send a signal to the process when batch number ``at`` is asked for."""
+
+    def __init__(self, at: int, number: int = signal.SIGTERM, times: int = 1):
+        super().__init__(seed=0)
+        self.at, self.number, self.times = at, number, times
+
+    def batch(self, index: Tensor) -> Batch:
+        self.at -= 1
+        if self.at == 0:
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
+        return super().batch(index)

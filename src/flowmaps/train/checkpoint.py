@@ -67,7 +67,7 @@ def verify(folder: Path) -> None:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
         if not {MODEL, CONFIG, STATE} <= set(sums):
-            raise CheckpointError(f"{folder / SUMS} does not list {MODEL}, {CONFIG} and {STATE}; use another checkpoint")
+            raise CheckpointError(f"{folder / SUMS} lacks {MODEL}, {CONFIG} or {STATE}; use another checkpoint")
         for name, digest in sums.items():
             if _sha256(folder / name) != digest:
                 raise CheckpointError(f"{folder / name} is damaged (its checksum differs); use another checkpoint")

@@ -73,7 +73,8 @@ class Trainer:
         monitor: Recorded number, lower is better, that says which checkpoint is best.
         keep: Checkpoints kept besides the best.
         prefetch: Updates whose data are made ready ahead in a thread; ``None`` for 2 on accelerators and 0 on the CPU.
-        tensorboard, progress: Event files where installed; a bar where there is a terminal.
+        curves, tensorboard, progress: A picture of the records; event files where installed; a bar where there is a
+            terminal.
     Raises: ValueError if a setting is outside its range.
     Invariant: interrupted and resumed equals uninterrupted, bit for bit on the CPU (``tests/train/test_resume.py``).
     """
@@ -107,6 +108,7 @@ class Trainer:
     monitor: str = "valid/loss"
     keep: int = 2
     prefetch: int | None = None
+    curves: bool = True
     tensorboard: bool = True
     progress: bool = True
 
@@ -137,4 +139,4 @@ class Trainer:
 
         fabric = Fabric(accelerator=self.accelerator, strategy=self.strategy, devices=self.devices,
                         precision=self.precision)  # pyright: ignore[reportArgumentType]
-        return fabric.launch(fit, self, resume)
+        return fabric.launch(fit, self, resume)  # pyright: ignore[reportArgumentType]  (it passes the rest on)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -116,10 +117,10 @@ class Records:
                 curves(self.picture, rows)
 
     def close(self) -> None:
-        self._file.close()
-        self._csv.close()
-        if self._events is not None:
-            self._events.close()
+        for file in (self._file, self._csv, self._events):
+            with suppress(OSError):  # each record was flushed when it was written, and failed then if at all
+                if file is not None:
+                    file.close()
 
     def _tabulate(self) -> None:
         self.columns = list(dict.fromkeys(name for row in self.rows for name in row))

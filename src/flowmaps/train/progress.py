@@ -22,8 +22,8 @@ class Bar:
             TextColumn("{task.fields[step]}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
             console=console, disable=not (shown and console.is_terminal), transient=False)
-        self._task = self._progress.add_task("", total=1.0, step=f"step {step}/{max_steps}", note="",
-                                             completed=step / max_steps)
+        self._task = self._progress.add_task("", total=1.0, step="", note="")
+        self.show(step, 0.0)
 
     def __enter__(self) -> Bar:
         self._progress.start()

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from . import checkpoint
-from .engine import Report, Trainer
 from .ema import EMA
+from .engine import Report, Trainer
 from .interrupt import Interrupt
 from .logs import Records, Window, finite, flat
+from .parallel import on_first, pinned, reduced
 from .progress import Bar
 from .state import check_same_run, restore_training, training_tensors, versions
 from .stream import Stream, ahead, generator, key
@@ -44,7 +44,8 @@ def fit(fabric: Fabric, trainer: Trainer, resume: bool) -> Report:
     try:
         return run.train()
     finally:
-        run.end()
+        if run.records is not None:
+            run.records.close()
 
 
 class Run:
@@ -57,10 +58,9 @@ class Run:
                              fabric.world_size * trainer.accumulation)
         self.optimizer = trainer.optimizer(self.objective)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        module = self.objective
+        module: Any = self.objective
         if trainer.compile:
-            mode = trainer.compile if isinstance(trainer.compile, str) else "default"
-            module = torch.compile(module, mode=mode)
+            module = torch.compile(module, mode=trainer.compile if isinstance(trainer.compile, str) else "default")
         self.module, self.stepper = fabric.setup(module, self.optimizer)  # Fabric compiles outside of DDP
         self.ema = None if trainer.ema is None else EMA(self.objective.map, trainer.ema)
         self.validation = None
@@ -71,11 +71,12 @@ class Run:
         self.lowest, self.saved = float("inf"), None
         self.records: Records | None = None
         self.broken = torch.full((), NEVER, dtype=torch.int64, device=fabric.device)
-        self.mean = partial(fabric.all_reduce, reduce_op="mean")
+        self.watchful = fabric.device.type == "cpu" and fabric.world_size == 1  # looking at numbers costs nothing
+        self.mean = partial(reduced, fabric, how="mean")
 
     def begin(self, resume: bool) -> None:
         """Restore the newest checkpoint, and open the records at its step."""
-        self.saved = self._on_first(lambda: self._prepare(resume))
+        self.saved = on_first(self.fabric, lambda: self._prepare(resume))
         if self.saved is not None:
             self._restore(self.saved)
         if self.fabric.is_global_zero:
@@ -87,9 +88,10 @@ class Run:
         trainer = self.trainer
         depth = trainer.prefetch if trainer.prefetch is not None else 2 * (self.fabric.device.type != "cpu")
         devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
-        updates = ahead(self._data, range(self.step + 1, trainer.max_steps + 1), depth)
+        reason = "seconds" if self._budget_spent() else "steps"  # if no update is left to be made
+        last = self.step if reason == "seconds" else trainer.max_steps
+        updates = ahead(self._data, range(self.step + 1, last + 1), depth)
         shown = trainer.progress and self.fabric.is_global_zero
-        reason = "steps"
         self.objective.train()
         with (torch.random.fork_rng(devices), Interrupt() as interrupt, closing(updates),
               Bar(self.step, trainer.max_steps, trainer.max_seconds, shown) as bar):
@@ -99,6 +101,8 @@ class Run:
                 bar.show(step, self.seconds)
                 if reason := self.attend(bar, self._reason(interrupt)):
                     break
+        if self.records is not None and trainer.curves:
+            self.records.draw()
         return self.report(reason)
 
     def update(self, step: int, batches: list[Any]) -> None:
@@ -116,7 +120,10 @@ class Run:
             broken = torch.where(values["loss"].isfinite(), broken, broken.clamp(max=step))
         norm = self.fabric.clip_gradients(self.module, self.stepper, max_norm=self.trainer.clip or float("inf"),
                                           error_if_nonfinite=False)
+        assert norm is not None
         self.broken = torch.where(norm.isfinite(), broken, broken.clamp(max=step))
+        if self.watchful:
+            self._check_finite()
         self.window.add({"grad_norm": norm})
         self._set_rate(step)
         self.stepper.step()
@@ -137,7 +144,7 @@ class Run:
         evaluating = trainer.evaluate is not None and (
             finished or trainer.evaluate_every is not None and step % trainer.evaluate_every == 0)
         saving = bool(reason) or step % trainer.save_every == 0
-        if recording or validating or evaluating or saving or self.fabric.device.type == "cpu" and self.fabric.world_size == 1:
+        if recording or validating or evaluating or saving:
             self._check_finite()
         row = self._training_row() if recording else {}
         if validating or evaluating:
@@ -158,19 +165,14 @@ class Run:
         return Report(self.step, reason, self.seconds, dict(self.latest), self.saved, checkpoint.best(self.parent),
                       self._trained().eval())
 
-    def end(self) -> None:
-        if self.records is not None:
-            self.records.draw()
-            self.records.close()
-
     # what is due after an update
 
     def _check_finite(self) -> None:
-        step = int(self.fabric.all_reduce(self.broken.clone(), reduce_op="min"))
+        step = int(reduced(self.fabric, self.broken, "min"))
         if step < NEVER:
             raise NonFiniteError(
-                f"the loss or its gradient is not finite at step {step} (seed of its noise: {key(*self._draws(step))}); "
-                f"last good checkpoint: {self.saved or 'none yet'}; lower the learning rate or the clipping norm")
+                f"the loss or its gradient is not finite at step {step} (seed {key(*self._draws(step))}); last good "
+                f"checkpoint: {self.saved or 'none yet'}; lower the learning rate or the clipping norm")
 
     def _training_row(self) -> dict[str, Any]:
         row = {f"train/{name}": value for name, value in self.window.means(self.mean).items()}
@@ -230,12 +232,12 @@ class Run:
             documents = {checkpoint.CONFIG: dict(self.trainer.config), checkpoint.STATE: state}
             folder = checkpoint.write(self.parent, self.step, tensors, documents)
             checkpoint.prune(self.parent, self.trainer.keep)
-            if time.monotonic() - self.drawn > 60:
+            if self.trainer.curves and time.monotonic() - self.drawn > 60:
                 records.draw()
                 self.drawn = time.monotonic()
             return folder
 
-        self.saved = self._on_first(write)
+        self.saved = on_first(self.fabric, write)
 
     # what a checkpoint keeps
 
@@ -255,8 +257,8 @@ class Run:
     def _prepare(self, resume: bool) -> Path | None:
         existing = checkpoint.steps(self.parent)
         if existing and not resume:
-            raise CheckpointError(f"{self.parent} already holds {existing[-1].name}; resume that run, or choose another "
-                                  "directory")
+            raise CheckpointError(f"{self.parent} already holds {existing[-1].name}; resume that run, or choose "
+                                  "another directory")
         try:
             self.parent.mkdir(parents=True, exist_ok=True)
             folder = checkpoint.newest(self.parent)
@@ -300,37 +302,15 @@ class Run:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
+    def _budget_spent(self) -> bool:
+        return self.trainer.max_seconds is not None and self.seconds >= self.trainer.max_seconds
+
     def _reason(self, interrupt: Interrupt) -> str:
         """Why to stop now, on all processes alike: several ask each other only when they meet for a record anyway."""
-        budget = self.trainer.max_seconds
-        reason = interrupt.name or ("seconds" if budget is not None and self.seconds >= budget else "")
+        reason = interrupt.name or ("seconds" if self._budget_spent() else "")
         if self.fabric.world_size == 1:
             return reason
         if self.step % self.trainer.log_every:
             return ""
         code = torch.tensor(REASONS.index(reason), device=self.fabric.device)
-        return REASONS[int(self.fabric.all_reduce(code, reduce_op="max"))]
-
-    def _on_first(self, function: Callable[[], Any]) -> Any:
-        """Call on the first process; all processes get its result, or raise its error."""
-        result, error = None, None
-        if self.fabric.is_global_zero:
-            try:
-                result = function()
-            except CheckpointError as caught:
-                error = caught
-        result, message = self.fabric.broadcast((result, None if error is None else str(error)))
-        if message is not None:
-            raise CheckpointError(message) from error
-        return result
-
-
-def pinned(tree: Any) -> Any:
-    """Copy the tensors of a batch to page-locked memory."""
-    if isinstance(tree, Tensor):
-        return tree.pin_memory() if tree.device.type == "cpu" else tree
-    if isinstance(tree, Mapping):
-        return {name: pinned(part) for name, part in tree.items()}
-    if isinstance(tree, tuple):
-        return type(tree)(*map(pinned, tree))
-    return tree
+        return REASONS[int(reduced(self.fabric, code, "max"))]

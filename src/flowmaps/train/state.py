@@ -1,9 +1,10 @@
-"""What a training run is at one moment, besides the map: optimiser, other weights of the objective, sums for the log."""
+"""What a run is at one moment, besides its map: the optimiser, other weights of the objective, sums for the log."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from .tensors import CheckpointError, canonical, fill, read_tensors
 OBJECTIVE, OPTIMISER, WINDOW = "objective/", "optimizer/", "window"
 
 
+@cache
 def versions() -> dict[str, str]:
     """The versions of what a run's numbers depend on."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
@@ -60,7 +62,7 @@ def besides_map(objective: nn.Module) -> dict[str, Tensor]:
 
 def optimiser_tensors(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as ``parameter/quantity``."""
-    names = {parameter: name for name, parameter in objective.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in objective.named_parameters()}
     return {f"{names[parameter]}/{quantity}": tensor
             for parameter, state in optimizer.state.items() for quantity, tensor in state.items()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -76,7 +76,7 @@ class Stream:
         return torch.cat(pieces)
 
 
-def ahead(function: Callable[[Any], Any], items: Iterable[Any], depth: int) -> Iterator[Any]:
+def ahead(function: Callable[[Any], Any], items: Iterable[Any], depth: int) -> Generator[Any, None, None]:
     """``map(function, items)``, computed up to ``depth`` items ahead in a thread; depth 0 computes in place."""
     if depth < 1:
         yield from map(function, items)

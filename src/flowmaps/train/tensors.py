@@ -79,8 +79,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())  # noqa: SIM118  (not a dict)
-            return {name: file.get_tensor(name) for name in names}, json.loads((file.metadata() or {}).get(ALIASES, "{}"))
+            aliases = json.loads((file.metadata() or {}).get(ALIASES, "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, aliases  # noqa: SIM118  (not a dict)
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}; give a whole checkpoint") from error
 
