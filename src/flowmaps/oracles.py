@@ -99,15 +99,17 @@ class FiniteLaw(nn.Module):
         return energy.softmax(-1)
 
     def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition = FREE) -> Tensor:
-        shape, x = x.shape, x.flatten(1)
+        shape, x, diagonal = x.shape, x.flatten(1), s is t
         s, t = (torch.as_tensor(time, dtype=x.dtype, device=x.device).expand(len(x)) for time in (s, t))
-        x, impossible = self._given(x, shape, condition)
+        visible, impossible = self._given(x, shape, condition)
         one_hot = self.one_hot.to(x.dtype)
         T = torch.full_like(t, self.U_max / (1 + self.U_max))
         s, u = torch.minimum(s, T), torch.minimum(t, T)  # the trajectory is integrated up to u
         U, dU = s / (1 - s), (u - s) / ((1 - u) * (1 - s)) / self.steps
-        mu = lambda y, U: self.weights(y, U, impossible) @ one_hot  # noqa: E731
+        mu = lambda y, U: self.weights(y * visible, U, impossible) @ one_hot  # noqa: E731
         y, total = x / (1 - s).unsqueeze(-1), torch.zeros_like(x)
+        if diagonal:  # one and the same tensor: the posterior, nothing to integrate
+            return _log(mu(y, U)).reshape(shape)
         for _ in range(self.steps):
             h = dU.unsqueeze(-1)
             k_1 = mu(y, U)
@@ -121,16 +123,27 @@ class FiniteLaw(nn.Module):
         gap = torch.where(t > u, t - s, 1)
         lam = ((1 - t) * (u - s) / ((1 - u) * gap)).unsqueeze(-1)
         pi = torch.where(late, lam * pi + (1 - lam) * mu(y, U), pi)
-        return pi.clamp(min=torch.finfo(pi.dtype).tiny).log().reshape(shape)
+        return _log(pi).reshape(shape)
 
     def _given(self, x: Tensor, shape: torch.Size, condition: Condition) -> tuple[Tensor, Tensor | None]:
-        """Known positions say nothing through noise; they exclude the atoms that differ there."""
-        if condition.known is None:
-            return x, None
-        known = condition.known.unsqueeze(-1).expand(shape).flatten(1)
-        clean = torch.where(known, x, 0)
-        agreements = clean @ self.one_hot.to(x.dtype).mT
-        return torch.where(known, 0, x), agreements < condition.known.flatten(1).sum(1, keepdim=True) - 0.5
+        """Coordinates that speak through noise, and excluded atoms.
+
+        Masked positions say nothing; known ones exclude the atoms that differ there.
+        """
+        spread = lambda positions: positions.unsqueeze(-1).expand(shape).flatten(1)  # noqa: E731
+        visible, impossible = torch.ones_like(x), None
+        if condition.mask is not None:
+            visible = spread(condition.mask).to(x.dtype)
+        if condition.known is not None:
+            known = spread(condition.known).to(x.dtype)
+            agreements = (known * x) @ self.one_hot.to(x.dtype).mT
+            impossible = agreements < condition.known.flatten(1).sum(1, keepdim=True) - 0.5
+            visible = visible * (1 - known)
+        return visible, impossible
+
+
+def _log(pi: Tensor) -> Tensor:
+    return pi.clamp(min=torch.finfo(pi.dtype).tiny).log()
 
 
 class GaussianLaw(nn.Module):

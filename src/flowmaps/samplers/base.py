@@ -81,16 +81,27 @@ def generate(
     Raises: ValueError if positions are known but no categories are given, or their shapes differ.
     """
     decoder = decoder or Argmax()
+    x = source_point(map, shape, generator, condition, given)
+    sample = decoder(sampler(map, x, condition, generator), generator, map.chunk)
+    return keep_given(sample, condition, given)
+
+
+def source_point(map: FlowMap, shape: Any, generator: torch.Generator, condition: Condition, given: Any) -> Any:
+    """A state at time 0, with the given categories clean at the known positions."""
     x = map.path.start(map.path.noise(shape, generator))
     if (condition.known is None) != (given is None):
         raise ValueError("known positions and their given categories come together: pass both or neither")
-    if given is not None:
-        for want, is_known, have in leaves(fieldwise(tuple, shape), condition.known, given):
-            if tuple(have.shape) != want or tuple(is_known.shape) != want:
-                raise ValueError(f"known {tuple(is_known.shape)} and given {tuple(have.shape)}: expected shape {want}")
-        clean = fieldwise(lambda e, x: e.to(x.dtype), map.path.space.embed(given), x)
-        x = map.path.clamp(x, clean, condition)
-    sample = decoder(sampler(map, x, condition, generator), generator, map.chunk)
+    if given is None:
+        return x
+    for want, is_known, have in leaves(fieldwise(tuple, shape), condition.known, given):
+        if tuple(have.shape) != want or tuple(is_known.shape) != want:
+            raise ValueError(f"known {tuple(is_known.shape)} and given {tuple(have.shape)}: expected shape {want}")
+    clean = fieldwise(lambda e, x: e.to(x.dtype), map.path.space.embed(given), x)
+    return map.path.clamp(x, clean, condition)
+
+
+def keep_given(sample: Any, condition: Condition, given: Any) -> Any:
+    """Put the given categories back at the known positions."""
     if given is None:
         return sample
     return fieldwise(lambda known, given, sample: torch.where(known, given, sample), condition.known, given, sample)

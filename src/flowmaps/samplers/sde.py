@@ -34,9 +34,9 @@ class EulerMaruyama(Euler):
         toward = map.towards(x, map.features(x, s, s, condition), condition)
         v = fieldwise(lambda d: d / across(map.slack(s), d), toward)
         variance = 2 * self.c * (1 - s) ** self.a
-        # (t μ - x)/(1-t)² with μ - x = toward: the score without a second evaluation.
+        # (t μ - x)/(1-t)² with μ = x + (1-t) v: the score without a second evaluation.
         half = variance / 2 / (1 - s).square()
-        mu = fieldwise(lambda x, d: x + d, x, toward)
+        mu = fieldwise(lambda x, d: x + across((1 - s) / map.slack(s), d) * d, x, toward)
         pull = fieldwise(lambda x, m: across(half, x) * (across(s, x) * m - x), x, mu)
         dW = noise_like(map, x, generator)
         root = (variance * (t - s)).sqrt()

@@ -20,7 +20,8 @@ class OneHot(Space):
         K: Number of categories.
         symmetric: The last two positions index unordered pairs (bonds): noise is symmetric in them and there is no
             noise on their diagonal, which always holds category 0.
-    Invariant: ``read`` and ``pair`` are the identity.
+    Invariant: ``read`` is the identity, and so is ``pair`` unless ``symmetric``: there one number stands at (i, j) and
+        at (j, i), and its gradient is the sum of both.
     Reference: Roos et al. 2026, *Categorical Flow Maps*, arXiv 2602.12233.
     """
 
@@ -44,4 +45,7 @@ class OneHot(Space):
         return pi
 
     def pair(self, gradient: Tensor) -> Tensor:
-        return gradient
+        if not self.symmetric:
+            return gradient
+        upper = torch.triu((gradient + gradient.transpose(-2, -3)).movedim(-1, 0), diagonal=1)
+        return (upper + upper.mT).movedim(0, -1)
