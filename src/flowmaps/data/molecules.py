@@ -1,0 +1,219 @@
+"""Molecules as categorical graphs: files of SMILES, QM9 and ZINC, prepared once and kept.
+
+Each datum has the fields ``atoms`` ``(n,)`` and ``bonds`` ``(n, n)``, symmetric with category 0 ("none") on the
+diagonal. The mask of the bonds holds each pair of real atoms *once*, above the diagonal, so that a mean over bonds
+counts unordered pairs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..fields import Batch, Condition
+from .molecules_files import PARTS, Alphabet, Progress, load, prepare, read_smiles, writable
+from .sources import data_folder, download
+
+VERSION = 1  # of the prepared files
+
+
+def graph_masks(sizes: Tensor, n: int) -> dict[str, Tensor]:
+    """Positions that exist in graphs of ``sizes`` (B,) atoms padded to n: atoms (B, n), each pair once (B, n, n)."""
+    atoms = torch.arange(n, device=sizes.device) < sizes.unsqueeze(-1)
+    pairs = atoms.unsqueeze(-1) & atoms.unsqueeze(-2)
+    return {"atoms": atoms, "bonds": pairs.triu(1)}
+
+
+class MoleculeData:
+    """Molecular graphs in memory; bonds are stored packed, above the diagonal.
+
+    Arguments:
+        atoms: Categories ``(N, n)`` uint8, 0 at padding.
+        bonds: Categories of the pairs i < j, row by row, ``(N, n(n-1)/2)`` uint8.
+        sizes: Number of atoms ``(N,)``.
+        smiles: Canonical SMILES of each.
+        label: Real-valued properties ``(N, p)``.
+        known_share: Share of the examples of which a random part is given clean, to train completion.
+        label_dropout: Share of the examples whose label is withheld, for classifier-free guidance.
+    Invariant: what a batch holds is a function of its row numbers alone; ``bonds`` are symmetric.
+    """
+
+    def __init__(
+        self,
+        atoms: Tensor,
+        bonds: Tensor,
+        sizes: Tensor,
+        smiles: list[str],
+        label: Tensor | None = None,
+        known_share: float = 0.0,
+        label_dropout: float = 0.0,
+    ):
+        self.atoms, self.bonds, self.sizes, self.smiles, self.label = atoms, bonds, sizes.long(), smiles, label
+        for name, share in (("known_share", known_share), ("label_dropout", label_dropout)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share}, expected a share in [0, 1]")
+        self.known_share, self.label_dropout = known_share, label_dropout
+        self.n = atoms.shape[1]
+        i, j = torch.triu_indices(self.n, self.n, 1)
+        self.place = torch.full((self.n, self.n), bonds.shape[1])  # the diagonal reads a column of zeros
+        self.place[i, j] = self.place[j, i] = torch.arange(bonds.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.atoms)
+
+    def batch(self, index: Tensor) -> Batch:
+        """Rows ``index`` as dense padded graphs with their masks."""
+        atoms = self.atoms[index].long()
+        bonds = torch.nn.functional.pad(self.bonds[index], (0, 1)).long()[:, self.place]
+        sizes = self.sizes[index]
+        known = label = None
+        random = np.random.default_rng(index.numpy())  # of the rows alone, so a resumed run sees the same
+        if self.label is not None:
+            withheld = torch.from_numpy(random.random(len(index)) < self.label_dropout)
+            label = torch.where(withheld.unsqueeze(-1), torch.nan, self.label[index])
+        if self.known_share:
+            known = self._known(bonds, sizes, random)
+        return Batch({"atoms": atoms, "bonds": bonds}, Condition(graph_masks(sizes, self.n), known, label))
+
+    def _known(self, bonds: Tensor, sizes: Tensor, random: np.random.Generator) -> dict[str, Tensor]:
+        """A connected part of some graphs: a ball of random radius around a random atom."""
+        B, n = len(sizes), self.n
+        centre = torch.from_numpy((random.random(B) * sizes.numpy()).astype(np.int64))
+        ball = torch.zeros(B, n, dtype=torch.bool).scatter(1, centre.unsqueeze(1), True)
+        radius = torch.from_numpy(random.integers(0, 4, B))
+        adjacent = (bonds > 0).float()
+        for r in range(1, 4):
+            grown = ball | ((adjacent @ ball.unsqueeze(-1).float()).squeeze(-1) > 0)
+            ball = torch.where((radius >= r).unsqueeze(-1), grown, ball)
+        ball &= torch.from_numpy(random.random(B) < self.known_share).unsqueeze(-1)
+        return {"atoms": ball, "bonds": ball.unsqueeze(-1) & ball.unsqueeze(-2)}
+
+    def subset(self, index: Tensor, **options: Any) -> MoleculeData:
+        """The molecules of rows ``index``."""
+        label = None if self.label is None else self.label[index]
+        smiles = [self.smiles[i] for i in index.tolist()]
+        kept = {"known_share": self.known_share, "label_dropout": self.label_dropout, **options}
+        return MoleculeData(self.atoms[index], self.bonds[index], self.sizes[index], smiles, label, **kept)
+
+    def size_weights(self) -> Tensor:
+        """How many molecules have 0..n atoms, ``(n + 1,)``: the law of the number of atoms."""
+        return torch.bincount(self.sizes, minlength=self.n + 1)
+
+
+class MoleculeSplits(NamedTuple):
+    """Molecules in three disjoint parts with their alphabet; ``rejected`` is the file that lists unreadable rows."""
+
+    train: MoleculeData
+    valid: MoleculeData
+    test: MoleculeData
+    alphabet: Alphabet
+    rejected: Path
+    rows: int
+    refused: int
+
+
+def molecules(
+    path: str | os.PathLike,
+    column: str | int | None = None,
+    *,
+    valid: str | os.PathLike | None = None,
+    test: str | os.PathLike | None = None,
+    aromatic: bool = False,
+    max_atoms: int | None = None,
+    cache: str | os.PathLike | None = None,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> MoleculeSplits:
+    """Molecules of a file of SMILES, prepared on all cores once and kept in a cache.
+
+    Where ``valid`` and ``test`` files are not given, a molecule's part follows from the BLAKE2 hash of its canonical
+    SMILES: 80 / 10 / 10 per cent whatever the order of the file, and equal molecules are never in two parts.
+    Rows that cannot be read are left out and listed with line number and reason beside the cache.
+
+    Arguments:
+        path: File of SMILES; see :func:`read_smiles`.
+        column: Where the SMILES are.
+        valid, test: Files of the other parts; both or neither.
+        aromatic: Keep aromatic bonds as a category of their own.
+        max_atoms: Refuse larger molecules; default: none.
+        cache: Folder of prepared files; default the ``molecules`` folder of the cache.
+        processes: Worker processes; default one a core.
+        progress: Called with the rows done and the rows in all.
+    Raises: ValueError if a file cannot be read or a part ends up empty.
+    """
+    if (valid is None) != (test is None):
+        raise ValueError("validation and test files come together: give both or neither")
+    files = [path] if valid is None or test is None else [path, valid, test]
+    sources = [read_smiles(file, column) for file in files]
+    digest = hashlib.sha256(json.dumps([VERSION, aromatic, max_atoms, sources]).encode()).hexdigest()[:16]
+    folder = data_folder("molecules") if cache is None else Path(cache).expanduser()
+    prepared = writable(folder) / f"{Path(path).name.split('.')[0]}-{digest}.npz"
+    if not prepared.exists():
+        prepare(prepared, sources, aromatic, max_atoms, processes, progress)
+    return _splits(prepared)
+
+
+def _splits(prepared: Path) -> MoleculeSplits:
+    arrays, alphabet, smiles = load(prepared)
+    whole = MoleculeData(*(torch.from_numpy(arrays[name]) for name in ("atoms", "bonds", "sizes")), smiles)
+    parts = [torch.from_numpy(arrays["part"] == k).nonzero().squeeze(-1) for k in range(3)]
+    for name, rows in zip(PARTS, parts, strict=True):
+        if not len(rows):
+            raise ValueError(f"the {name} part of {len(whole)} molecules is empty; give more, or a file for each part")
+    refused = int(arrays["refused"])
+    train, valid, test = (whole.subset(rows) for rows in parts)
+    rejected = prepared.with_suffix(".rejected.csv")
+    return MoleculeSplits(train, valid, test, alphabet, rejected, len(whole) + refused, refused)
+
+
+QM9_MIRROR = (
+    "https://raw.githubusercontent.com/aspuru-guzik-group/selfies/"
+    "f345587e9a85c1ec81e4b657b25c8c843adbf12b/tests/test_sets/130K_QM9.txt"
+)
+QM9_SHA256 = "80c060e299a44112b89be3fc6d95145dfeda97aa3eab1e2662aafdfbb00f7929"
+ZINC_MIRROR = "https://raw.githubusercontent.com/wengong-jin/icml18-jtnn/master/data/zinc/"
+ZINC_SHA256 = {
+    "valid": "ad7d9c2bfebd93ffda6c32ed0e89d1714ae1f592f6340c0e6ae057521bbae30d",
+    "test": "31f6ce92914814db33bf0dbfc45f3836193e27cb80a59c54d88bc05a1f5fab83",
+}
+
+
+def qm9(path: str | os.PathLike | None = None, fetch: bool = False, **options: Any) -> MoleculeSplits:
+    """QM9: 133,885 molecules of at most nine heavy atoms, hydrogens implied.
+
+    Arguments:
+        path: Folder of ``qm9_smiles.csv``; default ``$FLOWMAPS_DATA/molecules``, else a cache folder.
+        fetch: Download the file if it is missing, with a checksum.
+        options: Passed to :func:`molecules`.
+    Reference: Ramakrishnan et al. 2014, *Quantum chemistry structures and properties of 134 kilo molecules*.
+    """
+    file = data_folder("molecules", path) / "qm9_smiles.csv"
+    if fetch and not file.exists():
+        download([QM9_MIRROR], file, QM9_SHA256)
+    return molecules(file, **options)
+
+
+def zinc250k(path: str | os.PathLike | None = None, fetch: bool = False, **options: Any) -> MoleculeSplits:
+    """ZINC250k in the split of the junction-tree autoencoder: drug-like molecules of up to 38 heavy atoms.
+
+    Arguments:
+        path: Folder of ``zinc250k_train.txt``, ``_valid.txt`` and ``_test.txt``; default as for :func:`qm9`.
+        fetch: Download the validation and test files, with checksums. The training file (220,011 lines) is not
+            fetched, since we know no checksum of it: put it in the folder yourself.
+    Reference: Jin et al. 2018, *Junction tree variational autoencoder*, arXiv 1802.04364.
+    """
+    folder = data_folder("molecules", path)
+    files = {part: folder / f"zinc250k_{part}.txt" for part in PARTS}
+    for part, sha256 in ZINC_SHA256.items() if fetch else ():
+        if not files[part].exists():
+            download([f"{ZINC_MIRROR}{part}.txt"], files[part], sha256)
+    if not files["train"].exists():
+        raise ValueError(f"{files['train']} does not exist; put there train.txt of {ZINC_MIRROR}")
+    return molecules(files["train"], valid=files["valid"], test=files["test"], **options)

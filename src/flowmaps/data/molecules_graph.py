@@ -1,0 +1,157 @@
+r"""SMILES to graphs of categories and back.
+
+A molecule becomes the categories of its heavy atoms and of the bonds between them; hydrogens are what valence rules
+leave over. Where they would be guessed wrongly (radicals, unusual valences), the atom's category states their number.
+Stereochemistry and isotopes are not part of the graph.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+from rdkit import Chem, rdBase
+
+BONDS = ("none", "single", "double", "triple", "aromatic")
+_TYPES = {
+    1: Chem.BondType.SINGLE,
+    2: Chem.BondType.DOUBLE,
+    3: Chem.BondType.TRIPLE,
+    4: Chem.BondType.AROMATIC,
+}
+_CATEGORIES = {kind: category for category, kind in _TYPES.items()}
+_NAME = re.compile(r"([A-Z][a-z]?)([+-]\d+)?(H\d+)?")
+
+
+class Graph(NamedTuple):
+    """Names of the atoms, and the bonds ``(i, j, category)`` with i < j; canonical SMILES without stereo marks."""
+
+    atoms: tuple[str, ...]
+    bonds: tuple[tuple[int, int, int], ...]
+    smiles: str
+
+
+class Unreadable(ValueError):
+    """Why a row is not a molecule that the graph can hold."""
+
+
+def name_of(atom: Chem.Atom, hydrogens: int | None = None) -> str:
+    """The category of an atom: element, formal charge unless 0, hydrogens where they are stated.
+
+    >>> name_of(Chem.MolFromSmiles("[O-]").GetAtomWithIdx(0))
+    'O-1'
+    """
+    charge = atom.GetFormalCharge()
+    return atom.GetSymbol() + (f"{charge:+d}" if charge else "") + ("" if hydrogens is None else f"H{hydrogens}")
+
+
+@cache
+def atom_of(name: str) -> Chem.Atom:
+    """The atom of a category.
+
+    Raises: ValueError if the name is not an element with optional charge and hydrogens.
+    """
+    match = _NAME.fullmatch(name)
+    try:
+        atom = Chem.Atom(match[1])  # type: ignore[index]
+    except (TypeError, RuntimeError):
+        raise ValueError(f"atom category {name!r} is not written like C, N+1 or C-1H2") from None
+    atom.SetFormalCharge(int(match[2] or 0))  # type: ignore[index]
+    if match[3]:  # type: ignore[index]
+        atom.SetNoImplicit(True)
+        atom.SetNumExplicitHs(int(match[3][1:]))  # type: ignore[index]
+    return atom
+
+
+def build(atoms: Sequence[str], bonds: Sequence[tuple[int, int, int]]) -> Chem.RWMol:
+    """The molecule of a graph, not sanitised: anything the categories can say."""
+    mol = Chem.RWMol()
+    for name in atoms:
+        mol.AddAtom(atom_of(name))
+    for i, j, category in bonds:
+        mol.AddBond(int(i), int(j), _TYPES[int(category)])
+        if category == 4:
+            for k in (i, j):
+                mol.GetAtomWithIdx(int(k)).SetIsAromatic(True)
+    return mol
+
+
+def sanitised(mol: Chem.Mol) -> str | None:
+    """Canonical SMILES without stereo marks if RDKit accepts the molecule as it is, else ``None``; works in place."""
+    with rdBase.BlockLogs():
+        if Chem.SanitizeMol(mol, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
+            return None
+        return Chem.MolToSmiles(mol, isomericSmiles=False)
+
+
+def parse(text: str) -> Chem.Mol:
+    """A sanitised molecule.
+
+    Raises: Unreadable with the reason.
+    """
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(text) if text else None
+        if mol is not None and mol.GetNumAtoms():
+            return mol
+        raw = Chem.MolFromSmiles(text, sanitize=False) if text else None
+        if raw is None or not raw.GetNumAtoms():
+            raise Unreadable("not a SMILES string")
+        problems = [problem.Message() for problem in Chem.DetectChemistryProblems(raw)]
+        raise Unreadable("; ".join(problems) or "RDKit cannot sanitise it")
+
+
+def encode(text: str, aromatic: bool = False) -> Graph:
+    """The graph of a SMILES string.
+
+    Arguments:
+        text: SMILES of one connected molecule.
+        aromatic: Keep aromatic bonds as their own category; otherwise one Kekulé structure is taken.
+    Raises: Unreadable if it cannot be parsed, is not connected, holds bonds or atoms without a category, or does not
+        come back from its graph.
+    Invariant: ``sanitised(build(graph.atoms, graph.bonds)) == graph.smiles``.
+    """
+    mol = parse(text)
+    Chem.RemoveStereochemistry(mol)
+    smiles = Chem.MolToSmiles(mol, isomericSmiles=False)
+    if "." in smiles:
+        raise Unreadable(f"{smiles.count('.') + 1} fragments")
+    if not aromatic:
+        Chem.Kekulize(mol, clearAromaticFlags=True)
+    graph = Graph(tuple(_names(mol)), tuple(_bonds(mol)), smiles)
+    back = sanitised(build(graph.atoms, graph.bonds))
+    if back != smiles:
+        raise Unreadable(f"comes back from its graph as {back}")
+    return graph
+
+
+def _names(mol: Chem.Mol) -> list[str]:
+    """Categories of the atoms; hydrogens are stated where valence rules alone would give another number."""
+    if any(atom.GetAtomicNum() == 0 for atom in mol.GetAtoms()):
+        raise Unreadable("a dummy atom (*)")
+    true = [atom.GetTotalNumHs() for atom in mol.GetAtoms()]
+    bare = Chem.RWMol(mol)
+    for atom in bare.GetAtoms():
+        atom.SetNoImplicit(False)
+        atom.SetNumExplicitHs(0)
+        atom.SetNumRadicalElectrons(0)
+    bare.UpdatePropertyCache(strict=False)
+    names = []
+    for atom, hydrogens in zip(bare.GetAtoms(), true, strict=True):
+        # Kekulé structures of aromatic rings are found again only if hydrogens of heteroatoms are stated.
+        ring = atom.GetIsAromatic() and atom.GetSymbol() != "C" and hydrogens > 0
+        stated = hydrogens if ring or atom.GetTotalNumHs() != hydrogens else None
+        names.append(name_of(atom, stated))
+    return names
+
+
+def _bonds(mol: Chem.Mol) -> list[tuple[int, int, int]]:
+    bonds = []
+    for bond in mol.GetBonds():
+        category = _CATEGORIES.get(bond.GetBondType())
+        if category is None:
+            raise Unreadable(f"a bond of type {bond.GetBondType()}")
+        i, j = sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
+        bonds.append((i, j, category))
+    return sorted(bonds)
