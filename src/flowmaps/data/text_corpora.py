@@ -1,0 +1,204 @@
+"""Texts: any UTF-8 file or folder (plain, .gz, .xz), corpora by name, and streams of the ``datasets`` library."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import lzma
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .sources import data_folder, download
+from .text_tokens import SEPARATOR
+
+PIECE = 1 << 18  # characters of text handled at a time
+SUFFIXES = (".txt", ".text", ".md", ".gz", ".xz", "")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text and how it is told apart from others.
+
+    Arguments:
+        name: Short name, for folders and tables.
+        pieces: Called for an iterator over the text, the same each time, in pieces cut at white space.
+        source: Changes when the text does.
+        size: Bytes on the disk, for a progress bar; 0 if unknown.
+    """
+
+    name: str
+    pieces: Callable[[], Iterable[str]]
+    source: str
+    size: int = 0
+
+
+def from_path(path: str | os.PathLike, name: str | None = None) -> Corpus:
+    """The text of a file, or of all files in a folder in the order of their names.
+
+    Raises: ValueError if there is no such file, or (while reading) if one is cut short, empty or not UTF-8.
+    """
+    root = Path(path).expanduser()
+    if root.is_dir():
+        files = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix in SUFFIXES and p.name[0] != ".")
+    else:
+        files = [root] if root.is_file() else []
+    if not files:
+        raise ValueError(f"{root} is no text file and no folder with .txt, .gz or .xz files; check the path")
+    stats = [file.stat() for file in files]
+    source = "; ".join(f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in zip(files, stats, strict=True))
+    name = name or root.name.split(".")[0] or "text"
+    return Corpus(name, lambda: at_spaces(_documents(files)), source, sum(s.st_size for s in stats))
+
+
+def from_texts(name: str, texts: Callable[[], Iterable[str]]) -> Corpus:
+    """A corpus of documents in memory or of a generator, which must be the same at each call."""
+    return Corpus(name, lambda: at_spaces(_separated(texts())), name)
+
+
+def read_text(path: Path) -> Iterator[str]:
+    """The characters of one file, some at a time.
+
+    Raises: ValueError naming the file and what is wrong: missing, empty, cut short, or not UTF-8 and where.
+    """
+    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    decoder, place = codecs.getincrementaldecoder("utf-8")(), 0
+    try:
+        with opener(path, "rb") as file:
+            while block := file.read(PIECE):
+                place += len(block)
+                yield decoder.decode(block)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        at = place - len(error.object) + error.start
+        raise ValueError(f"{path} is not UTF-8 near byte {at}; convert it, e.g. with iconv -t utf-8") from None
+    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error):
+        raise ValueError(f"{path} is cut short or no whole {path.suffix} file; fetch it again") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); check the path and its rights") from None
+    if not place:
+        raise ValueError(f"{path} is empty; give a file with text")
+
+
+def at_spaces(blocks: Iterable[str]) -> Iterator[str]:
+    """The same text in pieces of about ``PIECE`` characters, each but the first beginning with white space."""
+    rest = ""
+    for block in blocks:
+        rest += block
+        while len(rest) > PIECE:
+            cut = next((i for i in range(PIECE, 0, -1) if rest[i].isspace()), PIECE)
+            yield rest[:cut]
+            rest = rest[cut:]
+    if rest:
+        yield rest
+
+
+def _documents(files: Iterable[Path]) -> Iterator[str]:
+    for i, file in enumerate(files):
+        if i:
+            yield SEPARATOR
+        yield from read_text(file)
+
+
+def _separated(texts: Iterable[str]) -> Iterator[str]:
+    for i, text in enumerate(texts):
+        yield SEPARATOR + text if i else text
+
+
+# -- by name ---------------------------------------------------------------------------------------------------------
+
+
+def tiny_shakespeare(path: str | os.PathLike | None = None) -> Corpus:
+    """1.1 M characters of plays; downloaded where it is not in ``$FLOWMAPS_DATA/text`` or the cache."""
+    file = _file("tiny_shakespeare.txt", path)
+    url = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+    sha256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+    return from_path(file if file.exists() else download([url], file, sha256), "tiny_shakespeare")
+
+
+def text8(path: str | os.PathLike | None = None) -> Corpus:
+    """The first 10^8 characters of cleaned Wikipedia: lower-case letters and single spaces.
+
+    Reference: Mahoney 2011, *About the test data*, http://mattmahoney.net/dc/textdata.html.
+    """
+    plain = _file("text8", path)
+    if not plain.exists():
+        archive = plain.with_name("text8.zip")
+        sha256 = "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232"
+        download(["https://mattmahoney.net/dc/text8.zip", "http://mattmahoney.net/dc/text8.zip"], archive, sha256)
+        with zipfile.ZipFile(archive) as whole:
+            whole.extract("text8", plain.parent)
+    if plain.stat().st_size != 10**8:
+        raise ValueError(f"{plain} has {plain.stat().st_size} bytes, expected 100,000,000; remove it to fetch it again")
+    return from_path(plain, "text8")
+
+
+def novels(path: str | os.PathLike | None = None) -> Corpus:
+    """94 English novels from the 1800s to the 1920s, 73 M characters, from ``$FLOWMAPS_DATA/text`` or a path."""
+    file = _file("english_novels.txt.xz", path)
+    if not file.exists():
+        raise ValueError(f"{file} does not exist; set data.path to the file, or FLOWMAPS_DATA to the folder with text/")
+    return from_path(file, "novels")
+
+
+def streamed(name: str, repository: str, column: str, documents: int | None, **options: str) -> Corpus:
+    """A public data set through ``datasets`` streaming (extra ``text``).
+
+    Arguments:
+        documents: Only so many of the first documents.
+    """
+
+    def texts() -> Iterator[str]:
+        try:
+            from datasets import load_dataset  # pyright: ignore[reportAttributeAccessIssue]
+        except ImportError:
+            raise ValueError(f"{name} needs the library datasets; pip install 'flowmaps[text]'") from None
+        rows = load_dataset(repository, split="train", streaming=True, **options)
+        for i, row in enumerate(rows):
+            if documents is not None and i >= documents:
+                return
+            yield row[column]
+
+    return from_texts(f"{name} {repository} {documents}", texts)
+
+
+def lm1b(documents: int | None = None) -> Corpus:
+    """The One Billion Word benchmark (Chelba et al. 2013), sentence by sentence."""
+    return streamed("lm1b", "dvruette/lm1b", "text", documents)
+
+
+def openwebtext(documents: int | None = None) -> Corpus:
+    """OpenWebText (Gokaslan and Cohen 2019), page by page."""
+    return streamed("openwebtext", "Skylion007/openwebtext", "text", documents)
+
+
+NAMED: dict[str, Callable[..., Corpus]] = {
+    "tiny_shakespeare": tiny_shakespeare,
+    "text8": text8,
+    "novels": novels,
+    "novels27": novels,
+    "lm1b": lm1b,
+    "openwebtext": openwebtext,
+}
+
+
+def corpus(name: str | None = None, path: str | os.PathLike | None = None) -> Corpus:
+    """A corpus by name, by path, or both: a named one whose file lies at ``path``.
+
+    Raises: ValueError if neither is given or the name is unknown.
+    """
+    if name is None and path is not None:
+        return from_path(path)
+    if name not in NAMED:
+        raise ValueError(f"corpus {name!r} is unknown; expected one of {', '.join(NAMED)}, or give data.path")
+    if path is not None and name in ("lm1b", "openwebtext"):
+        return from_path(path, name)
+    return NAMED[name]() if path is None else NAMED[name](path)
+
+
+def _file(name: str, path: str | os.PathLike | None) -> Path:
+    place = data_folder("text", path)
+    return place / name if path is None or place.is_dir() else place
