@@ -2,8 +2,8 @@ r"""Self-attention that has a forward-mode derivative.
 
 PyTorch's fused kernels have no forward rule, so a tangent must go through plain matrix products. A *backend*
 is a function ``(q, k, v, mask) -> values`` on ``(batch, heads, length, dim)``; :func:`automatic` takes the
-fused kernel
-exactly where no tangent is present: sampling, the diagonal loss and teachers keep its speed and memory.
+fused kernel exactly where no tangent is present: sampling, the diagonal loss and teachers keep its speed and
+memory.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ Backend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""softmax(q kᵀ / √dim) v by matrix products, softmax in float32 or better; differentiable any number of
-    times.
+    r"""softmax(q kᵀ / √dim) v by matrix products, softmax in float32 or better; differentiable at will.
 
     Arguments:
         mask: Keys that exist, bool ``(batch, length)``; one key per sample at least.

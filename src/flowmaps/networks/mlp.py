@@ -87,8 +87,8 @@ class MLP(nn.Module):
 
 def _flags(x: Tensor, known: Tensor | None) -> Tensor:
     """Which positions are known, as numbers (batch, positions)."""
-    flat = x[..., 0].flatten(1)
-    return torch.zeros_like(flat) if known is None else known.flatten(1).to(x.dtype)
+    # Not a view of x: under compilation views of a tangent cannot be differentiated again.
+    return x.new_zeros(x.shape[:-1]).flatten(1) if known is None else known.flatten(1).to(x.dtype)
 
 
 class Residual(nn.Module):

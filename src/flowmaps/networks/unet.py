@@ -15,8 +15,11 @@ from .norms import GroupNorm
 
 
 class Grid:
-    """One resolution of the image: which pixels exist and how far they are known; both optional, (batch, 1,
-    H, W)."""
+    """One resolution of the image: which pixels exist, and how far they are known.
+
+    Arguments:
+        mask, share: Numbers in [0, 1], shape (batch, 1, H, W); ``None``: all exist, none is known.
+    """
 
     def __init__(self, mask: Tensor | None, share: Tensor | None):
         self.mask, self.share = mask, share
