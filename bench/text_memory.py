@@ -1,15 +1,15 @@
 r"""Dense states against embedded states with a chunked head, at large vocabularies: time and memory of a training step.
 
 Dense is ``OneHot`` noise, path and map in K dimensions, a first layer Linear(K, width) and all logits at once. Embedded
-keeps the state in ``width`` dimensions and reads the head chunk by chunk. Network, batch and objective are the same, and
-so is the law of what the network sees. Each variant runs in a process of its own, so that peaks do not mix.
+keeps the state in ``width`` dimensions and reads the head chunk by chunk. Network, batch and objective are the same,
+and so is the law of what the network sees. Each variant runs in a process of its own, so that peaks do not mix.
 
     python bench/text_memory.py --K 30522 50257 --out bench/results/text_memory
 
 The memory of a step is the highest resident set during steps minus the resident set of the loaded model with its
 gradients and optimiser state; the time is the median of the steps after a warm-up. ``cpu_seconds`` is that of the
-process, which other load on the machine hardly touches. By default glibc keeps freed blocks of up to 32 MiB and its heap
-breaks into pieces, so both variants run with a fixed threshold (MALLOC_MMAP_THRESHOLD_), as one would train.
+process, which other load on the machine hardly touches. By default glibc keeps freed blocks of up to 32 MiB and its
+heap breaks into pieces, so both variants run with a fixed threshold (MALLOC_MMAP_THRESHOLD_), as one would train.
 """
 
 from __future__ import annotations
