@@ -28,8 +28,8 @@ class KnownLaw(ABC):
 class PrefixesAndSpans(KnownLaw):
     r"""Nothing, a prefix, both sides of a gap, or scattered spans; for rows of positions such as text.
 
-    Prefixes have a uniform length in 0..L-1, gaps two uniform ends. Spans cut the row at a random place into blocks of a
-    random length from 1 to L/2 and know each block with a uniform probability.
+    Prefixes have a uniform length in 0..L-1, gaps two uniform ends. Spans cut the row at a random place into blocks of
+    a random length from 1 to L/2 and know each block with a uniform probability.
 
     Arguments:
         free, prefix, gap, spans: Probabilities of the four, summing to 1.
