@@ -54,7 +54,7 @@ def life(directory: Path, max_steps: int, seconds: float | None) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def main(directory: Path, kills: int, seed: int, max_steps: int = 400) -> None:
+def main(directory: Path, kills: int, seed: int, max_steps: int = 240) -> None:
     from lightning.fabric import Fabric  # noqa: F401  (imported once, before the forks)
 
     start = time.monotonic()

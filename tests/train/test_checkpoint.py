@@ -76,6 +76,7 @@ def test_run_keeps_its_best_although_it_was_not_due(tmp_path):
     assert read_state(report.best)["monitor"] == {"name": "valid/loss", "value": min(values.values())}
 
 
+FORBIDDEN = ("torch.load", "torch.save", "fabric.load", "fabric.save", "np.load", "numpy.load")
 DAMAGES = {
     "truncated": lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-1]),
     "one bit": lambda f: flip(f / "training.safetensors"),
@@ -112,7 +113,7 @@ def test_only_damaged_checkpoints_are_an_error_and_stay_as_they_are(tmp_path):
     trainer(tmp_path, data=Signalling(5)).fit()
     flip(tmp_path / "checkpoint" / "step-00000005" / "model.safetensors")
     before = contents(tmp_path)
-    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match="no whole checkpoint.*model.safetensors is dam"):
+    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match="no whole.*model.* is damaged"):
         trainer(tmp_path).fit(resume=True)
     assert contents(tmp_path) == before
 
@@ -233,6 +234,6 @@ def test_nothing_is_ever_unpickled():
     """No module of training mentions pickle or the functions of torch that use it."""
     for path in Path(flowmaps.train.__file__).parent.glob("*.py"):
         tree = ast.parse(path.read_text())
-        words = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Import | ast.ImportFrom)}
-        assert not {word for word in words if "pickle" in word or word in ("torch.load", "torch.save", "fabric.save",
-                                                                          "fabric.load", "numpy.load")}, path
+        nodes = (ast.Attribute, ast.Import, ast.ImportFrom)
+        words = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, nodes)}
+        assert not {word for word in words if "pickle" in word or word.endswith(FORBIDDEN)}, path

@@ -31,7 +31,8 @@ def test_vectors_and_embeddings_do_not_decay_and_frozen_ones_are_left_out():
     module = Mixed()
     decayed, kept = decay_groups(module)
     assert [id(p) for p in decayed] == [id(module.linear.weight)]
-    expected = {id(p) for p in (module.space.weight, module.table.weight, module.linear.bias, *module.norm.parameters())}
+    others = (module.space.weight, module.table.weight, module.linear.bias, *module.norm.parameters())
+    expected = {id(p) for p in others}
     assert {id(p) for p in kept} == expected and len(kept) == len(expected)
 
 

@@ -1,11 +1,11 @@
-"""A small honest objective for the tests of the engine: least squares with noise, dropout, buffers and shared weights."""
+"""Small honest objectives for the tests of the engine: least squares with noise, dropout, buffers, shared weights."""
 
 from __future__ import annotations
 
 import os
 import signal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -95,12 +95,15 @@ class Linear(nn.Module):
         return {"loss": (self.map(batch.x_1.double()) - batch.condition.label.double()).square().mean()}
 
 
-def trainer(directory: Path, objective: nn.Module | None = None, data: Pairs | None = None, **settings) -> Trainer:
+def trainer(directory: Path, objective: nn.Module | None = None, data: Any = None, held_out: Any = None,
+            **settings) -> Trainer:
     """A run of 40 quick updates that records, validates and saves often; settings override."""
     plain = dict(max_steps=40, batch_size=16, log_every=4, validate_every=10, save_every=10, valid_examples=24,
                  optimizer=AdamW(lr=1e-2), schedule=Constant(warmup=5), ema=0.9, curves=False, tensorboard=False,
                  progress=False, accelerator="cpu", config={"name": "toy"})
-    return Trainer(objective or LeastSquares(), data or Pairs(), Pairs(32, seed=1), directory, **{**plain, **settings})
+    data = Pairs() if data is None else data
+    held_out = Pairs(32, seed=1) if held_out is None else held_out
+    return Trainer(objective or LeastSquares(), data, held_out, directory, **{**plain, **settings})
 
 
 def environment() -> dict[str, str]:
@@ -136,3 +139,20 @@ class Signalling(Pairs):
             for _ in range(self.times):
                 os.kill(os.getpid(), self.number)
         return super().batch(index)
+
+
+class Broken(LeastSquares):
+    """Its loss, or only the gradient of it, or only its value, is not finite at update ``at``."""
+
+    def __init__(self, at: int, how: str = "both"):
+        super().__init__()
+        self.at, self.how = at, how
+
+    def forward(self, batch: Batch, draw: Noise) -> dict[str, Tensor]:
+        values = super().forward(batch, draw)
+        if self.training and int(self.updates) == self.at - 1:
+            zero = values["loss"] - values["loss"].detach()
+            spoilt = {"both": values["loss"] * float("nan"), "gradient": values["loss"] + zero.abs().sqrt() * 0,
+                      "value": values["loss"] + float("inf")}
+            values["loss"] = spoilt[self.how]
+        return values

@@ -13,11 +13,13 @@ class Bar:
         step, max_steps: Updates done, and in all.
         max_seconds: Time budget, if any.
         shown: Whether to draw it at all.
+        console: Where to draw it; standard error by default.
     """
 
-    def __init__(self, step: int, max_steps: int, max_seconds: float | None, shown: bool = True):
+    def __init__(self, step: int, max_steps: int, max_seconds: float | None, shown: bool = True,
+                 console: Console | None = None):
         self.max_steps, self.max_seconds = max_steps, max_seconds
-        console = Console(stderr=True)
+        console = console or Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.fields[step]}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),

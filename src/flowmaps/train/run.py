@@ -20,7 +20,7 @@ from .logs import Records, Window, finite, flat
 from .parallel import on_first, pinned, reduced
 from .progress import Bar
 from .state import check_same_run, restore_training, training_tensors, versions
-from .stream import Stream, ahead, generator, key
+from .stream import Stream, ahead, generator, key, seed_dropout
 from .tensors import CheckpointError, restore, unwritable
 from .validation import Validation
 
@@ -108,7 +108,7 @@ class Run:
     def update(self, step: int, batches: list[Any]) -> None:
         """One update of the weights, from this process's part of the batch."""
         noise = generator(self.fabric.device, *self._draws(step))
-        torch.manual_seed(key(self.trainer.seed, step, self.fabric.global_rank, "dropout"))
+        seed_dropout(self.fabric.device, self.trainer.seed, step, self.fabric.global_rank, "dropout")
         broken = self.broken
         for i, batch in enumerate(batches):
             batch = self.fabric.to_device(batch)

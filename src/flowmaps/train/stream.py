@@ -28,6 +28,16 @@ def generator(device: torch.device | str, *parts: int | str) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(key(*parts))
 
 
+def seed_dropout(device: torch.device, *parts: int | str) -> None:
+    """Seed the global generators that dropout on ``device`` draws from, and no others.
+
+    ``torch.manual_seed`` would also queue a call, with its stack, for each kind of accelerator that is not in use.
+    """
+    torch.default_generator.manual_seed(key(*parts))
+    if device.type == "cuda":
+        torch.cuda.manual_seed(key(*parts))
+
+
 @lru_cache(maxsize=2)
 def permutation(size: int, seed: int, epoch: int) -> Tensor:
     """The order of ``range(size)`` in one epoch, int64 ``(size,)``; the last two are kept, so do not write to it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,8 +20,8 @@ class Validation:
 
     Arguments:
         data: Held-out data set.
-        examples: At most so many of it, chosen by the seed and rounded down to whole batches.
-        batch_size: Examples per forward pass.
+        examples: At most so many of it, chosen by the seed.
+        batch_size: At most so many in a forward pass; the passes are of equal size, give or take one.
         seed: Chooses data, times and noise.
     Raises: ValueError if there is no held-out example.
     """
@@ -29,8 +30,8 @@ class Validation:
         if len(data) < 1:
             raise ValueError("the held-out data hold 0 examples; give at least one, or None for no validation")
         rows = torch.randperm(len(data), generator=generator("cpu", seed, "valid"))[:examples]
-        whole = len(rows) - len(rows) % batch_size or len(rows)
-        self.data, self.seed, self.parts = data, seed, rows[:whole].split(batch_size)
+        self.data, self.seed, self.parts = data, seed, rows.tensor_split(math.ceil(len(rows) / batch_size))
+        self.count = len(rows)
 
     @torch.no_grad()
     def __call__(self, objective: Any, fabric: Fabric) -> dict[str, float]:
@@ -42,8 +43,9 @@ class Validation:
             draw = objective.draw(batch, generator(fabric.device, self.seed, "valid", i))
             with fabric.autocast():
                 values = objective(batch, draw)
+            weight = len(self.parts[i]) / self.count if mine else 0.0
             for name, value in values.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value.float() * bool(mine)
+                sums[name] = sums.get(name, 0.0) + weight * value.float()
         names = sorted(sums)
         total = reduced(fabric, torch.stack([sums[name] for name in names]), "sum")
-        return {name: value / len(self.parts) for name, value in zip(names, total.tolist(), strict=True)}
+        return dict(zip(names, total.tolist(), strict=True))

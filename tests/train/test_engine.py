@@ -1,0 +1,153 @@
+"""What a run does between its records: learns, validates, measures, in every precision; refuses impossible settings."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from flowmaps.train import AdamW, Constant, Trainer
+from flowmaps.train.logs import read_records
+from flowmaps.train.stream import generator
+from train.toys import LeastSquares, Linear, Pairs, trainer
+
+
+def test_least_squares_reach_the_solution(tmp_path):
+    objective = Linear()
+    trainer(tmp_path, objective, max_steps=400, optimizer=AdamW(lr=0.05, weight_decay=0.0), validate_every=400).fit()
+    data = Pairs()
+    solution = torch.linalg.lstsq(data.x.double(), data.y.double()).solution
+    torch.testing.assert_close(objective.map.weight.detach().T, solution, rtol=1e-3, atol=1e-3)
+
+
+def test_every_update_is_clear_of_the_one_before(tmp_path):
+    """Two updates of plain gradient descent, by hand."""
+    objective, data = Linear(), Pairs()
+    sgd = lambda module: torch.optim.SGD(module.parameters(), lr=0.1)  # noqa: E731
+    settings = dict(max_steps=2, batch_size=64, clip=None, schedule=Constant(warmup=0), optimizer=sgd, ema=None)
+    trainer(tmp_path, objective, **settings).fit()
+    weight, bias = torch.eye(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    for _ in range(2):
+        residual = (data.x.double() @ weight.T + bias - data.y.double()) / (64 * 4)
+        weight, bias = weight - 0.2 * residual.T @ data.x.double(), bias - 0.2 * residual.sum(0)
+    torch.testing.assert_close(objective.map.weight.detach(), weight)
+    torch.testing.assert_close(objective.map.bias.detach(), bias)
+
+
+@pytest.mark.parametrize("validate_raw", [False, True])
+def test_validation_is_the_held_out_loss_of_the_averaged_map_with_fixed_noise(tmp_path, validate_raw):
+    objective = LeastSquares()
+    report = trainer(tmp_path, objective, validate_raw=validate_raw, batch_size=32).fit()
+    objective.eval()
+
+    def held_out():
+        data = Pairs(32, seed=1)
+        rows = torch.randperm(32, generator=generator("cpu", 0, "valid"))[:24]
+        batch = data.batch(rows)
+        with torch.no_grad():
+            return objective(batch, objective.draw(batch, generator("cpu", 0, "valid", 0)))["loss"].item()
+
+    if validate_raw:
+        assert report.metrics["valid_raw/loss"] == pytest.approx(held_out(), rel=1e-6)
+    assert ("valid_raw/loss" in report.metrics) == validate_raw
+    objective.map.load_state_dict(report.map.state_dict())
+    assert report.metrics["valid/loss"] == pytest.approx(held_out(), rel=1e-6)
+
+
+def test_validation_changes_nothing_that_is_trained(tmp_path):
+    maps = []
+    for name, settings in (("often", {"validate_every": 1}), ("never", {"validate_every": 10**6})):
+        objective = LeastSquares()
+        trainer(tmp_path / name, objective, max_steps=15, **settings).fit()
+        maps.append(objective.state_dict())
+    assert all(torch.equal(maps[0][name], maps[1][name]) for name in maps[0])
+
+
+def test_without_held_out_data_or_average(tmp_path):
+    objective = LeastSquares()
+    run = Trainer(objective, Pairs(), None, tmp_path, max_steps=6, batch_size=16, ema=None, log_every=2, progress=False,
+                  accelerator="cpu", curves=False)
+    report = run.fit()
+    assert report.map is objective.map and report.best is None and not objective.map.training
+    assert not any("valid" in name for name in report.metrics)
+    assert not (report.checkpoint / "ema.safetensors").exists()
+
+
+def test_quality_is_measured_on_the_averaged_map_when_due_and_at_the_end(tmp_path):
+    calls = []
+
+    def evaluate(flow_map, step):
+        assert not any(module.training for module in flow_map.modules()) and not torch.is_grad_enabled()
+        torch.rand(3)  # whatever it draws from the global generator must not matter
+        calls.append(step)
+        return {"bias": flow_map.decoder.bias.abs().sum()}
+
+    plain = trainer(tmp_path / "plain", max_steps=10).fit()
+    report = trainer(tmp_path / "measured", max_steps=10, evaluate=evaluate, evaluate_every=4,
+                     monitor="quality/bias").fit()
+    assert calls == [4, 8, 10]
+    assert report.metrics["quality/bias"] == pytest.approx(report.map.decoder.bias.abs().sum().item())
+    assert all(torch.equal(a, b) for a, b in zip(plain.map.parameters(), report.map.parameters(), strict=True))
+    values = {row["step"]: row["quality/bias"] for row in read_records(tmp_path / "measured" / "metrics.jsonl")
+              if "quality/bias" in row}
+    assert report.best.name == f"step-{min(values, key=lambda step: values[step]):08d}"
+
+
+@pytest.mark.parametrize("precision, dtype", [("bf16-mixed", torch.float32), ("64-true", torch.float64)])
+def test_precision(tmp_path, precision, dtype):
+    seen = set()
+
+    class Watched(LeastSquares):
+        def forward(self, batch, draw):
+            seen.add(self.map.encoder(batch.x_1).dtype)
+            return super().forward(batch, draw)
+
+    data = Pairs()
+    data.x, data.y = data.x.to(dtype), data.y.to(dtype)
+    held_out = Pairs(32, seed=1)
+    held_out.x, held_out.y = held_out.x.to(dtype), held_out.y.to(dtype)
+    report = Trainer(Watched(), data, held_out, tmp_path, max_steps=8, batch_size=16, log_every=2, precision=precision,
+                     progress=False, accelerator="cpu", curves=False).fit()
+    assert seen == {torch.bfloat16 if precision == "bf16-mixed" else torch.float64}
+    assert all(p.dtype == dtype for p in report.map.parameters())
+    assert math.isfinite(report.metrics["valid/loss"])
+
+
+def test_rate_of_the_last_update_and_metrics_of_the_report(tmp_path):
+    report = trainer(tmp_path, max_steps=7, log_every=4).fit()
+    assert report.step == 7 and report.metrics["step"] == 7, "the last record is written although it was not due"
+    assert report.checkpoint.name == "step-00000007" and report.seconds > 0
+
+
+@pytest.mark.parametrize("settings, match", [
+    ({"max_steps": 0}, "max_steps is 0, expected a whole number of at least 1"),
+    ({"accumulation": 3}, "batch_size 16 is not a multiple of 3"), ({"ema": 1.0}, "ema decay is 1.0"),
+    ({"clip": 0.0}, "clip is 0.0, expected a number above 0"),
+    ({"precision": "16-mixed"}, "precision is '16-mixed', expected one of 32-true"),
+    ({"data": Pairs(0)}, "training data hold 0 examples"), ({"max_seconds": float("nan")}, "max_seconds is nan"),
+], ids=str)
+def test_impossible_settings_are_refused(tmp_path, settings, match):
+    with pytest.raises(ValueError, match=match):
+        trainer(tmp_path / "run", **settings).fit()
+    assert not (tmp_path / "run").exists(), "nothing is written before the settings are known to be right"
+
+
+def test_empty_held_out_data_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="held-out data hold 0 examples; give at least one, or None"):
+        Trainer(LeastSquares(), Pairs(), Pairs(0), tmp_path, accelerator="cpu").fit()
+
+
+def test_progress_bar_shows_step_time_left_and_loss():
+    """Drawn on a recorded terminal."""
+    import io
+
+    from rich.console import Console
+
+    from flowmaps.train.progress import Bar
+
+    text = io.StringIO()
+    with Bar(0, 100, None, console=Console(file=text, force_terminal=True, width=120)) as bar:
+        bar.show(50, 1.0)
+        bar.note("train/loss 0.5")
+    assert "step 50/100" in text.getvalue() and " 50%" in text.getvalue() and "train/loss 0.5" in text.getvalue()

@@ -1,0 +1,51 @@
+"""Train on two processes through Fabric's launcher, which starts this script again for the second one.
+
+Run as ``python two_processes.py DIRECTORY``. Several runs in one script, because starting processes is what takes long.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+from flowmaps.train import CheckpointError, NonFiniteError
+from train.toys import Broken, Linear, Pairs, Signalling, trainer
+
+torch.set_num_threads(1)
+warnings.filterwarnings("ignore", module="lightning")
+FIRST = os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def fit(directory: Path, *arguments, resume: bool = False, **settings):
+    return trainer(directory, *arguments, devices=2, strategy="ddp", **settings).fit(resume)
+
+
+def failure(kind: type[Exception], directory: Path, *arguments, **settings) -> str:
+    try:
+        fit(directory, *arguments, **settings)
+    except kind as error:
+        return str(error)
+    return "no failure"
+
+
+def main(directory: Path) -> None:
+    told: dict[str, object] = {}
+    for accumulation in (1, 2):
+        fit(directory / f"linear_{accumulation}", Linear(), accumulation=accumulation)
+    told["unbroken"] = fit(directory / "unbroken").step
+    data = Signalling(17) if FIRST else Pairs()  # only one of the processes gets the signal
+    stopped = fit(directory / "stopped", None, data)
+    told["stopped"], told["reason"] = stopped.step, stopped.reason
+    told["resumed"] = fit(directory / "stopped", resume=True).step
+    told["not_finite"] = failure(NonFiniteError, directory / "not_finite", Broken(13))
+    told["unwritable"] = failure(CheckpointError, directory / "linear_1" / "metrics.csv" / "below")
+    (directory / f"told_by_{int(not FIRST)}.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
