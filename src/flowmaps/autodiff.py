@@ -45,13 +45,14 @@ class ForwardMode(Derivative):
     Arguments:
         through_weights: Enter the weights as primals with explicit zero tangents. The value is the same; it lets
             ``torch.compile`` differentiate the result again when the network has attention (PyTorch issue 177261).
+            ``None`` does so exactly when compiling.
     """
 
-    def __init__(self, through_weights: bool = False):
+    def __init__(self, through_weights: bool | None = None):
         self.through_weights = through_weights
 
     def __call__(self, module: nn.Module, primals: tuple, tangents: tuple, condition: Any = None) -> tuple:
-        if not self.through_weights:
+        if not (torch.compiler.is_compiling() if self.through_weights is None else self.through_weights):
             return torch.func.jvp(lambda *p: module(*p, condition), primals, tangents)
         weights = dict(module.named_parameters())
 

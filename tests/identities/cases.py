@@ -1,0 +1,106 @@
+"""One list of maps and one list of objectives, for the tests that cross them."""
+
+import torch
+from torch import nn
+
+from flowmaps import objectives as O
+from flowmaps.fields import FREE, fieldwise
+from flowmaps.maps import EndpointMap, VelocityMap
+from flowmaps.networks import MLP, LinearHead, Transformer
+from flowmaps.oracles import FiniteLaw, GaussianLaw
+from flowmaps.paths import LinearPath
+from flowmaps.spaces import Embedded, OneHot, Product
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randomised(module: nn.Module, seed: int = 0, scale: float = 0.5) -> nn.Module:
+    """Every weight random, so that layers that start at zero take part."""
+    generator = seeded(seed)
+    with torch.no_grad():
+        for weight in module.parameters():
+            fan = weight.shape[-1] if weight.ndim > 1 else 4
+            weight.copy_(scale * torch.randn(weight.shape, generator=generator) / fan**0.5)
+    return module.double()
+
+
+def finite(K: int = 3, positions: int = 3, steps: int = 200, seed: int = 0) -> FiniteLaw:
+    return FiniteLaw.dependent(K, positions, generator=seeded(seed), steps=steps, coupling=1.0)
+
+
+def gaussian() -> GaussianLaw:
+    return GaussianLaw(torch.tensor([1.0, -2.0, 0.3], dtype=torch.float64), 0.7)
+
+
+EXACT = {
+    "law of 3 letters at 3 places": lambda: finite().map(),
+    "law of 2 letters at 1 place": lambda: finite(2, 1).map(),
+    "law of 5 letters at 2 places": lambda: finite(5, 2, seed=3).map(),
+    "one category": lambda: FiniteLaw(torch.zeros(1, 2, dtype=torch.long), torch.zeros(1).double(), 1).map(),
+    "Gaussian": lambda: gaussian().map(),
+}
+
+LEARNED = {
+    "perceptron": lambda: EndpointMap(LinearPath(OneHot(3)), MLP((4, 3), width=16, depth=1)),
+    "transformer": lambda: EndpointMap(LinearPath(OneHot(3)), Transformer(3, width=16, depth=1, heads=2, out=3)),
+    "embedded, chunked": lambda: EndpointMap(
+        LinearPath(Embedded(3, 5)), MLP((4, 5), width=16, depth=1, out=8, K=3), LinearHead(8, 3), chunk=3
+    ),
+    "two fields": lambda: EndpointMap(
+        LinearPath(Product({"a": OneHot(3), "b": OneHot(2, symmetric=True)})),
+        MLP({"a": (4, 3), "b": (4, 4, 2)}, width=16, depth=1),
+    ),
+    "velocity": lambda: VelocityMap(LinearPath(OneHot(3)), MLP((4, 3), width=16, depth=1)),
+}
+
+UNBIASED = {
+    "LSD": lambda: O.Lagrangian(),
+    "LSD, detached tangent": lambda: O.Lagrangian(through_tangent=False),
+    "LSD-CE": lambda: O.LagrangianCE(),
+    "LSD-KL": lambda: O.LagrangianKL(floor=1e-14),
+    "ESD": lambda: O.Eulerian(),
+    "ESD-KL": lambda: O.EulerianKL(floor=1e-14),
+    "PSD": lambda: O.Semigroup(),
+    "PSD-KL": lambda: O.SemigroupKL(),
+    "PSD-KL, midpoint": lambda: O.SemigroupKL(fraction=0.5),
+}
+SQUARED = ("LSD", "LSD, detached tangent", "ESD", "PSD")  # need no simplex
+
+
+def state(map, batch: int = 6, seed: int = 1):
+    """Random states of a map's own shape, float64, with data to match; shapes follow the lists above."""
+    shape = getattr(map.network, "shape", None)
+    if isinstance(map.network, FiniteLaw):
+        lead = (batch, *map.network.atoms.shape[1:])
+    elif isinstance(map.network, GaussianLaw):
+        lead = (batch, 2)
+    elif isinstance(shape, dict):
+        lead = {name: (batch, *field[:-1]) for name, field in shape.items()}
+    else:
+        lead = (batch, 4)
+    generator = seeded(seed)
+    noise = map.path.noise(lead, generator)
+    if isinstance(lead, dict):
+        noise = {name: leaf.double() for name, leaf in noise.items()}
+        x_1 = {n: torch.randint(map.path.space.sizes()[n], s, generator=generator) for n, s in lead.items()}
+        x_1["b"] = torch.triu(x_1["b"], 1) + torch.triu(x_1["b"], 1).mT
+    else:
+        noise = noise.double()
+        x_1 = torch.randint(map.path.space.sizes(), lead, generator=generator)
+    return map.path.start(noise), x_1
+
+
+def times(batch: int = 6, seed: int = 2, latest: float = 0.6):
+    """s < t, away from 1: Runge-Kutta and the cancellation in 1 + κδ stay below 1e-10."""
+    a, b = latest * torch.rand(2, batch, generator=seeded(seed), dtype=torch.float64)
+    return torch.minimum(a, b), torch.maximum(a, b)
+
+
+def jump(map, batch: int = 6, seed: int = 1, condition=FREE) -> O.Jump:
+    x_0, x_1 = state(map, batch, seed)
+    s, t = times(batch, seed + 1)
+    r = torch.rand(batch, generator=seeded(seed + 2), dtype=torch.float64)
+    x_s = fieldwise(torch.detach, map.path(x_0, x_1, s, condition))
+    return O.Jump(x_s, fieldwise(torch.detach, x_0), x_1, s, t, r, condition)

@@ -1,0 +1,113 @@
+"""Bounds: tight on the truth, never below it for anything else."""
+
+import pytest
+import torch
+
+from flowmaps.fields import Batch, Condition
+from flowmaps.likelihood import BOUND_BY_CE, Averaged, CrossEntropyOnly, CutOff, Grid, score
+from flowmaps.maps import EndpointMap
+from flowmaps.oracles import FiniteLaw
+from identities.cases import LEARNED, randomised, seeded
+
+BOUNDS = {
+    "B1": lambda: CutOff(),
+    "B1 at a small cut-off": lambda: CutOff(U_max=1.5),
+    "B2": lambda: Averaged(),
+    "B2 of late cut-offs": lambda: Averaged(U_low=3.0),
+    "B3": lambda: CrossEntropyOnly(),
+    "B4": lambda: Grid(64),
+    "B4, four steps": lambda: Grid(4),
+}
+
+
+@pytest.fixture(scope="module")
+def law():
+    return FiniteLaw.dependent(3, 3, generator=seeded(), steps=1, coupling=1.0).float()
+
+
+@pytest.mark.parametrize("name", ["B1", "B2 of late cut-offs"])
+def test_tight_bounds_equal_the_entropy(law, name):
+    estimate = score(law.map(), [Batch(law.sample(20_000, seeded(i))) for i in range(2)], BOUNDS[name](), seeded(9))
+    assert estimate.n == 40_000 and estimate.positions == 3
+    assert abs(estimate.nats - float(law.entropy())) < 4 * estimate.error
+    assert estimate.error < 0.03
+
+
+@pytest.mark.parametrize("name", ["B1", "B1 at a small cut-off", "B2", "B2 of late cut-offs"])
+def test_every_cut_off_is_tight_for_one_position(name):
+    law = FiniteLaw.dependent(5, 1, generator=seeded(), steps=1).float()
+    estimate = score(law.map(), [Batch(law.sample(40_000, seeded(1)))], BOUNDS[name](), seeded(9))
+    assert abs(estimate.nats - float(law.entropy())) < 4 * estimate.error
+
+
+@pytest.mark.parametrize("U", [0.5, 1.5])
+def test_an_early_cut_off_costs_the_total_correlation_that_is_left(law, U):
+    """With several positions the factorised π_T cannot express the joint posterior at T; the gap is exactly that."""
+    x_1 = law.sample(40_000, seeded(1))
+    estimate = score(law.map(), [Batch(x_1)], CutOff(U_max=U), seeded(2))
+    t = torch.full((len(x_1),), U / (1 + U))
+    x_t = law.map().path(torch.randn(len(x_1), 3, 3, generator=seeded(3)), x_1, t)
+    w = law.weights(x_t.flatten(1) / (1 - t).unsqueeze(1), t / (1 - t))
+    joint = -torch.special.xlogy(w, w).sum(1)
+    mu = (w @ law.one_hot).unflatten(1, (3, 3))
+    correlation = -torch.special.xlogy(mu, mu).sum((1, 2)) - joint
+    assert float(correlation.mean()) > 0.02
+    assert abs(estimate.nats - float(law.entropy()) - float(correlation.mean())) < 4 * estimate.error
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_no_network_scores_below_the_entropy(law, name):
+    """A random denoiser, and the exact one of another law."""
+    data = [Batch(law.sample(4000, seeded(3)))]
+    other = FiniteLaw.dependent(3, 3, generator=seeded(8), steps=1).float()
+    wrong = randomised(LEARNED["transformer"](), scale=1.0).float()
+    for network in (other, wrong.network):
+        estimate = score(EndpointMap(law.map().path, network), data, BOUNDS[name](), seeded(4))
+        assert estimate.nats > float(law.entropy()) + 4 * estimate.error
+
+
+def test_a_finer_grid_is_tighter_and_cross_entropy_alone_is_looser(law):
+    data = [Batch(law.sample(20_000, seeded(3)))]
+    nats = {n: score(law.map(), data, Grid(n), seeded(5)).nats for n in (2, 8, 64)}
+    assert nats[2] > nats[8] > nats[64] > float(law.entropy())
+    assert score(law.map(), data, CrossEntropyOnly(), seeded(5)).nats > float(law.entropy()) + 0.2
+
+
+def test_the_constant_of_b3_bounds_the_squared_error():
+    """‖e_k - π‖² <= 0.8146 CE; the extreme is two letters, and nearly attained."""
+    pi = torch.rand(200_000, 3, generator=seeded(), dtype=torch.float64)
+    pi = torch.cat([pi / pi.sum(1, keepdim=True), torch.stack([torch.linspace(0.01, 0.999, 5000)] * 3, 1).double()])
+    pi[-5000:, 1], pi[-5000:, 2] = 1 - pi[-5000:, 0], 0
+    square = 1 - 2 * pi[:, 0] + pi.square().sum(1)
+    ratio = (square / -pi[:, 0].log())[pi[:, 0] > 0]
+    assert BOUND_BY_CE - 1e-3 < float(ratio.max()) <= BOUND_BY_CE
+
+
+def test_given_positions_are_not_scored(law):
+    x = law.sample(4000, seeded(1))
+    known = torch.zeros_like(x, dtype=torch.bool)
+    known[:, 0] = True
+    estimate = score(law.map(), [Batch(x, Condition(known=known))], CutOff(), seeded(2))
+    p = law.log_p.exp()
+    first = torch.zeros(3).index_add_(0, law.atoms[:, 0], p)
+    conditional = float(law.entropy()) + float((first * first.log()).sum())
+    assert estimate.positions == 2
+    assert abs(estimate.nats - conditional) < 4 * estimate.error
+
+
+def test_units():
+    from flowmaps.likelihood import Estimate
+
+    estimate = Estimate(nats=4 * 0.6931471805599453, error=0.6931471805599453, n=10, positions=4.0)
+    assert estimate.bits_per_position == pytest.approx(1)
+    assert estimate.bits_error == pytest.approx(0.25)
+    assert estimate.perplexity == pytest.approx(2)
+
+
+def test_bounds_refuse_maps_without_a_posterior(law):
+    with pytest.raises(ValueError, match="EndpointMap"):
+        CutOff()(randomised(LEARNED["velocity"]()).float(), Batch(law.sample(4, seeded())), seeded())
+    with pytest.raises(ValueError, match="at least two"):
+        score(law.map(), [], CutOff(), seeded())
+    with pytest.raises(ValueError, match="U_low is 20"):
+        Averaged(U_low=20.0)(law.map(), Batch(law.sample(4, seeded())), seeded())

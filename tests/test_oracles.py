@@ -1,0 +1,125 @@
+"""Exact laws against brute force."""
+
+import pytest
+import torch
+from torchdiffeq import odeint
+
+from flowmaps.fields import Condition, across
+from flowmaps.oracles import FiniteLaw, GaussianLaw
+from identities.cases import finite, seeded, state, times
+
+
+def test_posterior_is_bayes_rule():
+    law = finite()
+    x, _ = state(law.map())
+    t = times()[1]
+    e = law.one_hot.unflatten(1, (3, 3))
+    distance = (x.unsqueeze(1) - across(t, x).unsqueeze(1) * e).flatten(2).square().sum(-1)
+    w = (law.log_p - distance / (2 * (1 - t).square().unsqueeze(-1))).softmax(-1)
+    mu = torch.einsum("bn,nlk->blk", w, e)
+    assert torch.allclose(law(x, t, t).exp(), mu, atol=1e-12)
+
+
+def test_one_position_has_its_closed_form():
+    law = finite(2, 1)
+    x, _ = state(law.map())
+    t = times()[1]
+    mu = (law.log_p + across(t / (1 - t).square(), x) * x).softmax(-1)
+    assert torch.allclose(law(x, t, t).exp(), mu, atol=1e-12)
+
+
+def test_flow_agrees_with_an_independent_solver():
+    law = finite()
+    map = law.map()
+    x, _ = state(map)
+    s, t = torch.full((6,), 0.2).double(), torch.full((6,), 0.7).double()
+    velocity = lambda time, x: map.velocity(x, time.expand(6))  # noqa: E731
+    end = odeint(velocity, x, torch.stack([s[0], t[0]]), rtol=1e-11, atol=1e-11)[-1]
+    assert torch.allclose(map(x, s, t), end, atol=1e-9)
+
+
+def test_mean_endpoint_is_the_weighted_posterior():
+    """π_st = ∫ w(u) μ_u(x_u) du with w(u) = (1-s)(1-t)/((t-s)(1-u)²), by Simpson's rule along the flow."""
+    law = finite()
+    map = law.map()
+    x, _ = state(map)
+    s, t = torch.full((6,), 0.2).double(), torch.full((6,), 0.7).double()
+    n = 60
+    total = 0.0
+    for i in range(n + 1):
+        u = s + (t - s) * i / n
+        weight = (1 - s) * (1 - t) / ((t - s) * (1 - u).square())
+        simpson = (1 if i in (0, n) else 4 if i % 2 else 2) / (3 * n)
+        total = total + across((t - s) * simpson * weight, x) * law(map(x, s, u), u, u).exp()
+    assert torch.allclose(law(x, s, t).exp(), total, atol=1e-8)
+
+
+def test_jump_to_the_data_ends_at_a_vertex_with_the_law():
+    law = FiniteLaw.dependent(3, 3, generator=seeded(), steps=64)
+    x = torch.randn(20_000, 3, 3, generator=seeded(1)).double()
+    pi = law(x, torch.zeros(len(x)).double(), torch.ones(len(x)).double()).exp()
+    assert float((pi.max(-1).values < 0.99).double().mean()) < 0.01
+    share = torch.bincount(law.index(pi.argmax(-1)), minlength=27) / len(x)
+    assert float((share - law.log_p.exp()).abs().sum() / 2) < 0.03
+
+
+def test_known_positions_give_the_conditional_law():
+    """Given the first letter, posterior and flow are those of the atoms that start with it."""
+    law = finite()
+    keep = law.atoms[:, 0] == 2
+    narrow = FiniteLaw(law.atoms[keep], law.log_p[keep], 3, steps=200)
+    x, _ = state(law.map())
+    known = torch.zeros(6, 3, dtype=torch.bool)
+    known[:, 0] = True
+    clean = law.map().path.space.embed(torch.full((6, 3), 2)).double()
+    condition = Condition(known=known)
+    x = law.map().path.clamp(x, clean, condition)
+    s, t = times()
+    free = x.clone()
+    assert torch.allclose(law(x, s, t, condition).exp()[:, 1:], narrow(free, s, t).exp()[:, 1:], atol=1e-12)
+    assert torch.equal(law.map()(x, s, t, condition)[:, 0], clean[:, 0])
+
+
+def test_tilt_and_entropy_are_sums_over_atoms():
+    law = finite()
+    tilted = law.tilt(lambda e: e[:, 0, 1] + 2 * e[:, 2, 0], 1.5)
+    p = law.log_p.exp()
+    r = (law.atoms[:, 0] == 1).double() + 2 * (law.atoms[:, 2] == 0)
+    expected = p * (1.5 * r).exp()
+    assert torch.allclose(tilted.log_p.exp(), expected / expected.sum(), atol=1e-12)
+    assert float(law.entropy()) == pytest.approx(float(-(p * p.log()).sum()), abs=1e-12)
+
+
+def test_index_names_every_atom_and_no_stranger():
+    atoms = torch.tensor([[0, 1], [2, 2], [1, 0]])
+    law = FiniteLaw(atoms, torch.zeros(3), 3)
+    assert law.index(atoms).tolist() == [0, 1, 2]
+    assert law.index(torch.tensor([[0, 0]])).tolist() == [-1]
+
+
+def test_samples_have_the_law():
+    law = finite()
+    share = torch.bincount(law.index(law.sample(50_000, seeded())), minlength=27) / 50_000
+    assert float((share - law.log_p.exp()).abs().sum() / 2) < 0.02
+
+
+def test_gaussian_transports_its_source():
+    law = GaussianLaw(torch.tensor([2.0]).double(), 0.5)
+    x = torch.randn(50_000, 1, 1, generator=seeded()).double()
+    zero, one = torch.zeros(len(x)).double(), torch.ones(len(x)).double()
+    y = law.map()(x, zero, one)
+    assert float(y.mean()) == pytest.approx(2.0, abs=0.01)
+    assert float(y.std()) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: FiniteLaw(torch.zeros(2, dtype=torch.long), torch.zeros(2), 2),
+        lambda: FiniteLaw(torch.full((2, 2), 5), torch.zeros(2), 3),
+        lambda: GaussianLaw(torch.zeros(1), 0.0),
+    ],
+)
+def test_impossible_laws_are_refused(make):
+    with pytest.raises(ValueError, match="expected"):
+        make()

@@ -1,0 +1,171 @@
+"""Solver order, equality of jumps, marginals and determinism, on exact maps."""
+
+import math
+
+import pytest
+import torch
+
+from flowmaps.fields import FREE, Condition
+from flowmaps.metrics.two_sample import total_variation, total_variation_floor
+from flowmaps.oracles import FiniteLaw
+from flowmaps.samplers import Argmax, Categorical, Dopri5, Euler, EulerMaruyama, Heun, Jumps, Renoise, generate
+from flowmaps.times import DecodeRateClock, grid
+from identities.cases import LEARNED, finite, randomised, seeded, state
+
+SAMPLERS = {
+    "one jump": lambda: Jumps(1),
+    "eight jumps": lambda: Jumps(8),
+    "re-noised": lambda: Renoise(8, 0.7),
+    "Euler": lambda: Euler(64),
+    "Heun": lambda: Heun(32),
+    "dopri5": lambda: Dopri5(),
+    "SDE": lambda: EulerMaruyama(96),
+}
+
+
+def advance(sampler, map, x, end: float, steps: int):
+    """The state at ``end`` by equal steps of a sampler."""
+    times = [torch.full((len(x),), end * i / steps, dtype=x.dtype) for i in range(steps + 1)]
+    for s, t in zip(times[:-1], times[1:], strict=True):
+        x = sampler.step(map, x, s, t, FREE, None)
+    return x
+
+
+@pytest.mark.parametrize(("sampler", "order"), [(Euler(1), 1), (Heun(1), 2)])
+def test_order_of_convergence(sampler, order):
+    law = finite(steps=200)
+    map = law.map()
+    x, _ = state(map, 32)
+    exact = map(x, torch.zeros(32).double(), torch.full((32,), 0.6).double())
+    coarse, fine = (float((advance(sampler, map, x, 0.6, n) - exact).abs().mean()) for n in (32, 64))
+    assert math.log2(coarse / fine) == pytest.approx(order, abs=0.1)
+
+
+def test_dopri5_reaches_its_tolerance():
+    law = finite()
+    map = law.map()
+    x, _ = state(map, 8)
+    sampler = Dopri5(T=0.6, rtol=1e-8, atol=1e-8)
+    s, t = torch.zeros(8).double(), torch.full((8,), 0.6).double()
+    assert torch.allclose(sampler.step(map, x, s, t, FREE, None), map(x, s, t), atol=1e-6)
+    assert sampler.evaluations > 5
+
+
+def test_many_exact_jumps_are_one():
+    law = finite()
+    map = law.map()
+    x, _ = state(map)
+    one = advance(Jumps(1), map, x, 0.6, 1)
+    assert torch.allclose(advance(Jumps(1), map, x, 0.6, 5), one, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samples_have_the_law(name):
+    """Total variation within what as many true samples would show, plus discretisation."""
+    law = FiniteLaw.dependent(3, 3, generator=seeded(), steps=48, coupling=1.0).float()
+    n = 6000
+    samples = generate(law.map(), SAMPLERS[name](), (n, 3), seeded(5))
+    p = law.log_p.exp()
+    assert total_variation(samples, law.atoms, p) < total_variation_floor(p, n) + 0.015
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_seed_reproduces_samples_and_another_does_not(name):
+    map = randomised(LEARNED["transformer"]()).float()
+    draw = lambda seed: generate(map, SAMPLERS[name](), (16, 4), seeded(seed), decoder=Categorical(0.7))  # noqa: E731
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+
+
+def test_no_renoising_and_no_diffusion_are_the_plain_samplers_bit_for_bit():
+    map = randomised(LEARNED["transformer"]()).float()
+    x = map.path.start(map.path.noise((16, 4), seeded()))
+    plain = [r.h for r in (Jumps(4)(map, x), Euler(4)(map, x))]
+    assert torch.equal(Renoise(4, 0.0)(map, x, generator=seeded()).h, plain[0])
+    assert torch.allclose(EulerMaruyama(4, c=0.0)(map, x, generator=seeded()).h, plain[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_known_positions_stay_and_the_rest_has_the_conditional_law(name):
+    law = FiniteLaw.dependent(3, 3, generator=seeded(), steps=48, coupling=1.0).float()
+    n = 4000
+    known = torch.zeros(n, 3, dtype=torch.bool)
+    known[:, 1] = True
+    given = torch.full((n, 3), 2)
+    condition = Condition(known=known)
+    samples = generate(law.map(), SAMPLERS[name](), (n, 3), seeded(6), condition=condition, given=given)
+    assert bool((samples[:, 1] == 2).all())
+    keep = law.atoms[:, 1] == 2
+    p = law.log_p.exp() * keep
+    p = p / p.sum()
+    assert total_variation(samples, law.atoms, p) < total_variation_floor(p, n) + 0.02
+
+
+def test_embedded_and_one_hot_samples_are_the_same():
+    """From the same source point, state by state: h = Wᵀx all along."""
+    from torch import nn
+
+    from flowmaps.maps import EndpointMap
+    from flowmaps.spaces import OneHot
+
+    narrow = randomised(LEARNED["embedded, chunked"](), scale=2.0)
+    W = narrow.path.space.weight.detach()
+
+    class Dense(nn.Module):
+        def forward(self, x, s, t, condition=None):
+            return narrow.network(x @ W, s, t, condition)
+
+    dense = EndpointMap(type(narrow.path)(OneHot(3)), Dense(), narrow.head)
+    x = torch.randn(64, 4, 3, generator=seeded()).double()
+    for sampler in (Jumps(4), Euler(8), Heun(6)):
+        a = Argmax()(sampler(dense, x), None)
+        b = Argmax()(sampler(narrow, x @ W), None, chunk=5)
+        assert torch.equal(a, b)
+
+
+def test_categorical_decoding_follows_the_temperature():
+    z = torch.tensor([0.0, 1.0, 2.0]).expand(60_000, 1, 3)
+    from flowmaps.maps import Readout
+
+    for temperature in (0.5, 1.0, 3.0):
+        k = Categorical(temperature)(Readout(lambda h: h, z), seeded())
+        share = torch.bincount(k.flatten(), minlength=3) / len(z)
+        assert torch.allclose(share, (z[0, 0] / temperature).softmax(-1), atol=0.01)
+
+
+def test_several_fields_are_sampled_together():
+    map = randomised(LEARNED["two fields"]()).float()
+    shape = {"a": (5, 4), "b": (5, 4, 4)}
+    samples = generate(map, Dopri5(), shape, seeded())
+    assert {name: tuple(v.shape) for name, v in samples.items()} == shape
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Jumps(0), "steps is 0"),
+        (lambda: Jumps(torch.tensor([0.0, 0.6, 0.4, 1.0])), "increasing"),
+        (lambda: Jumps(torch.tensor([0.0, 1.2])), "within"),
+        (lambda: Jumps(torch.tensor([0.0, 0.5])), "ends at 0.5"),
+        (lambda: Renoise(4, 1.5), "eta is 1.5"),
+        (lambda: EulerMaruyama(4, a=1.0), "a is 1.0"),
+        (lambda: Dopri5(T=1.0), "T is 1.0"),
+        (lambda: Categorical(0.0), "temperature is 0"),
+    ],
+)
+def test_bad_settings_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_given_and_known_come_together():
+    map = randomised(LEARNED["perceptron"]()).float()
+    with pytest.raises(ValueError, match="come together"):
+        generate(map, Jumps(1), (2, 4), seeded(), given=torch.zeros(2, 4, dtype=torch.long))
+
+
+def test_a_grid_on_the_clock_spends_its_steps_where_decoding_happens():
+    clock = DecodeRateClock(1000, temper=0.0)
+    times = grid(4, clock)
+    assert times[0] == 0 and times[-1] == 1
+    assert torch.allclose(clock(times.double()), torch.linspace(0, 1, 5).double(), atol=1e-3)

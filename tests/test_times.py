@@ -1,0 +1,107 @@
+"""Laws of times and the decode-rate clock."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowmaps import times as T
+from identities.cases import seeded
+
+PAIRS = {
+    "triangle": T.Triangle(),
+    "logit-normal": T.Sorted(T.LogitNormal()),
+    "below": T.UniformBelow(),
+    "gap": T.UniformGap(),
+    "to data": T.ToData(),
+    "full jump": T.FullJump(T.UniformGap(), 0.2),
+    "on the clock": T.PairOnClock(T.DecodeRateClock(27)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@given(n=st.integers(1, 40), seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_pairs_are_ordered_and_leave_room(name, n, seed):
+    s, t = PAIRS[name](T.stratified(n, 2, generator=seeded(seed)))
+    assert s.shape == t.shape == (n,)
+    assert bool((s >= 0).all()) and bool((s <= t).all()) and bool((t <= 1).all()) and bool((s < 1).all())
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_largest_uniform_stays_below_one(name):
+    corner = torch.full((1, 2), T.LAST)
+    s, _ = PAIRS[name](corner)
+    assert float(s) < 1
+
+
+def test_stratification_puts_one_point_in_each_cell():
+    u = T.stratified(64, 3, generator=seeded())
+    assert torch.equal((u * 64).floor().long().sort(0).values, torch.arange(64).unsqueeze(1).expand(-1, 3))
+
+
+def test_means_of_the_laws():
+    u = T.stratified(200_000, 2, generator=seeded())
+    means = {name: tuple(float(v.mean()) for v in law(u)) for name, law in PAIRS.items()}
+    assert means["triangle"] == pytest.approx((1 / 3, 2 / 3), abs=2e-3)
+    assert means["below"] == pytest.approx((1 / 4, 1 / 2), abs=2e-3)
+    assert means["gap"] == pytest.approx((1 / 4, 3 / 4), abs=2e-3)
+    s, t = PAIRS["full jump"](u)
+    assert float(((s == 0) & (t == 1)).float().mean()) == pytest.approx(0.2, abs=1e-3)
+    t = T.LogitNormal(-0.4, 1.0)(u[:, 0])
+    assert float(torch.logit(t).mean()) == pytest.approx(-0.4, abs=1e-2)
+
+
+@pytest.mark.parametrize("K", [2, 27, 50_257])
+def test_decode_rate_is_the_share_of_right_argmaxes(K):
+    """Against simulation: P(argmax of x_t is the datum)."""
+    clock = T.DecodeRateClock(K)
+    n = 2000 if K > 1000 else 50_000
+    for t in (0.3, 0.6, 0.82):
+        generator = seeded(1)
+        right = 0.0
+        for _ in range(n // 1000):
+            x = (1 - t) * torch.randn(1000, K, generator=generator)
+            x[:, 0] += t
+            right += float((x.argmax(1) == 0).sum())
+        exact = float(clock.decode_rate(torch.tensor(t, dtype=torch.float64)))
+        assert right / n == pytest.approx(exact, abs=4 * math.sqrt(max(exact * (1 - exact), 1e-4) / n))
+
+
+@pytest.mark.parametrize("K", [2, 27, 50_257])
+def test_the_clock_is_monotone_and_inverts(K):
+    clock = T.DecodeRateClock(K)
+    t = torch.linspace(0, 1, 999, dtype=torch.float64)
+    c = clock(t)
+    assert bool((c.diff() > 0).all()) and float(c[0]) == pytest.approx(0, abs=1e-9)
+    assert float(c[-1]) == pytest.approx(1, abs=1e-9)
+    assert torch.allclose(clock.inverse(c), t, atol=1e-5)
+    assert float(clock.inverse(torch.ones(1))) < 1
+    half = clock.inverse(torch.tensor([0.5]))
+    assert abs(float(half) - T.half_decoded(K)) < 0.15
+
+
+def test_the_clock_has_finite_slopes_in_both_modes():
+    clock = T.DecodeRateClock(27)
+    t = torch.tensor([0.0, 0.5, 0.9, 1 - 2**-24, 1.0], requires_grad=True)
+    (gradient,) = torch.autograd.grad(clock(t).sum(), t)
+    tangent = torch.func.jvp(clock, (t.detach(),), (torch.ones(5),))[1]
+    assert bool(gradient.isfinite().all())
+    assert torch.allclose(gradient, tangent, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: T.DecodeRateClock(1), "K is 1"),
+        (lambda: T.DecodeRateClock(5, temper=2.0), "temper is 2"),
+        (lambda: T.FullJump(probability=1.5), "probability is 1.5"),
+        (lambda: T.grid(0), "steps is 0"),
+        (lambda: T.check_grid(torch.tensor([0.5])), "at least two"),
+    ],
+)
+def test_bad_settings_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
