@@ -1,0 +1,275 @@
+"""How good generated molecular graphs are: validity by stated conventions, and distances to held-out molecules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rdkit import Chem, DataStructs
+from rdkit.Chem import QED, Crippen, Descriptors, rdFingerprintGenerator, rdMolDescriptors
+from scipy.stats import wasserstein_distance
+from torch import Tensor
+
+from ..data.molecules_files import Alphabet
+from ..data.molecules_graph import build, sanitised
+from .two_sample import frechet_distance
+
+PROPERTIES: dict[str, Callable[[Chem.Mol], float]] = {
+    "logp": Crippen.MolLogP,  # type: ignore[attr-defined]
+    "qed": QED.qed,
+    "rings": rdMolDescriptors.CalcNumRings,
+    "weight": Descriptors.MolWt,  # type: ignore[attr-defined]
+}
+
+
+class Sample(NamedTuple):
+    """One decoded graph.
+
+    Arguments:
+        smiles: Canonical SMILES if the whole graph passes RDKit's sanitisation as generated, else ``None``.
+        largest: The same of its largest connected part alone.
+        kept: Share of the atoms in that part; 1 means connected.
+    """
+
+    smiles: str | None
+    largest: str | None
+    kept: float
+
+    @property
+    def whole(self) -> str | None:
+        """Canonical SMILES if the graph is valid *and* connected."""
+        return self.smiles if self.kept == 1 else None
+
+
+def graph_of(atoms: Tensor, bonds: Tensor, mask: Tensor, alphabet: Alphabet) -> Chem.RWMol:
+    """The molecule of one sample, not sanitised: categories ``(n,)`` and ``(n, n)``, existing atoms ``(n,)``."""
+    size = int(mask.sum())
+    names = [alphabet.atoms[k] for k in atoms[:size].tolist()]
+    table = bonds[:size, :size].triu(1)
+    return build(names, [(i, j, int(table[i, j])) for i, j in table.nonzero().tolist()])
+
+
+def inspect(mol: Chem.RWMol) -> Sample:
+    """Validity of a molecule as it is, and of its largest connected part."""
+    parts = Chem.GetMolFrags(mol)
+    largest = max(parts, key=len)
+    smiles = sanitised(Chem.RWMol(mol))
+    if len(parts) == 1:
+        return Sample(smiles, smiles, 1.0)
+    rest = Chem.RWMol(mol)
+    for atom in sorted(set(range(mol.GetNumAtoms())) - set(largest), reverse=True):
+        rest.RemoveAtom(atom)
+    return Sample(smiles, sanitised(rest), len(largest) / mol.GetNumAtoms())
+
+
+def decode(x_1: dict[str, Tensor], mask: Tensor, alphabet: Alphabet) -> list[Sample]:
+    """Every sample of a batch: categories ``(B, n)`` and ``(B, n, n)``, existing atoms ``(B, n)``."""
+    rows = zip(x_1["atoms"].cpu(), x_1["bonds"].cpu(), mask.cpu(), strict=True)
+    return [inspect(graph_of(atoms, bonds, exists, alphabet)) for atoms, bonds, exists in rows]
+
+
+class Value(NamedTuple):
+    """A number with its standard error, by bootstrap over samples."""
+
+    value: float
+    error: float
+
+    def to_json(self) -> dict[str, float]:
+        return {"value": self.value, "error": self.error}
+
+
+def _share(part: int, n: int) -> Value:
+    p = part / n
+    return Value(p, (p * (1 - p) / n) ** 0.5)
+
+
+class MoleculeQuality:
+    r"""The metrics of generated molecules against training and held-out ones.
+
+    Shares are of *all* samples unless said otherwise, duplicates included:
+
+    - ``valid_connected`` (the headline): RDKit sanitises the graph as generated and it is one molecule.
+    - ``valid``: RDKit sanitises the graph as generated; several molecules may float beside each other.
+    - ``connected``: the graph is in one piece, valid or not.
+    - ``valid_largest_fragment``: its largest piece alone is valid, the convention of the papers; ``kept_atoms``
+      says how much of the graph such a piece is.
+    - ``unique``: distinct canonical SMILES over their number, among valid and connected samples (it falls with the
+      number of samples); ``novel``: share of the distinct ones that are not in the training set;
+      ``valid_unique_novel``: their product with the headline. ``unique_largest_fragment``, ``novel_largest_fragment``:
+      the same for largest pieces.
+    - ``atom_types``, ``bond_types``: total variation between the category histograms of all generated atoms (bonds)
+      and the held-out ones.
+    - ``logp``, ``qed``, ``rings``, ``weight``: Wasserstein-1 distances between the distributions of valid and
+      connected samples and of held-out molecules.
+    - ``internal_diversity``: mean Tanimoto distance between two valid and connected samples (Morgan fingerprints of
+      radius 2, 2,048 bits, first ``pairs`` samples).
+    - ``fcd``: Fréchet ChemNet distance of valid and connected samples, duplicates included, to held-out molecules;
+      ``fcd_distinct`` without duplicates. It is biased upwards for few samples: use 10,000, and compare equal numbers.
+
+    Arguments:
+        training: Canonical SMILES of the training molecules.
+        held_out: Canonical SMILES of molecules that nothing was trained or chosen on.
+        histograms: Held-out counts of atom and bond categories, over existing atoms and pairs.
+        alphabet: Categories.
+        fcd: Compute FCD, with the package ``fcd`` (its weights come with it).
+        repeats: Bootstrap repetitions; FCD takes at most 10.
+        seed: Of the bootstrap.
+    Reference: Preuer et al. 2018, *Fréchet ChemNet distance*; Polykovskiy et al. 2020, *MOSES*.
+    """
+
+    def __init__(
+        self,
+        training: Sequence[str],
+        held_out: Sequence[str],
+        histograms: dict[str, Tensor],
+        alphabet: Alphabet,
+        fcd: bool | None = None,
+        repeats: int = 50,
+        seed: int = 0,
+        pairs: int = 1000,
+    ):
+        if fcd and find_spec("fcd") is None:
+            raise ValueError("FCD needs the package fcd; install flowmaps[molecules] or pass fcd=False")
+        self.training, self.held_out, self.histograms = set(training), list(held_out), histograms
+        self.alphabet, self.repeats, self.seed, self.pairs = alphabet, repeats, seed, pairs
+        self.chemnet = ChemNet() if (fcd if fcd is not None else find_spec("fcd") is not None) else None
+        self.reference = properties(self.held_out)
+
+    def __call__(self, x_1: dict[str, Tensor], mask: dict[str, Tensor]) -> dict[str, Any]:
+        """Every metric as ``{"value", "error"}``, and the number of ``samples``.
+
+        Arguments:
+            x_1: Categories, ``atoms`` (B, n) and ``bonds`` (B, n, n).
+            mask: Existing atoms (B, n) and pairs (B, n, n), each pair once.
+        """
+        samples = decode(x_1, mask["atoms"], self.alphabet)
+        result = self._shares(samples) | self._types(x_1, mask)
+        whole = [sample.whole for sample in samples if sample.whole is not None]
+        if len(whole) >= 2:
+            result |= self._distances(whole)
+        return {"samples": len(samples), **{name: value.to_json() for name, value in result.items()}}
+
+    def _random(self) -> np.random.Generator:
+        return np.random.default_rng(self.seed)
+
+    def _bootstrap(self, statistic: Callable[[np.ndarray], float], n: int, repeats: int | None = None) -> Value:
+        """A statistic of row numbers, with the deviation it has over rows drawn again."""
+        random = self._random()
+        again = [statistic(random.integers(0, n, n)) for _ in range(repeats or self.repeats)]
+        return Value(float(statistic(np.arange(n))), float(np.std(again, ddof=1)))
+
+    def _shares(self, samples: list[Sample]) -> dict[str, Value]:
+        flags = {
+            "valid_connected": [sample.whole is not None for sample in samples],
+            "valid": [sample.smiles is not None for sample in samples],
+            "connected": [sample.kept == 1 for sample in samples],
+            "valid_largest_fragment": [sample.largest is not None for sample in samples],
+            "kept_atoms": [sample.kept for sample in samples],
+        }
+        n = len(samples)
+        result = {name: Value(float(np.mean(f)), float(np.std(f)) / n**0.5) for name, f in flags.items()}
+        result |= self._distinct([sample.whole for sample in samples], "")
+        result |= self._distinct([sample.largest for sample in samples], "_largest_fragment")
+        return result
+
+    def _distinct(self, smiles: list[str | None], suffix: str) -> dict[str, Value]:
+        """Uniqueness and novelty with binomial errors: a bootstrap repeats rows, which would count as duplicates."""
+        good = [text for text in smiles if text is not None]
+        if not good:
+            return {}
+        distinct = set(good)
+        new = len(distinct - self.training)
+        return {
+            f"unique{suffix}": _share(len(distinct), len(good)),
+            f"novel{suffix}": _share(new, len(distinct)),
+            f"valid_unique_novel{suffix}": _share(new, len(smiles)),
+        }
+
+    def _types(self, x_1: dict[str, Tensor], mask: dict[str, Tensor]) -> dict[str, Value]:
+        result = {}
+        for name, field in (("atom_types", "atoms"), ("bond_types", "bonds")):
+            K = len(self.histograms[field])
+            counts = category_counts(x_1[field], mask[field], K).double().cpu().numpy()
+            real = self.histograms[field].double().cpu().numpy()
+            real = real / real.sum()
+
+            def variation(rows: np.ndarray, counts: np.ndarray = counts, real: np.ndarray = real) -> float:
+                total = counts[rows].sum(0)
+                return float(np.abs(total / max(total.sum(), 1) - real).sum() / 2)
+
+            result[name] = self._bootstrap(variation, len(counts))
+        return result
+
+    def _distances(self, whole: list[str]) -> dict[str, Value]:
+        own, n = properties(whole), len(whole)
+        result = {
+            name: self._bootstrap(lambda rows, x=own[name], y=y: wasserstein_distance(x[rows], y), n)
+            for name, y in self.reference.items()
+        }
+        similar = 1 - tanimoto(whole[: self.pairs])
+
+        def mean_distance(rows: np.ndarray) -> float:
+            pairs = rows[:, None] != rows[None, :]  # a molecule drawn twice is not a pair
+            return float(similar[np.ix_(rows, rows)][pairs].mean())
+
+        result["internal_diversity"] = self._bootstrap(mean_distance, len(similar), 20)
+        if self.chemnet is not None:
+            result["fcd"] = self._fcd(self.chemnet, whole)
+            result["fcd_distinct"] = self._fcd(self.chemnet, sorted(set(whole)))
+        return result
+
+    def _fcd(self, chemnet: ChemNet, smiles: list[str]) -> Value:
+        mean, covariance = chemnet.law(self.held_out)
+        x = chemnet(smiles)
+
+        def distance(rows: np.ndarray) -> float:
+            part = torch.from_numpy(x[rows])
+            return frechet_distance(part.mean(0), part.T.cov(), mean, covariance)
+
+        return self._bootstrap(distance, len(x), min(self.repeats, 10))
+
+
+class ChemNet:
+    """Activations of the network behind FCD, float64 ``(n, 512)``; distinct molecules are computed once."""
+
+    def __init__(self):
+        from fcd import load_ref_model
+
+        self.network = load_ref_model()
+        self._laws: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, smiles: Sequence[str]) -> np.ndarray:
+        from fcd import get_predictions
+
+        distinct, place = np.unique(np.asarray(smiles), return_inverse=True)
+        return get_predictions(self.network, distinct.tolist(), device="cpu").astype(np.float64)[place]
+
+    def law(self, smiles: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Mean and covariance, kept for the next call with the same list."""
+        if id(smiles) not in self._laws:
+            x = torch.from_numpy(self(smiles))
+            self._laws = {id(smiles): (x.mean(0), x.T.cov())}
+        return self._laws[id(smiles)]
+
+
+def properties(smiles: Sequence[str]) -> dict[str, np.ndarray]:
+    """logP, QED, ring count and weight of molecules, ``(n,)`` each; distinct molecules are computed once."""
+    distinct, place = np.unique(np.asarray(smiles), return_inverse=True)
+    molecules = [Chem.MolFromSmiles(text) for text in distinct]
+    return {name: np.array([f(mol) for mol in molecules])[place] for name, f in PROPERTIES.items()}
+
+
+def tanimoto(smiles: Sequence[str]) -> np.ndarray:
+    """Matrix of Tanimoto similarities of Morgan fingerprints, radius 2, 2,048 bits."""
+    fingerprint = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048).GetFingerprint
+    bits = [fingerprint(Chem.MolFromSmiles(text)) for text in smiles]
+    return np.array([DataStructs.BulkTanimotoSimilarity(one, bits) for one in bits])
+
+
+def category_counts(x: Tensor, mask: Tensor, K: int) -> Tensor:
+    """How often each category occurs in each sample, over existing positions: ``(B, K)``."""
+    x, mask = x.flatten(1).long(), mask.flatten(1)
+    return torch.zeros(len(x), K, dtype=torch.long, device=x.device).scatter_add_(1, x, mask.long())
