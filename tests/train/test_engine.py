@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 
-from flowmaps.train import AdamW, Constant, Trainer
+from flowmaps.train import AdamW, Cosine, Trainer
 from flowmaps.train.logs import read_records
 from flowmaps.train.stream import generator
 from train.toys import LeastSquares, Linear, Pairs, trainer
@@ -25,7 +27,7 @@ def test_every_update_is_clear_of_the_one_before(tmp_path):
     """Two updates of plain gradient descent, by hand."""
     objective, data = Linear(), Pairs()
     sgd = lambda module: torch.optim.SGD(module.parameters(), lr=0.1)  # noqa: E731
-    settings = dict(max_steps=2, batch_size=64, clip=None, schedule=Constant(warmup=0), optimizer=sgd, ema=None)
+    settings = dict(max_steps=2, batch_size=64, clip=None, schedule=lambda step, max_steps: 1.0, optimizer=sgd)
     trainer(tmp_path, objective, **settings).fit()
     weight, bias = torch.eye(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
     for _ in range(2):
@@ -114,6 +116,14 @@ def test_precision(tmp_path, precision, dtype):
     assert math.isfinite(report.metrics["valid/loss"])
 
 
+def test_undefined_quality_is_recorded_and_never_best(tmp_path):
+    values = iter([1.0, float("nan"), 2.0, float("nan")])
+    report = trainer(tmp_path, max_steps=4, evaluate=lambda flow_map, step: {"x": next(values), "note": "words"},
+                     evaluate_every=1, save_every=1, monitor="quality/x").fit()
+    assert [row["quality/x"] for row in read_records(tmp_path / "metrics.jsonl")] == [1.0, None, 2.0, None]
+    assert report.best.name == "step-00000001"
+
+
 def test_rate_of_the_last_update_and_metrics_of_the_report(tmp_path):
     report = trainer(tmp_path, max_steps=7, log_every=4).fit()
     assert report.step == 7 and report.metrics["step"] == 7, "the last record is written although it was not due"
@@ -131,6 +141,19 @@ def test_impossible_settings_are_refused(tmp_path, settings, match):
     with pytest.raises(ValueError, match=match):
         trainer(tmp_path / "run", **settings).fit()
     assert not (tmp_path / "run").exists(), "nothing is written before the settings are known to be right"
+
+
+def test_settings_are_a_schema_for_the_command_line(tmp_path):
+    """Every value comes back from YAML as it was, and dotted names reach the optimiser and the schedule."""
+    parser = ArgumentParser(exit_on_error=False)
+    data = {"objective", "train_data", "valid_data", "directory", "config", "evaluate"}
+    parser.add_class_arguments(Trainer, "train", skip=data, instantiate=False)
+    given = parser.parse_args(["--train.optimizer.lr=0.5", "--train.schedule.warmup=7", "--train.max_seconds=9"])
+    settings = parser.instantiate(parser.parse_string(parser.dump(given))).train
+    again = Trainer(LeastSquares(), Pairs(), None, tmp_path, **vars(settings))
+    assert (again.optimizer, again.schedule, again.max_seconds) == (AdamW(lr=0.5), Cosine(warmup=7), 9.0)
+    plain = Trainer(again.objective, again.train_data, None, tmp_path)
+    assert replace(again, optimizer=AdamW(), schedule=Cosine(), max_seconds=None) == plain
 
 
 def test_empty_held_out_data_are_refused(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from flowmaps.spaces import Embedded
-from flowmaps.train import AdamW, Constant, Cosine
+from flowmaps.train import AdamW, Cosine
 from flowmaps.train.logs import read_records
 from flowmaps.train.optim import decay_groups
 from train.toys import LeastSquares, Linear, trainer
@@ -53,11 +53,11 @@ def test_nothing_to_train_is_refused():
         AdamW()(nn.Linear(2, 2).requires_grad_(False))
 
 
-@pytest.mark.parametrize("schedule", [Cosine(warmup=5, floor=0.1), Constant(warmup=5)])
+@pytest.mark.parametrize("schedule", [Cosine(warmup=5, floor=0.1), Cosine(warmup=5, floor=1.0)])
 def test_warm_up_is_linear_in_updates_and_the_end_is_the_floor(schedule):
     factors = [schedule(step, 50) for step in range(1, 51)]
     assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert factors[-1] == pytest.approx(getattr(schedule, "floor", 1.0))
+    assert factors[-1] == pytest.approx(schedule.floor)
     assert all(a >= b for a, b in zip(factors[4:], factors[5:], strict=False))
 
 
@@ -70,7 +70,7 @@ def test_cosine_is_half_way_in_the_middle_and_stays_at_the_floor():
 
 def test_a_run_warms_up_by_updates_not_by_epochs(tmp_path):
     """64 examples in batches of 16: an epoch is 4 updates, and the rate has risen at each of the first 8."""
-    trainer(tmp_path, max_steps=10, log_every=1, optimizer=AdamW(lr=0.5), schedule=Constant(warmup=8)).fit()
+    trainer(tmp_path, max_steps=10, log_every=1, optimizer=AdamW(lr=0.5), schedule=Cosine(warmup=8, floor=1.0)).fit()
     rates = [row["train/lr"] for row in read_records(tmp_path / "metrics.jsonl")]
     assert rates == pytest.approx([0.5 * min(1, n / 8) for n in range(1, 11)])
 
@@ -80,7 +80,8 @@ def test_gradient_is_clipped_and_its_norm_recorded_before(tmp_path):
     objective = Linear()
     before = torch.cat([p.detach().flatten().clone() for p in objective.parameters()])
     sgd = lambda module: torch.optim.SGD(module.parameters(), lr=1.0)  # noqa: E731
-    trainer(tmp_path, objective, max_steps=1, log_every=1, clip=0.25, optimizer=sgd, schedule=Constant(warmup=0)).fit()
+    plain = dict(optimizer=sgd, schedule=Cosine(warmup=0, floor=1.0))
+    trainer(tmp_path, objective, max_steps=1, log_every=1, clip=0.25, **plain).fit()
     after = torch.cat([p.detach().flatten() for p in objective.parameters()])
     assert (after - before).norm().item() == pytest.approx(0.25)
     assert read_records(tmp_path / "metrics.jsonl")[0]["train/grad_norm"] > 0.25

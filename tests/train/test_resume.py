@@ -106,7 +106,7 @@ def test_resume_without_a_checkpoint_starts_at_the_first_update(tmp_path, caplog
 
 
 @pytest.mark.parametrize("name, settings", [("seed", {"seed": 3}), ("batch_size", {"batch_size": 32}),
-                                            ("examples", {"data": Pairs(65)})])
+                                            ("examples", {"data": Pairs(65)}), ("averaged", {"ema": None})])
 def test_another_run_is_not_continued(tmp_path, name, settings):
     trainer(tmp_path, data=Signalling(5)).fit()
     before = sorted(path.name for path in (tmp_path / "checkpoint").iterdir())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import flowmaps
 from flowmaps.fields import Batch, Condition
-from flowmaps.train import AdamW, Constant, Trainer
+from flowmaps.train import AdamW, Cosine, Trainer
 
 
 class Pairs:
@@ -99,8 +99,8 @@ def trainer(directory: Path, objective: nn.Module | None = None, data: Any = Non
             **settings) -> Trainer:
     """A run of 40 quick updates that records, validates and saves often; settings override."""
     plain = dict(max_steps=40, batch_size=16, log_every=4, validate_every=10, save_every=10, valid_examples=24,
-                 optimizer=AdamW(lr=1e-2), schedule=Constant(warmup=5), ema=0.9, curves=False, tensorboard=False,
-                 progress=False, accelerator="cpu", config={"name": "toy"})
+                 optimizer=AdamW(lr=1e-2), schedule=Cosine(warmup=5, floor=1.0), ema=0.9, accelerator="cpu",
+                 curves=False, tensorboard=False, progress=False, config={"name": "toy"})
     data = Pairs() if data is None else data
     held_out = Pairs(32, seed=1) if held_out is None else held_out
     return Trainer(objective or LeastSquares(), data, held_out, directory, **{**plain, **settings})

@@ -3,10 +3,10 @@
 from .checkpoint import load_map, read_config, read_state, resolve
 from .ema import EMA
 from .engine import Report, Trainer
-from .optim import AdamW, Constant, Cosine
+from .optim import AdamW, Cosine
 from .run import NonFiniteError
 from .stream import Stream
 from .tensors import CheckpointError
 
-__all__ = ["EMA", "AdamW", "CheckpointError", "Constant", "Cosine", "NonFiniteError", "Report", "Stream", "Trainer",
+__all__ = ["EMA", "AdamW", "CheckpointError", "Cosine", "NonFiniteError", "Report", "Stream", "Trainer",
            "load_map", "read_config", "read_state", "resolve"]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
+from torch.optim import Optimizer
 
 from ..data import Dataset
-from .optim import AdamW, Cosine, Optimiser, Schedule
+from .optim import AdamW, Cosine
 
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 
@@ -54,13 +55,13 @@ class Trainer:
             process with the averaged map, in evaluation mode and without gradients.
         max_steps: Updates in all; the schedule is stretched over them.
         max_seconds: Time budget over all sessions of the run, validation included. It ends the run between two updates
-            and does not change the schedule, which counts updates.
+            (several processes: at a record) and does not change the schedule, which counts updates.
         batch_size: Examples per update, over all processes and micro-batches, so that neither changes what is learned.
         accumulation: Micro-batches per update and process. The update is that of the whole batch if the loss is a mean
             over examples; with masks, means over positions of micro-batches are averaged.
         seed: Of order, noise and dropout.
-        optimizer: Builds the optimiser.
-        schedule: Factor of its learning rates at each update.
+        optimizer: Builds the optimiser of the objective's trainable parameters.
+        schedule: Factor of its learning rates, of the update (from 1) and ``max_steps``.
         clip: Largest norm of the gradient; ``None`` only records the norm.
         ema: Final decay of the averaged weights; ``None`` for none.
         precision: ``"32-true"``, ``"bf16-mixed"`` or ``"64-true"``.
@@ -90,8 +91,8 @@ class Trainer:
     batch_size: int = 256
     accumulation: int = 1
     seed: int = 0
-    optimizer: Optimiser = AdamW()
-    schedule: Schedule = Cosine()
+    optimizer: AdamW | Callable[[nn.Module], Optimizer] = AdamW()
+    schedule: Cosine | Callable[[int, int], float] = Cosine()
     clip: float | None = 1.0
     ema: float | None = 0.999
     precision: str = "32-true"

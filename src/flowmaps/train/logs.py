@@ -101,7 +101,7 @@ class Records:
                 self._csv = open(self.table, "a", encoding="utf-8", newline="")  # noqa: SIM115
         if self._events is not None:
             for name, value in row.items():
-                if value is not None and name != "step":
+                if isinstance(value, int | float) and name != "step":
                     self._events.add_scalar(name, value, row["step"])
 
     def flush(self) -> None:

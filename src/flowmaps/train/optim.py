@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import nn
 
 from ..spaces import Embedded
-
-
-class Optimiser(Protocol):
-    """Builds the optimiser of an objective's trainable parameters."""
-
-    def __call__(self, objective: nn.Module) -> torch.optim.Optimizer: ...
-
-
-class Schedule(Protocol):
-    """The factor of the learning rate at update ``step`` (from 1) of ``max_steps``."""
-
-    def __call__(self, step: int, max_steps: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -68,14 +55,20 @@ def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramet
 
 @dataclass(frozen=True)
 class Cosine:
-    """Linear warm-up counted in updates, then half a cosine down to ``floor`` at ``max_steps``.
+    """Linear warm-up counted in updates, then half a cosine down to ``floor`` at ``max_steps``; floor 1 is constant.
 
     Progress is counted in updates also when a time budget may end the run earlier, so that the rate at an update does
     not depend on the machine: choose ``max_steps`` near what the budget allows.
 
-    >>> schedule = Cosine(warmup=2, floor=0.0)
-    >>> [round(schedule(step, 6), 2) for step in range(1, 7)]
+    Arguments:
+        warmup: Updates until the rate is reached.
+        floor: Factor of the rate at the end.
+    Returns (of a call): the factor at update ``step`` (from 1) of ``max_steps``.
+
+    >>> [round(Cosine(warmup=2, floor=0.0)(step, 6), 2) for step in range(1, 7)]
     [0.5, 1.0, 0.85, 0.5, 0.15, 0.0]
+    >>> [Cosine(warmup=2, floor=1.0)(step, 4) for step in range(1, 5)]
+    [0.5, 1.0, 1.0, 1.0]
     """
 
     warmup: int = 100
@@ -86,17 +79,3 @@ class Cosine:
             return step / self.warmup
         progress = min(1.0, (step - self.warmup) / max(1, max_steps - self.warmup))
         return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * progress)) / 2
-
-
-@dataclass(frozen=True)
-class Constant:
-    """Linear warm-up counted in updates, then factor 1.
-
-    >>> [Constant(warmup=2)(step, 4) for step in range(1, 5)]
-    [0.5, 1.0, 1.0, 1.0]
-    """
-
-    warmup: int = 100
-
-    def __call__(self, step: int, max_steps: int) -> float:
-        return min(1.0, step / max(1, self.warmup))

@@ -151,8 +151,9 @@ class Run:
             bar.note("measuring")
             row |= self._validation_row() if validating else {}
             row |= self._quality_row() if evaluating else {}
-            improved = row.get(trainer.monitor, float("inf")) < self.lowest
-            self.lowest, saving = min(self.lowest, row.get(trainer.monitor, self.lowest)), saving or improved
+            monitored = row.get(trainer.monitor)
+            if monitored is not None and monitored < self.lowest:
+                self.lowest, saving = monitored, True
         if row:
             self._record({"step": step, **row}, bar)
         if saving:
@@ -252,7 +253,8 @@ class Run:
         }
 
     def _identity(self) -> dict[str, int]:
-        return {"seed": self.trainer.seed, "batch_size": self.trainer.batch_size, "examples": self.stream.size}
+        return {"seed": self.trainer.seed, "batch_size": self.trainer.batch_size, "examples": self.stream.size,
+                "averaged": self.ema is not None}
 
     def _prepare(self, resume: bool) -> Path | None:
         existing = checkpoint.steps(self.parent)
