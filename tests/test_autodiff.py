@@ -46,3 +46,28 @@ def test_zero_tangents_keep_the_fields():
 def test_a_step_of_zero_is_refused():
     with pytest.raises(ValueError, match="h is 0"):
         CentralDifference(0.0)
+
+
+class Square(torch.autograd.Function):
+    """A rule whose tangent is told apart from the true one, so that it shows who was asked."""
+
+    @staticmethod
+    def forward(x):
+        return x * x
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx, dx):
+        return 3 * ctx.saved_tensors[0] * dx
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="PyTorch issue 192985: own tangent rules are ignored")
+def test_compiled_functions_keep_their_own_tangent():
+    """Until then no fused layer of ours may bring a tangent rule of its own under compilation."""
+    tangent = lambda x: torch.func.jvp(Square.apply, (x,), (torch.ones_like(x),))[1]  # noqa: E731
+    x = torch.tensor([1.0, 2.0])
+    assert torch.equal(tangent(x), 3 * x)
+    assert torch.equal(torch.compile(tangent, backend="eager")(x), 3 * x)

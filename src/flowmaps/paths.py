@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from .fields import FREE, Condition, across, fieldwise, leaves
@@ -78,6 +77,8 @@ class MinibatchOT(Coupling):
     """
 
     def __call__(self, x_0: Any, e_1: Any) -> Tensor:
+        from scipy.optimize import linear_sum_assignment  # imported here: it takes longer to import than the library
+
         cost = sum(torch.cdist(a.flatten(1), b.flatten(1)).square() for a, b in leaves(e_1, x_0))
         order = linear_sum_assignment(cost.detach().cpu().numpy())[1]  # type: ignore[union-attr]
         return torch.as_tensor(order, device=next(leaves(x_0))[0].device)
