@@ -103,9 +103,9 @@ def test_bonds_are_symmetric_and_there_are_none_outside_the_graph():
 
 def test_forward_mode_is_the_central_difference():
     arguments = both(network(), state(), Condition(masks()))
-    exact, near = ForwardMode()(*arguments), CentralDifference(1e-5)(*arguments)
+    exact, near = ForwardMode()(*arguments), CentralDifference(1e-6)(*arguments)
     for name in ("atoms", "bonds"):
-        assert torch.allclose(exact[1][name], near[1][name], rtol=1e-4, atol=1e-4), name
+        assert torch.allclose(exact[1][name], near[1][name], atol=1e-5), name
 
 
 def test_gradient_through_the_tangent_is_the_finite_difference_of_the_loss():
