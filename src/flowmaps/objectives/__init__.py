@@ -1,6 +1,7 @@
 """Every self-distillation objective of categorical flow maps."""
 
 from .base import Consistency, Jump, Objective
+from .contrastive import ContrastiveCrossEntropy, ContrastiveSquaredError
 from .diagonal import CrossEntropy, Diagonal, SquaredError
 from .eulerian import Eulerian, EulerianKL
 from .known import GivenPositions, KnownLaw, PrefixesAndSpans
@@ -14,6 +15,8 @@ __all__ = [
     "AdaptiveWeight",
     "Average",
     "Consistency",
+    "ContrastiveCrossEntropy",
+    "ContrastiveSquaredError",
     "CrossEntropy",
     "Diagonal",
     "Draw",

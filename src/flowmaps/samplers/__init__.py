@@ -2,7 +2,7 @@
 
 from .base import Sampler, generate
 from .decode import Argmax, Categorical, Decoder
-from .flow_map import Jumps, Renoise
+from .flow_map import Jumps, Renoise, Stochastic
 from .ode import Dopri5, Euler, Heun
 from .sde import EulerMaruyama
 
@@ -17,5 +17,6 @@ __all__ = [
     "Jumps",
     "Renoise",
     "Sampler",
+    "Stochastic",
     "generate",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -27,7 +28,27 @@ class Jumps(Sampler):
         return map.final(x, map.features(x, s, torch.ones_like(s), condition), s)
 
 
-class Renoise(Jumps):
+class Stochastic(Jumps):
+    r"""Steps with Gaussian noise, :math:`x_t = m_{s,t}(x_s) + d_{s,t}\, \varepsilon`; subclasses give m and d."""
+
+    @property
+    @abstractmethod
+    def still(self) -> bool:
+        """Whether there is no noise at all."""
+
+    @abstractmethod
+    def kernel(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition) -> tuple[Any, Tensor]:
+        """Mean of the new state, and standard deviation ``(*batch,)`` of its noise."""
+
+    def step(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition, generator: Any) -> Any:
+        mean, deviation = self.kernel(map, x, s, t, condition)
+        if self.still:
+            return mean
+        fresh = noise_like(map, x, generator)
+        return map.path.clamp(fieldwise(lambda m, e: m + across(deviation, m) * e, mean, fresh), x, condition)
+
+
+class Renoise(Stochastic):
     r"""Stochastic jumps: overshoot to t' = t + η (1 - t), then add noise back onto the path.
 
     .. math:: x_t = \frac{t}{t'}\, X_{s,t'}(x_s) + \sqrt{(1-t)^2 - \tfrac{t^2}{t'^2}(1-t')^2}\; \varepsilon
@@ -46,15 +67,17 @@ class Renoise(Jumps):
             raise ValueError(f"eta is {eta}, expected a number in [0, 1]")
         self.eta = eta
 
-    def step(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition, generator: Any) -> Any:
-        if self.eta == 0:
-            return map(x, s, t, condition)
+    @property
+    def still(self) -> bool:
+        return self.eta == 0
+
+    def kernel(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition) -> tuple[Any, Tensor]:
         beyond = t + self.eta * (1 - t)
-        x_beyond, fresh = map(x, s, beyond, condition), noise_like(map, x, generator)
         scale = t / beyond
         deviation = ((1 - t).square() - (scale * (1 - beyond)).square()).clamp(min=0).sqrt()
-        noisy = fieldwise(lambda x, e: across(scale, x) * x + across(deviation, x) * e, x_beyond, fresh)
-        return map.path.clamp(noisy, x, condition)
+        if self.eta == 0:
+            return map(x, s, t, condition), deviation
+        return fieldwise(lambda x: across(scale, x) * x, map(x, s, beyond, condition)), deviation
 
 
 def noise_like(map: FlowMap, x: Any, generator: Any) -> Any:

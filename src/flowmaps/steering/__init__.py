@@ -1,0 +1,56 @@
+"""Test-time inference: guidance, look-ahead, and particles that follow a reward with exact weights."""
+
+from .cloud import Steered
+from .correctors import Corrector, Expert
+from .guidance import Guidance, LogitGuidance, VelocityGuidance, interval, ramp, without_known, without_label
+from .kernels import Langevin
+from .lookahead import look_ahead, look_ahead_gradient
+from .particles import BestOf, FeynmanKac, LookAhead, Method, Tilted, difference, maximum, total
+from .rewards import (
+    Hard,
+    Reward,
+    RewardError,
+    Soft,
+    class_probability,
+    each,
+    ink,
+    keyword,
+    matches,
+    of_text,
+    word_length,
+)
+
+__all__ = [
+    "BestOf",
+    "Corrector",
+    "Expert",
+    "FeynmanKac",
+    "Guidance",
+    "Hard",
+    "Langevin",
+    "LogitGuidance",
+    "LookAhead",
+    "Method",
+    "Reward",
+    "RewardError",
+    "Soft",
+    "Steered",
+    "Tilted",
+    "VelocityGuidance",
+    "class_probability",
+    "difference",
+    "each",
+    "ink",
+    "interval",
+    "keyword",
+    "look_ahead",
+    "look_ahead_gradient",
+    "matches",
+    "maximum",
+    "of_text",
+    "ramp",
+    "total",
+    "without_known",
+    "without_label",
+    "word_length",
+]

@@ -1,0 +1,242 @@
+"""Weighted particles: reweighing, resampling, and what a steering method returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..fields import Condition, fieldwise, leaves
+from ..maps import FlowMap
+from .guidance import Guidance
+
+
+def effective(log_w: Tensor) -> Tensor:
+    r"""Effective sample size of log-weights, :math:`(\sum w)^2 / \sum w^2`, between 1 and n."""
+    return (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
+
+
+def systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Indices of resampled particles from normalised weights: one uniform number, equally spaced teeth.
+
+    Each particle is copied the whole part of ``n * weight`` times, or once more.
+    """
+    n = len(weights)
+    offset = torch.rand((), generator=generator, device=weights.device, dtype=torch.float64)
+    teeth = (torch.arange(n, device=weights.device) + offset) / n
+    edges = weights.double().cumsum(0)
+    return torch.searchsorted(edges / edges[-1], teeth, right=True).clamp(max=n - 1)
+
+
+@dataclass(frozen=True)
+class Steered:
+    r"""What a steering method found.
+
+    Arguments:
+        samples: Categories, int64 ``(n, *positions)`` per field.
+        weights: Normalised weights ``(n,)``; samples and weights together represent the tilted law.
+        rewards: Reward of each sample, ``(n,)``; zeros for methods without one.
+        ess: Effective sample size after each weighting, before any resampling, as a share of the particles ``(steps,)``
+            in (0, 1]; the mean over populations.
+        effective_size: Effective number of ancestors at time 0 whose descendants carry the weight. Without resampling
+            that is the effective sample size of the weights; resampling evens the weights but cannot raise it.
+        log_normaliser: Estimate of log E[exp(strength * r)] under the plain law; NaN for methods that have none.
+        error: Its standard error by the delta method, from the ancestry; NaN likewise, infinite with one particle.
+        evaluations: Network evaluations in all, a gradient counting as one more.
+        resampled: How often particles were resampled, over all populations.
+    """
+
+    samples: Any
+    weights: Tensor
+    rewards: Tensor
+    ess: Tensor
+    effective_size: float
+    log_normaliser: float
+    error: float
+    evaluations: int
+    resampled: int
+
+    @property
+    def mean_reward(self) -> float:
+        """Weighted mean of the rewards."""
+        return float((self.weights * self.rewards).sum())
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether one particle, or one ancestor, carries nearly all the weight although there are several."""
+        return len(self.weights) > 1 and self.effective_size < 1.5
+
+    def describe(self) -> str:
+        """One line for people; says so if the particles collapsed."""
+        n = len(self.weights)
+        line = (
+            f"reward {self.mean_reward:.4g}, ESS {self.effective_size:.1f} of {n} (lowest on the way "
+            f"{float(self.ess.min()):.1%}), {self.evaluations} network evaluations"
+        )
+        if math.isfinite(self.log_normaliser):
+            line += f", log-normaliser {self.log_normaliser:.3f} ± {self.error:.3f}"
+        if self.collapsed:
+            line += "; COLLAPSED: one particle carries the weight, lower the strength or use more particles"
+        return line
+
+    def draw(self, n: int, generator: torch.Generator) -> Any:
+        """``n`` equally weighted samples, by systematic resampling of the weighted ones in random order."""
+        order = torch.randperm(len(self.weights), generator=generator, device=self.weights.device)
+        edges = self.weights[order].double().cumsum(0)
+        offset = torch.rand((), generator=generator, device=edges.device, dtype=torch.float64)
+        teeth = (torch.arange(n, device=edges.device) + offset) / n
+        index = order[torch.searchsorted(edges / edges[-1], teeth, right=True).clamp(max=len(order) - 1)]
+        return fieldwise(lambda x: x[index], self.samples)
+
+
+class Cloud:
+    """Particles of one population on their way, with their weights and ancestors.
+
+    Arguments:
+        x: States, ``(n, ...)`` per field.
+        generator: Drives resampling.
+        threshold: Resample when the effective sample size falls below this share of the particles; 0 never does.
+    """
+
+    def __init__(self, x: Any, generator: torch.Generator, threshold: float = 0.5):
+        first = next(leaves(x))[0]
+        self.x, self.generator, self.threshold, self.n = x, generator, threshold, len(first)
+        self.log_w = torch.zeros(self.n, dtype=torch.float64, device=first.device)
+        self.ancestor = torch.arange(self.n, device=first.device)
+        self.log_z, self.resampled = 0.0, 0
+        self.ess: list[float] = []
+
+    def weigh(self, increment: Tensor) -> None:
+        """Multiply the weights by exp(increment)."""
+        self.log_w = self.log_w + increment.double()
+        self.ess.append(float(effective(self.log_w)) / self.n)
+
+    def resample(self) -> Tensor | None:
+        """Resample if the weights are too uneven; returns who was kept, for what else belongs to the particles."""
+        if not self.ess or self.ess[-1] >= self.threshold or self.n == 1:
+            return None
+        index = systematic(self.log_w.softmax(0), self.generator)
+        self.x = fieldwise(lambda leaf: leaf[index], self.x)
+        self.ancestor = self.ancestor[index]
+        self.log_z += float(self.log_w.logsumexp(0)) - math.log(self.n)
+        self.log_w = torch.zeros_like(self.log_w)
+        self.resampled += 1
+        return index
+
+    def finish(self, samples: Any, rewards: Tensor) -> Population:
+        r"""The result of this population.
+
+        The relative variance of its normaliser is :math:`\frac{N}{N-1}(\sum_e W_e^2 - \frac1N)`, with the weights W_e
+        of the descendants of each ancestor e: the delta method if nothing was resampled. It is the estimate of Lee and
+        Whiteley (2018, *Variance estimation in the particle filter*, Biometrika 105) without what they subtract for
+        multinomial resampling, as systematic resampling adds less.
+        """
+        log_z = self.log_z + float(self.log_w.logsumexp(0)) - math.log(self.n)
+        weights = self.log_w.softmax(0)
+        family = torch.zeros_like(weights).index_add_(0, self.ancestor, weights)
+        same = float(family.square().sum())
+        variance = max(self.n * same - 1, 0.0) / (self.n - 1) if self.n > 1 else math.inf
+        size = max(1 / same, 1.0)
+        return Population(samples, weights, rewards, self.ess, log_z, variance, log_z, size, self.resampled)
+
+
+@dataclass(frozen=True)
+class Population:
+    """The result of one population, to be joined with others.
+
+    Arguments:
+        log_z, variance: Log-normaliser, and relative variance of the normaliser.
+        counts: Logarithm of what each particle counts for among populations: ``log_z``, or 0 where weights are equal.
+    """
+
+    samples: Any
+    weights: Tensor
+    rewards: Tensor
+    ess: list[float]
+    log_z: float
+    variance: float
+    counts: float
+    effective_size: float
+    resampled: int
+
+
+def join(populations: list[Population], evaluations: int) -> Steered:
+    """Populations as one result: each counts by its size times its normaliser."""
+    column = lambda name: torch.tensor([getattr(p, name) for p in populations], dtype=torch.float64)  # noqa: E731
+    log_n = torch.tensor([len(p.weights) for p in populations], dtype=torch.float64).log()
+    share = (log_n + column("counts")).softmax(0)
+    of_z = (log_n + column("log_z")).softmax(0)
+    return Steered(
+        samples=fieldwise(lambda *parts: torch.cat(parts), *(p.samples for p in populations)),
+        weights=torch.cat([p.weights * w for p, w in zip(populations, share.tolist(), strict=True)]),
+        rewards=torch.cat([p.rewards for p in populations]),
+        ess=torch.tensor([p.ess for p in populations], dtype=torch.float64).mean(0),
+        effective_size=float(1 / (share.square() / column("effective_size")).sum()),
+        log_normaliser=float((log_n + column("log_z")).logsumexp(0) - log_n.logsumexp(0)),
+        error=float((of_z.square() * column("variance")).sum().sqrt()),
+        evaluations=evaluations,
+        resampled=sum(p.resampled for p in populations),
+    )
+
+
+def populations_of(particles: int, population: int | None) -> list[int]:
+    """Sizes of the populations that run one after the other; the last may be smaller."""
+    for name, value in (("particles", particles), ("population", population)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    size = population or particles
+    return [size] * (particles // size) + ([particles % size] if particles % size else [])
+
+
+def shared(part: Any, n: int) -> Any:
+    """What all particles share, given for one sample (leading dimension 1), for ``n`` of them."""
+
+    def expand(leaf: Tensor) -> Tensor:
+        if len(leaf) != 1:
+            raise ValueError(f"a condition of {len(leaf)} samples; give that of one (leading dimension 1) for all")
+        return leaf.expand(n, *leaf.shape[1:])
+
+    if isinstance(part, Condition):
+        return Condition(*(shared(p, n) for p in part))
+    return None if part is None else fieldwise(expand, part)
+
+
+class Counter:
+    """Network evaluations while it is open: one for each state that enters a network."""
+
+    def __init__(self) -> None:
+        self.evaluations = 0
+
+    def add(self, module: nn.Module, arguments: tuple) -> None:
+        self.evaluations += len(next(leaves(arguments[0]))[0])
+
+
+@contextmanager
+def counting(*maps: FlowMap) -> Iterator[Counter]:
+    """Count evaluations of the networks of some maps, those inside guided maps included."""
+    counter = Counter()
+    found = {m for map in maps for m in map.modules() if isinstance(m, FlowMap) and not isinstance(m, Guidance)}
+    networks = {m.network for m in found}
+    hooks = [network.register_forward_pre_hook(counter.add) for network in networks]
+    try:
+        yield counter
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def stream(
+    run: Callable[[int, int, Counter], Population], maps: Sequence[FlowMap], particles: int, population: int | None
+) -> Steered:
+    """Run populations one after the other, ``run(size, number of the first particle, counter)``, and join them."""
+    results, first = [], 0
+    with torch.no_grad(), counting(*maps) as counter:
+        for n in populations_of(particles, population):
+            results.append(run(n, first, counter))
+            first += n
+    return join(results, counter.evaluations)

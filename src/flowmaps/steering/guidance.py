@@ -1,0 +1,178 @@
+r"""Guidance: extrapolate from a weak prediction through a strong one, under the interface of a flow map.
+
+.. math:: \text{weak} + w\,(\text{strong} - \text{weak})
+
+w = 0 is the weak map, w = 1 the strong one, both bit for bit. With the same map whose label is dropped as the weak one
+this is classifier-free guidance; with a smaller or less trained map it is autoguidance.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..fields import FREE, Condition, across, fieldwise
+from ..maps import EndpointMap, Plain, Readout, wide
+
+Scale = float | Callable[[Tensor], Tensor]
+
+
+def without_label(condition: Condition) -> Condition:
+    """What the unconditional branch of classifier-free guidance is told: everything but the label."""
+    return condition._replace(label=None)
+
+
+def without_known(condition: Condition) -> Condition:
+    """Hide the known positions as if they did not exist: guidance towards a prompt or the rim of a gap.
+
+    For networks trained with masks (padding) of such shapes.
+    """
+    if condition.known is None:
+        return condition
+    hidden = fieldwise(lambda known: ~known, condition.known)
+    if condition.mask is not None:
+        hidden = fieldwise(torch.logical_and, hidden, condition.mask)
+    return condition._replace(known=None, mask=hidden)
+
+
+def unchanged(condition: Condition) -> Condition:
+    return condition
+
+
+def interval(scale: float, low: float, high: float, outside: float = 1.0) -> Callable[[Tensor], Tensor]:
+    """A schedule that guides only at times in [low, high) (Kynkäänniemi et al. 2024, arXiv 2404.07724)."""
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"the interval is [{low}, {high}), expected 0 <= low < high <= 1")
+    return lambda t: torch.where((t >= low) & (t < high), scale, outside)
+
+
+def ramp(start: float, end: float) -> Callable[[Tensor], Tensor]:
+    """A schedule that goes linearly from ``start`` at noise to ``end`` at data."""
+    return lambda t: start + (end - start) * t
+
+
+class Pair(nn.Module):
+    """The two maps as one network: the scale, and the features of both, side by side."""
+
+    def __init__(self, strong: EndpointMap, weak: EndpointMap, scale: Scale, weaken: Callable[[Condition], Condition]):
+        super().__init__()
+        self.strong, self.weak, self.scale, self.weaken = strong, weak, scale, weaken
+
+    def forward(self, x: Any, s: Tensor, t: Tensor, condition: Condition = FREE) -> Any:
+        constant = None if callable(self.scale) else self.scale
+        strong = None if constant == 0 else self.strong.features(x, s, t, condition)
+        weak = None if constant == 1 else self.weak.features(x, s, t, self.weaken(condition))
+        w = self.scale(s) if callable(self.scale) else torch.full_like(s, self.scale)
+        present = (h for h in (strong, weak) if h is not None)
+        empty = fieldwise(lambda h: h[..., :0], next(present))
+
+        def join(strong: Tensor, weak: Tensor) -> Tensor:
+            column = across(w, strong).expand(*strong.shape[:-1], 1)
+            return torch.cat([column, strong, weak.to(strong.dtype)], dim=-1)
+
+        return fieldwise(join, empty if strong is None else strong, empty if weak is None else weak)
+
+
+class Guidance(EndpointMap):
+    r"""A guided endpoint map; subclasses say what is extrapolated.
+
+    A constant scale of 0 or 1 costs one network evaluation, any other two. On the diagonal the result is the guided
+    posterior, which every sampler of the flow can use. A jump of it extrapolates mean endpoints: it is a flow map
+    exactly only at w = 0 and w = 1, and in the limit of short steps. What the guided flow samples is not the geometric
+    average of the two laws; :class:`~flowmaps.steering.correctors.Corrector` supplies the missing weights.
+
+    Arguments:
+        map: The strong map.
+        scale: w, a number or a function of the times ``(*batch,)``.
+        weak: The weak map, on the same space; by default the strong one with a weakened condition.
+        weaken: What the weak map is told; without the label by default if the maps are the same, else unchanged.
+    Raises: ValueError if a map has no endpoint, or the two live on alphabets of different sizes.
+    Invariant: w = 0 and w = 1 reproduce the samples of the weak and the strong map bit for bit
+        (``tests/steering/test_guidance.py``).
+    Reference: Ho and Salimans 2022, *Classifier-free diffusion guidance*, arXiv 2207.12598; Karras et al. 2024,
+    *Guiding a diffusion model with a bad version of itself*, arXiv 2406.02507.
+    """
+
+    def __init__(
+        self,
+        map: EndpointMap,
+        scale: Scale,
+        weak: EndpointMap | None = None,
+        weaken: Callable[[Condition], Condition] | None = None,
+    ):
+        for each in (map, weak or map):
+            if not isinstance(each, EndpointMap):
+                raise ValueError(f"guidance extrapolates endpoints but the map is a {type(each).__name__}")
+        if weak is not None and weak.path.space.sizes() != map.path.space.sizes():
+            sizes = f"{map.path.space.sizes()} and {weak.path.space.sizes()}"
+            raise ValueError(f"the maps have {sizes} categories; guide with a map of the same alphabet")
+        if not callable(scale) and not torch.tensor(float(scale)).isfinite():
+            raise ValueError(f"scale is {scale}, expected a finite number or a function of time")
+        weaken = weaken or (without_label if weak is None else unchanged)
+        super().__init__(map.path, Pair(map, weak or map, scale, weaken), chunk=map.chunk)
+
+    @abstractmethod
+    def predict(self, z: Tensor) -> Tensor:
+        """What is extrapolated, from the logits of one map."""
+
+    @property
+    def chosen(self) -> EndpointMap | None:
+        """The only map that counts under a constant scale of 0 or 1."""
+        scale = self.network.scale
+        if callable(scale) or scale not in (0, 1):
+            return None
+        return self.network.strong if scale == 1 else self.network.weak  # type: ignore[return-value]
+
+    def readout(self, h: Any) -> Any:
+        if self.chosen is not None:
+            alone = self.chosen.readout(fieldwise(lambda h: h[..., 1:], h))
+            return fieldwise(lambda r: Readout(lambda h: self.predict(r.read(h)), r.h), alone)
+        pair: Any = self.network
+        return fieldwise(self._joint, h, self.path.space.sizes(), pair.strong._heads(), pair.weak._heads())
+
+    def tangent(self, dh: Any) -> Any:
+        raise ValueError("a guided map is not trained; make it the frozen teacher of a plain one to distil it")
+
+    def _joint(self, h: Tensor, K: int, strong: nn.Module, weak: nn.Module) -> Readout:
+        features = K if isinstance(strong, Plain) else strong.matrix.shape[-1]  # type: ignore[union-attr]
+
+        def read(h: Tensor) -> Tensor:
+            w, h = wide(h[..., :1]), h[..., 1:]
+            a = self.predict(wide(strong(h[..., :features])))
+            b = self.predict(wide(weak(h[..., features:])))
+            return torch.where(w == 0, b, torch.where(w == 1, a, b + w * (a - b)))
+
+        return Readout(read, h)
+
+
+class LogitGuidance(Guidance):
+    r"""Guidance of the logits: always a point of the simplex.
+
+    .. math:: z = z_{weak} + w\,(z_{strong} - z_{weak})
+    """
+
+    def predict(self, z: Tensor) -> Tensor:
+        return z
+
+
+class VelocityGuidance(Guidance):
+    r"""Guidance of the velocities, hence of the mean endpoints: linear, may leave the simplex for w outside [0, 1].
+
+    .. math:: v = v_{weak} + w\,(v_{strong} - v_{weak})
+    """
+
+    def predict(self, z: Tensor) -> Tensor:
+        return wide(z).log_softmax(-1).exp()
+
+    def mean(self, z: Tensor) -> Tensor:
+        return z
+
+    def final(self, x: Any, h: Any, s: Tensor) -> Any:
+        if self.chosen is not None:
+            return self.chosen.final(x, fieldwise(lambda h: h[..., 1:], h), s)
+        log = lambda pi: pi.clamp(min=torch.finfo(pi.dtype).tiny).log()  # noqa: E731
+        return fieldwise(lambda r: Readout(lambda h: log(r.read(h)), r.h), self.readout(h))

@@ -1,0 +1,342 @@
+r"""Steering towards a reward r at test time.
+
+.. math:: \tilde p(x_1) \propto p(x_1)\, e^{\lambda r(x_1)}
+
+:class:`FeynmanKac` and :class:`Tilted` represent this law by weighted samples, exactly as the number of particles
+grows, whatever the map and the number of steps: p is then the law of their own plain sampler. :class:`BestOf` and
+:class:`LookAhead` trade the law for a higher reward.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..fields import FREE, Condition, across, fieldwise, leaves
+from ..maps import FlowMap
+from ..samplers import Argmax, Decoder, Jumps, Renoise, Sampler, Stochastic
+from ..samplers.base import keep_given, source_point
+from .cloud import Cloud, Counter, Population, Steered, shared, stream
+from .kernels import disturb, inner
+from .lookahead import look_ahead, look_ahead_gradient
+from .rewards import Hard, Reward
+
+Schedule = Callable[[float], float]
+Potential = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one population is to do; arguments as in :class:`Method`, ``first`` numbers its particles."""
+
+    map: FlowMap
+    reward: Reward
+    strength: float
+    shape: Any
+    first: int
+    condition: Condition
+    given: Any
+    decoder: Decoder
+    generator: torch.Generator
+    counter: Counter
+
+    def start(self) -> Any:
+        """Source points."""
+        return source_point(self.map, self.shape, self.generator, self.condition, self.given)
+
+    def finish(self, sampler: Sampler, x: Any, s: Tensor) -> tuple[Any, Tensor]:
+        """Samples decoded from the states at the last time, and their rewards."""
+        return self.decode(sampler.final(self.map, x, s, self.condition))
+
+    def decode(self, scores: Any) -> tuple[Any, Tensor]:
+        """Samples and their rewards from scores."""
+        samples = keep_given(self.decoder(scores, self.generator, self.map.chunk), self.condition, self.given)
+        return samples, self.reward.of_sample(samples, self.map.path.space.sizes(), self.first)
+
+    def look_ahead(self, x: Any, t: Tensor) -> Tensor:
+        return look_ahead(self.map, self.reward, x, t, self.condition, self.first)
+
+    def gradient(self, x: Any, t: Tensor) -> tuple[Tensor, Any]:
+        self.counter.evaluations += len(t)  # the way back counts as one more
+        return look_ahead_gradient(self.map, self.reward, x, t, self.condition, self.first)
+
+
+class Method(ABC):
+    """A way to steer.
+
+    Arguments (of a call):
+        map: A flow map, learned, guided or exact, in evaluation mode.
+        reward: r; a plain function is taken as a black box on samples, :class:`~flowmaps.steering.rewards.Hard`.
+        shape: Shape of one sample, ``positions`` per field, without a batch.
+        particles: How many samples to return.
+        generator: Drives noise, resampling and decoding; a seed reproduces everything.
+        strength: λ, at least 0; 0 gives the plain samples of the method's sampler, bit for bit (in one population).
+        condition, given: As in ``generate``, for one sample (leading dimension 1): all particles share it.
+        decoder: From scores to categories; arg-max by default.
+        population: Particles alive at one time; more run one after the other and count by their normalisers, so
+            memory is that of one population however many particles there are. Default: all at once.
+    Returns: :class:`~flowmaps.steering.cloud.Steered`.
+    Raises: RewardError naming the particle; ValueError for a bad strength, size or condition.
+    Invariant: strength 0 equals ``generate`` with the method's sampler (``tests/steering/test_particles.py``).
+    """
+
+    sampler: Sampler
+
+    @abstractmethod
+    def run(self, task: Task) -> Population:
+        """Steer one population."""
+
+    def __call__(
+        self,
+        map: FlowMap,
+        reward: Reward | Callable[[Any], Any],
+        shape: Any,
+        particles: int,
+        generator: torch.Generator,
+        *,
+        strength: float = 1.0,
+        condition: Condition = FREE,
+        given: Any = None,
+        decoder: Decoder | None = None,
+        population: int | None = None,
+    ) -> Steered:
+        if not 0 <= strength < math.inf:
+            raise ValueError(f"strength is {strength}, expected a finite number, at least 0; negate the reward instead")
+        reward = reward if isinstance(reward, Reward) else Hard(reward)
+        shape = fieldwise(tuple, shape if isinstance(shape, dict) else tuple(shape))
+
+        def run(n: int, first: int, counter: Counter) -> Population:
+            full = fieldwise(lambda positions: (n, *positions), shape)
+            rest = (shared(condition, n), shared(given, n), decoder or Argmax(), generator, counter)
+            return self.run(Task(map, reward, float(strength), full, first, *rest))
+
+        return stream(run, (map,), particles, population)
+
+    def jumps(self, x: Any) -> list[tuple[Tensor, Tensor]]:
+        """The sampler's intervals that end before 1, as times ``(n,)``; the last one is the sampler's ``final``."""
+        leaf = next(leaves(x))[0]
+        times = [leaf.new_full(leaf.shape[:1], float(t)) for t in self.sampler.times]
+        return list(zip(times[:-2], times[1:-1], strict=True))
+
+    def last(self, x: Any) -> Tensor:
+        """The time from which the sampler goes to the data."""
+        leaf = next(leaves(x))[0]
+        return leaf.new_full(leaf.shape[:1], float(self.sampler.times[-2]))
+
+
+class BestOf(Method):
+    r"""Best of n: draw n plain samples for each one returned and keep that of the highest reward.
+
+    The baseline of every method. Its samples follow no tilted law and have equal weights; the log-normaliser at the
+    given strength is estimated from all draws. The first of equals is kept, so at strength 0 the first of all.
+
+    Arguments:
+        n: Draws for each sample.
+        sampler: How to draw them; one jump by default.
+    """
+
+    def __init__(self, n: int, sampler: Sampler | None = None):
+        if n < 1:
+            raise ValueError(f"n is {n}, expected at least 1 draw")
+        self.n, self.sampler = n, sampler or Jumps(1)
+
+    def run(self, task: Task) -> Population:
+        samples, best = self._draw(task)
+        drawn = [task.strength * best.double()]
+        for _ in range(self.n - 1):
+            others, rewards = self._draw(task)
+            better = (rewards > best) & (task.strength > 0)
+            best = torch.where(better, rewards, best)
+            samples = fieldwise(lambda new, old, b=better: torch.where(_over(b, new), new, old), others, samples)
+            drawn.append(task.strength * rewards.double())
+        cloud = Cloud(torch.cat(drawn), task.generator)
+        cloud.weigh(torch.cat(drawn))
+        every = cloud.finish(None, best)
+        n = len(best)
+        equal = torch.full_like(every.weights[:n], 1 / n)
+        return replace(every, samples=samples, weights=equal, ess=[1.0], counts=0.0, effective_size=float(n))
+
+    def _draw(self, task: Task) -> tuple[Any, Tensor]:
+        return task.decode(self.sampler(task.map, task.start(), task.condition, task.generator))
+
+
+class LookAhead(Method):
+    r"""Follow the gradient of the look-ahead reward between jumps; no noise, no weights.
+
+    .. math:: x_t = X_{s,t}(x_s) + (1-t)^2 (1 - e^{-c(t-s)})\, \lambda \nabla r_t
+
+    The drift that :class:`Tilted` adds, alone. It raises the reward at the price of a law that is not known: weights
+    are equal and there is no log-normaliser. Needs a differentiable reward.
+
+    Arguments:
+        times: Grid or number of steps; one step has nothing to follow.
+        c: How far to follow.
+    """
+
+    def __init__(self, times: int | Tensor, c: float = 4.0):
+        if not 0 <= c < math.inf:
+            raise ValueError(f"c is {c}, expected a finite step, at least 0")
+        self.sampler, self.c = Jumps(times), c
+
+    def run(self, task: Task) -> Population:
+        x = task.start()
+        for s, t in self.jumps(x):
+            x = self.sampler.step(task.map, x, s, t, task.condition, task.generator)
+            pull = task.map.path.space.pair(task.gradient(x, t)[1])
+            size = (1 - t).square() * -torch.expm1(-self.c * (t - s)) * task.strength
+            x = fieldwise(lambda x, p, size=size: x + across(size, x) * p, x, pull)
+        cloud = Cloud(x, task.generator)
+        samples, rewards = task.finish(self.sampler, x, self.last(x))
+        cloud.weigh(torch.zeros_like(rewards))
+        result = cloud.finish(samples, rewards)
+        return replace(result, log_z=math.nan, variance=math.nan)
+
+
+def difference(history: Tensor) -> Tensor:
+    """Potentials exp(λ (r_k - r_{k-1})): a particle holds exp(λ r_k)."""
+    return history[:, -1]
+
+
+def maximum(history: Tensor) -> Tensor:
+    """Potentials exp(λ max_{i<=k} r_i): one good look-ahead keeps counting."""
+    return history.cummax(1).values.sum(1)
+
+
+def total(history: Tensor) -> Tensor:
+    """Potentials exp(λ sum_{i<=k} r_i)."""
+    return history.cumsum(1).sum(1)
+
+
+def constant(t: float) -> float:
+    return 1.0
+
+
+def linear(t: float) -> float:
+    return t
+
+
+class FeynmanKac(Method):
+    r"""Particles of a stochastic sampler, weighted by look-ahead rewards on the way; no gradients.
+
+    .. math:: \log w_k = \log w_{k-1} + \varphi_k - \varphi_{k-1}, \qquad \varphi_k = \lambda_{t_k}
+              \Phi(r_{t_0}, \dots, r_{t_k}), \qquad \varphi_N = \lambda\, r(x_1)
+
+    The last weighting takes back whatever the potentials did, so all of them are exact; they differ in whom they keep.
+    The sampler should be stochastic: copies of a particle never part on a deterministic one. If its noise is 0 there
+    is nothing to resample, and this is importance sampling of plain samples at their price.
+
+    Arguments:
+        sampler: The plain process; eight steps of :class:`~flowmaps.samplers.Renoise` by default.
+        potential: Φ, of the look-ahead rewards so far ``(n, k)``: ``difference``, ``maximum`` or ``total``.
+        schedule: λ_t / λ on the way; always 1 by default.
+        threshold: Resample below this share of effective particles.
+    Reference: Singhal et al. 2025, *A general framework for inference-time scaling and steering of diffusion models*,
+    arXiv 2501.06848.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler | None = None,
+        potential: Potential = difference,
+        schedule: Schedule = constant,
+        threshold: float = 0.5,
+    ):
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is {threshold}, expected a share of the particles in [0, 1]")
+        self.sampler, self.potential = sampler or Renoise(8, 0.5), potential
+        self.schedule, self.threshold = schedule, threshold
+
+    def look(self, task: Task, x: Any, s: Tensor) -> tuple[Tensor, Any]:
+        """Look-ahead rewards ``(n,)``, and whatever the next move wants to know of them."""
+        return task.look_ahead(x, s), None
+
+    def move(self, task: Task, x: Any, s: Tensor, t: Tensor, known: Any) -> tuple[Any, Tensor | float]:
+        """New states, and the log-weight by which they represent plain ones."""
+        return self.sampler.step(task.map, x, s, t, task.condition, task.generator), 0.0
+
+    def run(self, task: Task) -> Population:
+        cloud, still = Cloud(task.start(), task.generator, self.threshold), getattr(self.sampler, "still", False)
+        history = cloud.log_w.new_zeros(cloud.n, 0)
+        held = torch.zeros_like(cloud.log_w)  # what the weights contain already
+        for s, t in self.jumps(cloud.x):
+            known = None
+            if not still:
+                rewards, known = self.look(task, cloud.x, s)
+                history = torch.cat([history, rewards.double().unsqueeze(1)], dim=1)
+                phi = task.strength * self.schedule(float(s[0])) * self.potential(history)
+                cloud.weigh(phi - held)
+                index, held = cloud.resample(), phi
+                if index is not None:
+                    history, held = history[index], held[index]
+                    known = None if known is None else fieldwise(lambda leaf, i=index: leaf[i], known)
+            cloud.x, log_w = self.move(task, cloud.x, s, t, known)
+            held = held - log_w
+        samples, rewards = task.finish(self.sampler, cloud.x, self.last(cloud.x))
+        cloud.weigh(task.strength * rewards - held)
+        return cloud.finish(samples, rewards)
+
+
+class Tilted(FeynmanKac):
+    r"""The tilted stochastic process with exact weights and systematic resampling (FMTT).
+
+    .. math:: x_t \sim N(m_{s,t} + d_{s,t}^2\, \lambda_t \nabla r,\; d_{s,t}^2), \qquad
+              \Delta \log w = \lambda_t r_t(x_t) - \lambda_s r_s(x_s)
+              + \log\frac{N(x_t; m_{s,t}, d_{s,t}^2)}{N(x_t; m_{s,t} + d_{s,t}^2 \lambda_t \nabla r, d_{s,t}^2)}
+
+    The process :math:`dx = [v + \frac{\sigma^2}{2}\nabla\log\rho + \sigma^2 \lambda\nabla r]dt + \sigma\,dW`, weighted
+    by discrete steps: the weights of continuous time, :math:`\lambda'_t r_t\,dt` with half that gradient, hold
+    only where look-ahead rewards are smooth and the map is exact, and r of a categorical map has steps. These hold for
+    every map, number of steps and gradient, so the gradient may be shortened at will. Without noise it is importance
+    sampling of plain samples of the flow. Needs a differentiable reward unless there is no noise.
+
+    Arguments:
+        sampler: The plain process, with Gaussian steps; eight of :class:`~flowmaps.samplers.Renoise` by default.
+        schedule: λ_t / λ, from 0 at t = 0 to 1; linear by default.
+        threshold: Resample below this share of effective particles.
+        pull: Factor of the gradient; 1/2 is the drift of the paper cited, 0 ignores it.
+        longest: Longest shift by the gradient, in standard deviations of the noise.
+    Reference: Sabour et al. 2025, *Test-time scaling of diffusions with flow maps*, arXiv 2511.22688.
+    """
+
+    sampler: Stochastic
+
+    def __init__(
+        self,
+        sampler: Stochastic | None = None,
+        schedule: Schedule = linear,
+        threshold: float = 0.5,
+        pull: float = 1.0,
+        longest: float = 1.0,
+    ):
+        super().__init__(sampler, difference, schedule, threshold)
+        if not isinstance(self.sampler, Stochastic):
+            raise ValueError(f"sampler is {type(sampler).__name__}; expected Gaussian steps, as of Renoise or Langevin")
+        if not pull >= 0 or not longest >= 0:
+            raise ValueError(f"pull is {pull} and longest is {longest}, expected numbers of at least 0")
+        self.pull, self.longest = pull, longest
+
+    def look(self, task: Task, x: Any, s: Tensor) -> tuple[Tensor, Any]:
+        return task.gradient(x, s)
+
+    def move(self, task: Task, x: Any, s: Tensor, t: Tensor, known: Any) -> tuple[Any, Tensor | float]:
+        mean, deviation = self.sampler.kernel(task.map, x, s, t, task.condition)
+        if self.sampler.still:
+            return mean, 0.0
+        # Noise contracts from s to t, so that r_s(x) = r_t(X_st(x)) grows faster at t.
+        factor = task.strength * self.schedule(float(t[0])) * self.pull * (1 - s) / (1 - t)
+        length = factor * deviation * inner(known, task.map.path.space.pair(known)).clamp(min=0).sqrt()
+        factor = factor * (self.longest / length.clamp(min=torch.finfo(length.dtype).tiny)).clamp(max=1)
+        gradient = fieldwise(lambda g: across(factor, g) * g, known)
+        moved, log_w = disturb(task.map, mean, deviation, task.generator, gradient)
+        return task.map.path.clamp(moved, x, task.condition), log_w
+
+
+def _over(choice: Tensor, leaf: Tensor) -> Tensor:
+    """A choice of samples ``(n,)`` viewed over their positions."""
+    return choice.reshape(choice.shape + (1,) * (leaf.ndim - 1))
