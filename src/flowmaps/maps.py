@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .fields import FREE, Condition, across, fieldwise, leaves
+from .networks.chunked import weighted_losses
+from .networks.heads import Head
 from .paths import LinearPath
 
 
@@ -141,7 +143,7 @@ class EndpointMap(FlowMap):
     """
 
     def mean(self, z: Tensor) -> Tensor:
-        return wide(z).log_softmax(-1).exp()
+        return wide(z).softmax(-1)
 
     def dmean(self, m: Tensor, dz: Tensor) -> Tensor:
         return m * (dz - (m * dz).sum(-1, keepdim=True))
@@ -231,7 +233,9 @@ def wide(z: Tensor) -> Tensor:
     return z if z.dtype == torch.float64 else z.float()
 
 
-def in_chunks(function: Callable[..., Any], *arguments: Any, chunk: int | None = None) -> Any:
+def in_chunks(
+    function: Callable[..., Any], *arguments: Any, chunk: int | None = None, weight: Tensor | None = None
+) -> Any:
     """Apply a function of predictions, position by position, so that only a chunk of them exists at a time.
 
     Arguments:
@@ -240,6 +244,8 @@ def in_chunks(function: Callable[..., Any], *arguments: Any, chunk: int | None =
         arguments: Readouts of one field ``(*batch, *positions, F)``; coefficients ``(*batch,)``, tensors
             ``(*batch, *positions)``. All but readouts broadcast over positions.
         chunk: Positions at a time, recomputed in the backward pass; ``None`` for all at once.
+        weight: Weight of each position's first result in the final loss, up to a common factor, ``(*batch,
+            *positions)``: gradients are then taken in the forward pass and nothing is recomputed.
     Returns: the function's results with leading ``(*batch, *positions)``.
     Invariant: values and gradients equal the unchunked ones (``tests/test_maps.py``).
     """
@@ -257,6 +263,9 @@ def in_chunks(function: Callable[..., Any], *arguments: Any, chunk: int | None =
     table = [rows(a) for a in arguments]
     if chunk is None or chunk >= len(table[0]):
         result = evaluate(*table)
+    elif weight is not None:
+        reads = [affine(a) if isinstance(a, Readout) else None for a in arguments]
+        result = weighted_losses(function, reads, table, weight.flatten(), chunk)
     else:
         parts = [
             checkpoint(evaluate, *part, use_reentrant=False)
@@ -268,6 +277,14 @@ def in_chunks(function: Callable[..., Any], *arguments: Any, chunk: int | None =
         result = tuple(joined) if isinstance(parts[0], tuple) else joined[0]
     unflatten = lambda y: y.unflatten(0, lead)  # noqa: E731
     return tuple(unflatten(y) for y in result) if isinstance(result, tuple) else unflatten(result)
+
+
+def affine(readout: Readout) -> Any:
+    """The matrix and offset of a readout, or its function where it has none."""
+    head = getattr(readout.read, "__self__", readout.read)
+    if not isinstance(head, Head):
+        return readout.read
+    return head.matrix, head.bias if head is readout.read else None
 
 
 def per_sample(values: Any, condition: Condition = FREE) -> Tensor:

@@ -39,6 +39,10 @@ class Tokeniser(ABC):
     def decode(self, tokens: Iterable[int]) -> str:
         """The text that tokens spell."""
 
+    def spell(self, part: str) -> NDArray[np.integer]:
+        """Tokens of a part of a sentence, such as a prompt: spaces at its ends count."""
+        return self.encode(part)
+
     def normalise(self, text: str) -> str:
         """The part of a text that the alphabet can say."""
         return text
@@ -61,7 +65,10 @@ class Letters(Tokeniser):
         return re.sub("[^a-z]+", " ", text.lower()).strip()
 
     def encode(self, text: str) -> NDArray[np.integer]:
-        raw = np.frombuffer(self.normalise(text).encode("ascii"), dtype=np.uint8)
+        return self.spell(self.normalise(text))
+
+    def spell(self, part: str) -> NDArray[np.integer]:
+        raw = np.frombuffer(re.sub("[^a-z]+", " ", part.lower()).encode("ascii"), dtype=np.uint8)
         return np.where(raw == 32, 0, raw - 96).astype(np.uint16)
 
     def decode(self, tokens: Iterable[int]) -> str:

@@ -40,6 +40,8 @@ class Jump(NamedTuple):
         s, t: Times ``(*batch,)``, s <= t; equal on the diagonal.
         r: Uniform numbers in [0, 1), by which objectives with a time between s and t choose it.
         condition: What else the network may know.
+        weight: Weight of each position in the loss, per field, where it is known beforehand up to a common factor: the
+            gradient of a chunk is then taken while its predictions are there, and they are not computed again.
     """
 
     x_s: Any
@@ -49,6 +51,7 @@ class Jump(NamedTuple):
     t: Tensor
     r: Tensor
     condition: Condition = FREE
+    weight: Any = None
 
 
 class Consistency(nn.Module, ABC):
@@ -78,9 +81,18 @@ class Consistency(nn.Module, ABC):
         return self.derivative(map.network, (jump.x_s, jump.s, jump.t), tangents, jump.condition)
 
 
-def per_position(map: FlowMap, loss: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """Evaluate a loss of predictions field by field and chunk by chunk; a second result is the clamp rate."""
-    results = fieldwise(lambda *fields: in_chunks(loss, *fields, chunk=map.chunk), *arguments)
+def per_position(map: FlowMap, loss: Callable[..., Any], *arguments: Any, weight: Any = None) -> dict[str, Any]:
+    """Evaluate a loss of predictions field by field and chunk by chunk; a second result is the clamp rate.
+
+    With the ``weight`` of each position in the final loss (:class:`Jump`) gradients are taken on the way.
+    """
+
+    def evaluate(weight: Tensor | None, *fields: Any) -> Any:
+        if weight is None or map.chunk is None or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return in_chunks(loss, *fields, chunk=map.chunk)
+        return in_chunks(loss, *fields, chunk=map.chunk, weight=weight)
+
+    results = fieldwise(evaluate, weight, *arguments)
     first = next(iter(results.values())) if isinstance(results, dict) else results
     if not isinstance(first, tuple):
         return {"loss": results}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..fields import Batch, fieldwise, leaves, select
-from ..maps import EndpointMap, FlowMap, per_sample
+from ..maps import EndpointMap, FlowMap, per_sample, wide
 from ..paths import Coupling, Independent
 from ..times import PairLaw, TimeLaw, Triangle, Uniform, stratified
 from .base import Consistency, Jump, Objective
@@ -105,6 +105,9 @@ class SelfDistillation(Objective):
         everything = Jump(x_s, x_0, x_1, draw.s, draw.t, draw.r, condition)
         m = self.on_diagonal(len(draw.s))
         here, away = part(everything, slice(None, m)), part(everything, slice(m, None))
+        if self.map.chunk is not None:
+            here = here._replace(weight=sample_weight(here))
+            away = away._replace(weight=sample_weight(away)) if self.weight is None else away
         diagonal = per_sample(self.diagonal(self.map, here), here.condition).mean()
         if m == len(draw.s):
             return {"loss": diagonal, "diagonal": diagonal.detach()}
@@ -154,4 +157,20 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def part(jump: Jump, index: Any) -> Jump:
     """Some samples of a batch of jumps."""
     take = lambda tree: fieldwise(lambda leaf: leaf[index], tree)  # noqa: E731
-    return Jump(*(take(tree) for tree in jump[:-1]), select(jump.condition, index))
+    x_s, x_0, x_1, s, t, r = (take(tree) for tree in jump[:6])
+    weight = None if jump.weight is None else take(jump.weight)
+    return Jump(x_s, x_0, x_1, s, t, r, select(jump.condition, index), weight)
+
+
+def sample_weight(jump: Jump) -> Any:
+    """What the mean over samples of :func:`flowmaps.maps.per_sample` multiplies each position by, up to a factor."""
+
+    def weight(x_1: Tensor, x_s: Tensor, mask: Tensor | None, known: Tensor | None) -> Tensor:
+        counted = torch.ones_like(x_1, dtype=wide(x_s).dtype)
+        if mask is not None:
+            counted = counted * mask
+        if known is not None:
+            counted = counted * ~known
+        return counted / counted.flatten(1).sum(1).clamp(min=1).reshape(-1, *(1,) * (x_1.ndim - 1))
+
+    return fieldwise(weight, jump.x_1, jump.x_s, jump.condition.mask, jump.condition.known)

@@ -42,7 +42,8 @@ class SemigroupFamily(Consistency):
         h_st = map.features(x_s, s, t, condition)
         lam = torch.where(t > s, map.weight(s, u, torch.where(t > s, t, s + (1 - s) / 2)), 1)  # s = t: no jump
         compare = lambda *z: self.compare(map, *z)  # noqa: E731
-        return per_position(map, compare, map.readout(h_st), teacher.readout(h_su), teacher.readout(h_ut), lam)
+        reads = map.readout(h_st), teacher.readout(h_su), teacher.readout(h_ut)
+        return per_position(map, compare, *reads, lam, weight=jump.weight)
 
     @abstractmethod
     def compare(self, map: FlowMap, z_st: Tensor, z_su: Tensor, z_ut: Tensor, lam: Tensor) -> Any:

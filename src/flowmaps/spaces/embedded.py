@@ -32,8 +32,9 @@ class Embedded(Space):
         self.weight = nn.Parameter(torch.randn(K, d) / d**0.5)
 
     def gram(self) -> Tensor:
-        """WᵀW, shape (d, d)."""
-        return self.weight.mT @ self.weight
+        """WᵀW, shape (d, d); by symmetry its backward pass W (Ḡ + Ḡᵀ) is one product, where plain autograd has two."""
+        half = self.weight.detach().mT @ self.weight
+        return half + (half.mT - half.detach())
 
     def normal(self, noise: Tensor) -> Tensor:
         if self.K <= self.dim:

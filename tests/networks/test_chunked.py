@@ -1,0 +1,96 @@
+"""Losses whose gradient is taken chunk by chunk on the way equal the plain ones, through the real objectives."""
+
+import pytest
+import torch
+
+from flowmaps import objectives as O
+from flowmaps.fields import Batch, Condition
+from flowmaps.maps import EndpointMap
+from flowmaps.networks import LinearHead, TiedHead, Transformer
+from flowmaps.networks.chunked import weighted_losses
+from flowmaps.paths import LinearPath
+from flowmaps.spaces import Embedded
+
+K, LENGTH = 11, 6
+CONSISTENCIES = [O.Lagrangian, O.LagrangianCE, O.LagrangianKL, O.EulerianKL, O.EndpointConsistency, O.SemigroupKL]
+
+
+def build(tied: bool) -> EndpointMap:
+    torch.manual_seed(0)
+    space = Embedded(K, 8)
+    head = TiedHead(space) if tied else LinearHead(8, K)
+    map = EndpointMap(LinearPath(space), Transformer(8, width=8, depth=1, heads=2, K=K), head).double()
+    for parameter in map.parameters():
+        parameter.data.add_(0.2 * torch.randn_like(parameter))
+    return map
+
+
+def data() -> Batch:
+    g = torch.Generator().manual_seed(1)
+    mask = torch.rand(8, LENGTH, generator=g) < 0.8
+    known = torch.rand(8, LENGTH, generator=g) < 0.3
+    mask[:, 0], known[:, 0] = True, False
+    return Batch(torch.randint(K, (8, LENGTH), generator=g), Condition(mask=mask, known=known))
+
+
+def gradients(map: EndpointMap, objective: O.Objective, chunk: int | None) -> tuple[dict, dict]:
+    map.chunk = chunk
+    map.zero_grad()
+    batch = data()
+    draw = objective.draw(batch, torch.Generator().manual_seed(2))
+    draw = draw._replace(**{name: getattr(draw, name).double() for name in ("noise", "s", "t", "r")})
+    values = objective(batch, draw)
+    (0.37 * values["loss"]).backward()
+    values = {name: value.detach() for name, value in values.items()}
+    return values, {name: p.grad.clone() for name, p in map.named_parameters() if p.grad is not None}
+
+
+def assert_same(a: tuple[dict, dict], b: tuple[dict, dict]) -> None:
+    for one, other in zip(a, b, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], rtol=1e-8, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("consistency", CONSISTENCIES)
+@pytest.mark.parametrize("tied", [False, True])
+def test_objectives_and_gradients_are_the_plain_ones(consistency, tied):
+    map = build(tied)
+    objective = O.SelfDistillation(map, consistency(), share=0.5)
+    plain = gradients(map, objective, None)
+    assert any("head" in name or "space" in name for name in plain[1])
+    for chunk in (1, 5, 7):
+        assert_same(gradients(map, objective, chunk), plain)
+
+
+def test_unequal_weights_of_samples_are_recomputed():
+    map = build(False)
+    objective = O.SelfDistillation(map, O.SemigroupKL(), share=0.5, weight=O.AdaptiveWeight())
+    assert_same(gradients(map, objective, 5), gradients(map, objective, None))
+
+
+@pytest.mark.parametrize("frozen", ["network", "head"])
+def test_frozen_parts(frozen):
+    map = build(False)
+    getattr(map, frozen).requires_grad_(False)
+    map.path.requires_grad_(frozen != "network")
+    objective = O.SelfDistillation(map, O.Lagrangian(), share=0.5)
+    plain = gradients(map, objective, None)
+    assert plain[1] and not any(name.startswith(frozen) for name in plain[1])
+    assert_same(gradients(map, objective, 5), plain)
+
+
+def test_another_teacher():
+    map = build(False)
+    objective = O.SelfDistillation(map, O.SemigroupKL(), share=0.5, teacher=O.Frozen(map))
+    map.head.weight.data.mul_(1.3)
+    assert_same(gradients(map, objective, 5), gradients(map, objective, None))
+
+
+def test_a_second_backward_pass_is_refused():
+    h = torch.randn(4, 3, requires_grad=True)
+    loss = weighted_losses(lambda z: z.square().sum(-1), [(torch.eye(3), None)], [h], torch.ones(4), 2).sum()
+    loss.backward(retain_graph=True)
+    torch.testing.assert_close(h.grad, 2 * h.detach())
+    with pytest.raises(RuntimeError, match="first backward pass"):
+        loss.backward()
