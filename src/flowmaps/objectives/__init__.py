@@ -4,7 +4,6 @@ from .base import Consistency, Jump, Objective
 from .contrastive import ContrastiveCrossEntropy, ContrastiveSquaredError
 from .diagonal import CrossEntropy, Diagonal, SquaredError
 from .eulerian import Eulerian, EulerianKL
-from .known import GivenPositions, KnownLaw, PrefixesAndSpans
 from .lagrangian import EndpointConsistency, Lagrangian, LagrangianCE, LagrangianKL
 from .self_distillation import Draw, SelfDistillation
 from .semigroup import Semigroup, SemigroupKL
@@ -24,16 +23,13 @@ __all__ = [
     "Eulerian",
     "EulerianKL",
     "Frozen",
-    "GivenPositions",
     "Itself",
     "Jump",
-    "KnownLaw",
     "Lagrangian",
     "LagrangianCE",
     "LagrangianKL",
     "LearnedWeight",
     "Objective",
-    "PrefixesAndSpans",
     "SelfDistillation",
     "Semigroup",
     "SemigroupKL",
