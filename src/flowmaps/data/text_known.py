@@ -20,7 +20,7 @@ class KnownLaw(Protocol):
     """Law of which positions are known, as a map of uniform numbers."""
 
     def __call__(self, u: Tensor, length: int) -> Tensor:
-        """Bool ``(batch, length)`` of uniforms ``(batch, length + 8)``; one position of each row at least is not known."""
+        """Bool ``(batch, length)`` of uniforms ``(batch, length + 8)``; at least one position of a row is unknown."""
         ...
 
 

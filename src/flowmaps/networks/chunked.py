@@ -3,7 +3,7 @@ r"""Losses of predictions over large alphabets, chunk by chunk, with the gradien
 Positions x K predictions exist for one chunk only. Recomputing them in the backward pass costs a third more products
 with the head; where the weight of each position in the loss is known beforehand, their gradient is taken at once:
 
-.. math:: L = \sum_p w_p\, \ell_p, \qquad \nabla_W L = \sum_{\text{chunks}} \sum_{p \in \text{chunk}} w_p \nabla_W \ell_p
+.. math:: L = \sum_p w_p\, \ell_p, \qquad \nabla L = \sum_{\text{chunks}} \sum_{p \in \text{chunk}} w_p \nabla \ell_p
 
 Heads are affine and no forward mode goes through them, so ordinary reverse mode per chunk suffices.
 """
@@ -60,7 +60,8 @@ class _Losses(torch.autograd.Function):
         sums = [torch.zeros_like(p) if want else None for p, want in zip(parameters, wanted[n:], strict=True)]
         grads = [torch.empty_like(x) if want else None for x, want in zip(rows, wanted[:n], strict=True)]
         # Without a gradient in any row the head alone is trained, through every row that it reads.
-        active = [want or (isinstance(p, tuple) and not any(wanted[:n])) for want, p in zip(wanted, places, strict=False)]
+        alone = not any(wanted[:n])
+        active = [want or (alone and isinstance(p, tuple)) for want, p in zip(wanted, places, strict=False)]
         results = []
         for start in range(0, len(rows[0]), chunk):
             piece = slice(start, start + chunk)

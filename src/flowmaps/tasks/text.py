@@ -1,0 +1,281 @@
+"""Text: a corpus, a transformer over its tokens, samples in a few steps, gaps filled in, and their quality."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import Dataset
+from ..data.text import TextSplits, Windows, text_splits
+from ..data.text_corpora import corpus
+from ..data.text_known import PartlyKnown
+from ..data.text_tokens import Tokeniser, from_description
+from ..files import write_text
+from ..likelihood import Bound, CrossEntropyOnly, CutOff
+from ..maps import EndpointMap, FlowMap
+from ..metrics.text_judges import HuggingFaceJudge
+from ..networks import LinearHead, TiedHead, TimeFeatures, Transformer
+from ..paths import LinearPath
+from ..samplers import Argmax, Categorical, Decoder, Euler, Sampler
+from ..spaces import Embedded, OneHot
+from ..times import DecodeRateClock
+from .base import Task
+from .text_prompts import Template, fill, template
+from .text_quality import TextQuality
+
+
+def load(
+    source: str,
+    path: str | os.PathLike | None = None,
+    tokeniser: str = "letters",
+    length: int = 128,
+    **options: Any,
+) -> TextSplits:
+    """A text by name (``tiny_shakespeare``, ``text8``, ``novels``, ``lm1b``, ``openwebtext``) or path, as windows.
+
+    Arguments:
+        source: Name, or path of a file or folder.
+        path: Where the file of a named corpus lies.
+        options: Of :func:`flowmaps.data.text.text_splits`.
+    """
+    by_path = path is None and Path(source).expanduser().exists()
+    text = corpus(None, source) if by_path else corpus(source, path)
+    return text_splits(text, tokeniser, length, **options)
+
+
+def build_map(
+    K: int,
+    width: int = 256,
+    depth: int = 6,
+    heads: int = 4,
+    embedding: int | None = None,
+    tied: bool = False,
+    chunk: int | None = None,
+    clock: bool = True,
+) -> EndpointMap:
+    """The untrained flow map of texts over ``K`` tokens.
+
+    Arguments:
+        width, depth, heads: Of the transformer.
+        embedding: Width of embedded states; ``None`` for one-hot states, which suit alphabets up to a few hundred.
+        tied: Read out with the matrix that reads in; needs ``embedding = width``.
+        chunk: Positions whose logits exist at one time.
+        clock: Condition the network on the decode-rate clock instead of plain time.
+    Raises: ValueError if a tied head meets states of another width.
+    """
+    if tied and embedding != width:
+        raise ValueError(f"a tied head needs states as wide as the network: embedding is {embedding}, width {width}")
+    times = TimeFeatures(clock=DecodeRateClock(K)) if clock else None
+    space = OneHot(K) if embedding is None else Embedded(K, embedding)
+    network = Transformer(space.dim, width, depth, heads, K=K, times=times)
+    head = TiedHead(space) if tied else LinearHead(width, K)
+    return EndpointMap(LinearPath(space), network, head, chunk)
+
+
+class Text(Task):
+    """A corpus in windows of tokens, modelled by a transformer.
+
+    Arguments:
+        source: ``tiny_shakespeare``, ``text8``, ``novels``, ``lm1b``, ``openwebtext``, or the path of a file or folder.
+        path: Where the file of a named corpus lies; see also the environment variable ``FLOWMAPS_DATA``.
+        tokeniser: ``letters``, ``bytes``, ``characters``, ``bpe``, ``wordpiece``, or a ``tokenizer.json``.
+        vocabulary: Size of an alphabet of subwords that is learned.
+        length: Tokens of a window.
+        stride: Tokens between training windows; a quarter of the length by default.
+        given: Give parts of training windows clean, so that prompts and gaps are conditions.
+        width, depth, heads, embedding, tied, chunk, clock: Of the map, see :func:`build_map`.
+        temperature: Of the draw from the last step's probabilities; 0 takes the most probable token.
+        judge: A causal model of Hugging Face that judges samples besides the n-gram model.
+        order: Longest n-gram of the judge.
+        n: How many samples a metric is taken over.
+        cache: Folder of the prepared tokens.
+    """
+
+    def __init__(
+        self,
+        source: str = "tiny_shakespeare",
+        path: str | None = None,
+        tokeniser: str = "letters",
+        vocabulary: int = 8192,
+        length: int = 128,
+        stride: int | None = None,
+        given: bool = True,
+        width: int = 256,
+        depth: int = 6,
+        heads: int = 4,
+        embedding: int | None = None,
+        tied: bool = False,
+        chunk: int | None = None,
+        clock: bool = True,
+        temperature: float = 1.0,
+        judge: str | None = None,
+        order: int | None = None,
+        n: int = 256,
+        cache: str | None = None,
+    ):
+        if temperature < 0:
+            raise ValueError(f"temperature is {temperature}, expected 0 or more")
+        if n < 2:
+            raise ValueError(f"n is {n}, expected at least 2 samples to compare with each other")
+        self.source, self.path, self.kind, self.length = source, path, tokeniser, length
+        self.preparation = {"size": vocabulary, "stride": stride, "cache": cache}
+        self.given, self.temperature, self.judge, self.order, self.n = given, temperature, judge, order, n
+        self.network: dict[str, Any] = {"width": width, "depth": depth, "heads": heads, "embedding": embedding,
+                                        "tied": tied, "chunk": chunk, "clock": clock}  # fmt: skip
+        self._state: dict[str, Any] | None = None
+        self._tokeniser: Tokeniser | None = None
+
+    @cached_property
+    def splits(self) -> TextSplits:
+        return load(self.source, self.path, self.kind, self.length, **self.preparation)
+
+    @cached_property
+    def train_data(self) -> Dataset:
+        return PartlyKnown(self.splits.train) if self.given else self.splits.train
+
+    @property
+    def valid_data(self) -> Windows:
+        return self.splits.valid
+
+    @property
+    def test_data(self) -> Windows:
+        return self.splits.test
+
+    def state(self) -> dict[str, Any]:
+        if self._state is None:
+            splits = self.splits
+            self._state = {
+                "tokeniser": splits.tokeniser.describe(),
+                "given": self.given,
+                "characters_per_token": splits.characters_per_token,
+            }
+        return self._state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._state, self._tokeniser = dict(state), None
+
+    @property
+    def tokeniser(self) -> Tokeniser:
+        """The alphabet, from the data or from a checkpoint."""
+        if self._tokeniser is None:
+            self._tokeniser = from_description(self.state()["tokeniser"])
+        return self._tokeniser
+
+    def build_map(self) -> FlowMap:
+        return build_map(self.tokeniser.size, **self.network)
+
+    # -- samples -------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        map: FlowMap,
+        n: int,
+        sampler: Sampler,
+        generator: torch.Generator,
+        temperature: float | None = None,
+        length: int | None = None,
+        prompt: str | None = None,
+        infill: str | None = None,
+        suffix: str | None = None,
+        batch: int = 256,
+    ) -> Tensor:
+        """``n`` texts, int64 ``(n, tokens)``.
+
+        Arguments:
+            temperature: Of the last step, by default that of the task; 0 takes the most probable token.
+            length: Tokens of a text, by default those of a training window; longer ones are made block by block.
+            prompt, infill, suffix: What is given, see :func:`flowmaps.tasks.text_prompts.template`.
+            batch: Texts at a time.
+        Raises: ValueError if something is to be given to a map that was trained without.
+        """
+        temperature = self.temperature if temperature is None else temperature
+        if n < 1 or batch < 1:
+            raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
+        if temperature < 0:
+            raise ValueError(f"temperature is {temperature}, expected 0 or more")
+        wanted = template(self.tokeniser, self.length if length is None else length, prompt, infill, suffix)
+        self._check(wanted)
+        decoder: Decoder = Categorical(temperature) if temperature > 0 else Argmax()
+        parts = [
+            fill(map, sampler, wanted, len(rows), self.length, generator, decoder).cpu()
+            for rows in torch.arange(n).split(batch)
+        ]
+        return torch.cat(parts)
+
+    def _check(self, wanted: Template) -> None:
+        if self.state()["given"] or not (wanted.known.any() or wanted.length > self.length):
+            return
+        what = "a prompt or gap" if wanted.known.any() else f"{wanted.length} tokens, more than {self.length},"
+        raise ValueError(f"{what} needs a model trained with given positions; train it with given: true")
+
+    def decoded(self, tokens: Tensor) -> list[str]:
+        """The texts of samples."""
+        return [self.tokeniser.decode(row) for row in tokens.tolist()]
+
+    def write(self, rows: Mapping[str, Any], directory: Path) -> list[Path]:
+        """``samples.txt`` for people, ``samples.jsonl`` with ``steps``, ``text`` and ``tokens`` for programs."""
+        plain, lines = directory / "samples.txt", directory / "samples.jsonl"
+        texts = {steps: self.decoded(tokens) for steps, tokens in rows.items()}
+        write_text(plain, "\n\n".join(f"--- {steps}\n" + "\n\n".join(shown) for steps, shown in texts.items()) + "\n")
+        records = (
+            {"steps": steps, "text": text, "tokens": row}
+            for steps, tokens in rows.items()
+            for text, row in zip(texts[steps], tokens.tolist(), strict=True)
+        )
+        write_text(lines, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        return [plain, lines]
+
+    # -- quality -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def measures(self) -> TextQuality:
+        """The metrics, with the training text as their judge, vocabulary and memory."""
+        judge = None if self.judge is None else HuggingFaceJudge(self.judge)
+        return TextQuality(self.splits, self.order, judge=judge)
+
+    def quality(self, samples: Tensor) -> dict[str, float]:
+        return self.measures(samples)
+
+    def of_data(self) -> dict[str, float]:
+        return self.measures.data(self.splits.test, self.n)
+
+    @property
+    def samples(self) -> int:
+        return self.n
+
+    def rows(self, steps: Sequence[int], ode: int | None = 128) -> dict[str, Sampler]:
+        """Jumps, and Euler steps of the diagonal at each of the step counts above 1: what the flow map must beat."""
+        euler: dict[str, Sampler] = {f"euler{k}": Euler(k) for k in steps if k > 1}
+        return {**super().rows(steps, ode), **euler}
+
+    def bits_per_character(
+        self, map: EndpointMap, generator: torch.Generator, n: int = 1024, draws: int = 8
+    ) -> dict[str, float]:
+        """The bounds B1 and B3 on held-out text, in bits per character with their errors, and B1 as perplexity."""
+        bounds: dict[str, Bound] = {"B1": CutOff(draws=draws), "B3": CrossEntropyOnly(draws=draws)}
+        per_token, result = self.state()["characters_per_token"], {}
+        for name, bound in bounds.items():
+            estimate = self.likelihood(map, generator, bound, n)
+            result[f"{name}_bits_per_character"] = estimate.bits_per_position / per_token
+            result[f"{name}_error"] = estimate.bits_error / per_token
+            if name == "B1":
+                result["perplexity"] = estimate.perplexity
+        return result
+
+    def temperatures(
+        self,
+        map: FlowMap,
+        sampler: Sampler,
+        generator: torch.Generator,
+        values: Sequence[float] = (0.5, 0.7, 0.85, 1.0),
+    ) -> list[dict[str, float]]:
+        """The measures of one way of sampling at several temperatures: its line for ``text_quality.frontier``."""
+        tokens = ((value, self.sample(map, self.n, sampler, generator, temperature=value)) for value in values)
+        return [{"temperature": value, **self.quality(row)} for value, row in tokens]

@@ -1,0 +1,128 @@
+"""Prompts, gaps and suffixes: what is given of a text, and how the rest is filled in, block by block if it is long."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..data.text_tokens import Tokeniser
+from ..fields import FREE, Condition
+from ..maps import FlowMap
+from ..samplers import Decoder, Sampler, generate
+
+GAP = re.compile(r"(_+|\{\d+\})")
+
+
+class Template(NamedTuple):
+    """A text of which a part is given.
+
+    Arguments:
+        tokens: Categories ``(length,)``, 0 where nothing is given.
+        known: Bool ``(length,)``.
+    """
+
+    tokens: Tensor
+    known: Tensor
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+
+def template(
+    tokeniser: Tokeniser, length: int, prompt: str | None = None, infill: str | None = None, suffix: str | None = None
+) -> Template:
+    """What to fill in.
+
+    Arguments:
+        length: Tokens of the whole, unless ``infill`` says it.
+        prompt, suffix: The beginning and the end.
+        infill: A text with gaps: ``_`` for each missing token, or ``{12}`` for twelve of them.
+    Raises: ValueError if nothing is left to fill in, or the alphabet cannot say what is given.
+
+    >>> from ..data.text_tokens import Letters
+    >>> template(Letters(), 0, infill="a __ night").known.int().tolist()
+    [1, 1, 0, 0, 1, 1, 1, 1, 1, 1]
+    """
+    if infill is not None:
+        if prompt is not None or suffix is not None:
+            raise ValueError("infill stands alone: write prompt and suffix into its text")
+        if not GAP.search(infill):
+            raise ValueError(f"infill {infill!r} has no gap; write _ for each missing token, or {{12}} for twelve")
+        parts = [_gap(part) if GAP.fullmatch(part) else _given(tokeniser, part) for part in GAP.split(infill) if part]
+    else:
+        head = _given(tokeniser, prompt) if prompt else Template(torch.zeros(0).long(), torch.zeros(0).bool())
+        tail = _given(tokeniser, suffix) if suffix else Template(torch.zeros(0).long(), torch.zeros(0).bool())
+        rest = length - head.length - tail.length
+        if rest < 1:
+            given = head.length + tail.length
+            raise ValueError(f"prompt and suffix have {given} tokens, the text {length}; ask for a greater length")
+        parts = [head, _empty(rest), tail]
+    return Template(torch.cat([p.tokens for p in parts]), torch.cat([p.known for p in parts]))
+
+
+def fill(
+    map: FlowMap,
+    sampler: Sampler,
+    given: Template,
+    n: int,
+    length: int,
+    generator: torch.Generator,
+    decoder: Decoder | None = None,
+    overlap: int | None = None,
+) -> Tensor:
+    """Samples of a template, int64 ``(n, template.length)``.
+
+    A short text is filled in within a window of the length seen in training, whose rest is thrown away. A longer one is
+    filled in block by block: each window begins with ``overlap`` tokens that are known already.
+
+    Arguments:
+        length: Tokens of a window, as in training.
+        overlap: Tokens of context for each further block; half a window by default.
+    Invariant: what is known in the template comes back token for token.
+    """
+    device = generator.device
+    size = max(given.length, length)
+    tokens, known = torch.zeros(n, size, dtype=torch.int64, device=device), torch.zeros(size, dtype=torch.bool)
+    tokens[:, : given.length] = given.tokens.to(device)
+    known[: given.length] = given.known
+    overlap = length // 2 if overlap is None else overlap
+    if not 0 <= overlap < length:
+        raise ValueError(f"overlap is {overlap}, expected 0 to {length - 1} of the {length} tokens of a window")
+    start = 0
+    while True:
+        window = slice(start, start + length)
+        if not known[window].all():
+            tokens[:, window] = _window(map, sampler, tokens[:, window], known[window], generator, decoder)
+            known[window] = True
+        if start + length >= size:
+            return tokens[:, : given.length]
+        start = min(start + length - overlap, size - length)
+
+
+def _window(
+    map: FlowMap, sampler: Sampler, tokens: Tensor, known: Tensor, generator: torch.Generator, decoder: Decoder | None
+) -> Tensor:
+    shape = tuple(tokens.shape)
+    if not known.any():
+        return generate(map, sampler, shape, generator, condition=FREE, decoder=decoder)
+    condition = Condition(known=known.to(tokens.device).expand(shape))
+    return generate(map, sampler, shape, generator, condition=condition, given=tokens, decoder=decoder)
+
+
+def _given(tokeniser: Tokeniser, text: str) -> Template:
+    tokens = torch.tensor(tokeniser.spell(text).tolist(), dtype=torch.int64)
+    if not len(tokens):
+        raise ValueError(f"{text!r} has no token of the alphabet {tokeniser.name}; write it in that alphabet")
+    return Template(tokens, torch.ones(len(tokens), dtype=torch.bool))
+
+
+def _gap(marker: str) -> Template:
+    return _empty(len(marker) if marker[0] == "_" else int(marker[1:-1]))
+
+
+def _empty(length: int) -> Template:
+    return Template(torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.bool))

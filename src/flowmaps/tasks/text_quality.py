@@ -1,0 +1,109 @@
+"""Every number about samples of text at once, beside those of the data, and the frontier of quality and diversity."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data.text import TextSplits, Windows
+from ..files import replacing
+from ..metrics.text import Measure, distinct, entropies, jackknife, longest_matches, mean, self_bleu, word_validity
+from ..metrics.text_judges import HuggingFaceJudge, NgramJudge, perplexity
+
+
+class TextQuality:
+    """Measures of samples against a text.
+
+    Arguments:
+        splits: The text; its training part makes the judge, the vocabulary and the memory to look for copies in.
+        order: Longest n-gram of the judge; by default 6 for characters and 3 for larger alphabets.
+        most: Tokens of the training part that are used.
+        judge: A further judge of whole texts.
+    Returns (of a call): for each measure its value, and its standard error as ``..._error``.
+    """
+
+    def __init__(
+        self,
+        splits: TextSplits,
+        order: int | None = None,
+        most: int = 20_000_000,
+        judge: HuggingFaceJudge | None = None,
+    ):
+        K = splits.tokeniser.size
+        self.tokeniser, self.judge = splits.tokeniser, judge
+        self.corpus: NDArray[np.integer] = splits.train.tokens(most)
+        self.ngrams = NgramJudge(self.corpus, K, order or (6 if K <= 512 else 3))
+        self.vocabulary = set(self.tokeniser.decode(self.corpus.tolist()).split())
+
+    def __call__(self, samples: Tensor) -> dict[str, float]:
+        rows = samples.cpu().numpy()
+        texts = [self.tokeniser.decode(row.tolist()) for row in rows]
+        words = [text.split() for text in texts]
+        measures: dict[str, Measure] = {
+            "judge_perplexity": perplexity(self.ngrams.nats(rows)),
+            "entropy": mean(entropies(rows)),
+            "distinct_3": jackknife(lambda part: distinct(part, 3), words if min(map(len, words)) > 2 else list(rows)),
+            "self_bleu": mean(self_bleu(words)) if len(words) > 1 else Measure(0.0, float("nan")),
+            "word_validity": mean(word_validity(texts, self.vocabulary)),
+            "longest_match": mean(longest_matches(rows, self.corpus).astype(float)),
+        }
+        if self.judge is not None:
+            measures["hf_perplexity"] = perplexity(self.judge.nats(texts))
+        numbers = {name: m.value for name, m in measures.items()}
+        return numbers | {f"{name}_error": m.error for name, m in measures.items() if m.error == m.error}
+
+    def data(self, windows: Windows, n: int, seed: int = 0) -> dict[str, float]:
+        """The same of ``n`` held-out windows (as many as there are, if fewer)."""
+        order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
+        return self(windows.batch(order[:n]).x_1)
+
+
+HEADINGS = {
+    "judge_perplexity": "judge perplexity",
+    "entropy": "entropy (nats)",
+    "distinct_3": "distinct-3",
+    "self_bleu": "self-BLEU",
+    "word_validity": "words",
+    "longest_match": "longest match",
+    "hf_perplexity": "HF perplexity",
+}
+
+
+def table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """A Markdown table of measures, one row for each way of sampling."""
+    names = [name for name in HEADINGS if any(name in row for row in rows.values())]
+    lines = [f"| steps | {' | '.join(HEADINGS[name] for name in names)} |", "|" + "---|" * (len(names) + 1)]
+    for label, row in rows.items():
+        cells = [f"{row[name]:.3g} ± {row.get(f'{name}_error', float('nan')):.1g}" for name in names]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def frontier(path: str | os.PathLike, rows: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """Draw judge perplexity against entropy, one line for each way of sampling, the data as a star, as PNG.
+
+    Arguments:
+        rows: For each label its points (for example one a temperature) with ``entropy`` and ``judge_perplexity``; the
+            label ``data`` is drawn as a star.
+    Raises: ValueError if there is no point.
+    """
+    if not any(rows.values()):
+        raise ValueError("no point for the frontier; sample at one temperature or more")
+    figure = Figure(figsize=(5.2, 4), dpi=120, layout="constrained")
+    axis = figure.subplots()
+    for label, points in rows.items():
+        x, y = ([point[name] for point in points] for name in ("entropy", "judge_perplexity"))
+        style = {"marker": "*", "markersize": 13, "linestyle": "none", "color": "black"} if label == "data" else {}
+        axis.plot(x, y, **{"marker": "o", "linewidth": 1.2, **style}, label=label)
+    axis.set(xlabel="entropy within a sample (nats)", ylabel="perplexity under the judge", yscale="log")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        FigureCanvasAgg(figure).print_png(file)

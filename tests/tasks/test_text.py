@@ -1,0 +1,192 @@
+"""Text from corpus to samples: what is given comes back, long texts are made in blocks, bounds hold on a known law."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from flowmaps.data.text_tokens import Letters
+from flowmaps.objectives import SelfDistillation
+from flowmaps.samplers import Euler, Jumps
+from flowmaps.tasks import text as T
+from flowmaps.tasks.text_prompts import fill, template
+from flowmaps.tasks.text_quality import frontier, table
+from flowmaps.train import Trainer
+
+SAYING = "the quick brown fox jumps over the lazy dog and runs away "
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "sayings.txt").write_text(SAYING * 100)
+    return T.Text(str(folder / "sayings.txt"), length=24, cache=str(folder / "shards"), n=16, order=4, **SMALL)
+
+
+SMALL = {"width": 16, "depth": 1, "heads": 2}
+
+
+def build(given=True, **options):
+    torch.manual_seed(0)
+    text = T.Text("nowhere", length=24, given=given, **(SMALL | options))
+    text.restore({"tokeniser": {"name": "letters"}, "given": given, "characters_per_token": 1.0})
+    map = text.build_map().eval()
+    for parameter in map.parameters():
+        parameter.data.add_(0.2 * torch.randn_like(parameter))
+    return map, text
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"embedding": 8}, {"embedding": 16, "tied": True, "chunk": 5}, {"clock": False}]
+)
+@pytest.mark.parametrize("sampler", [Jumps(1), Jumps(3), Euler(2)])
+def test_prompts_suffixes_and_gaps_come_back_token_for_token(options, sampler):
+    map, text = build(**options)
+    cases = [
+        ({"prompt": "to be or "}, "to be or ", ""),
+        ({"suffix": " the end"}, "", " the end"),
+        ({"prompt": "once upon", "suffix": "end"}, "once upon", "end"),
+        ({"infill": "it was a ____ night"}, "it was a ", " night"),
+        ({"infill": "{3} was {2} a"}, "", " a"),
+    ]
+    for given, head, tail in cases:
+        for line in text.decoded(text.sample(map, 3, sampler, seeded(), **given)):
+            assert line.startswith(head) and line.endswith(tail)
+            assert len(line) == (24 if "infill" not in given else template(Letters(), 0, **given).length)
+
+
+def test_everything_outside_gaps_is_kept():
+    map, text = build()
+    infill = "a __ c _ e {2}"
+    wanted = template(Letters(), 0, infill=infill)
+    tokens = text.sample(map, 4, Jumps(1), seeded(), infill=infill)
+    assert torch.equal(tokens[:, wanted.known], wanted.tokens[wanted.known].expand(4, -1))
+    assert (~wanted.known).sum() == 5
+
+
+@pytest.mark.parametrize(("length", "overlap"), [(100, None), (61, 5), (25, 23), (60, 0)])
+def test_long_texts_are_made_in_blocks(length, overlap):
+    map, _ = build()
+    wanted = template(Letters(), length, prompt="there was ", suffix=" at last")
+    tokens = fill(map, Jumps(2), wanted, 2, 24, seeded(), overlap=overlap)
+    assert tokens.shape == (2, length)
+    assert torch.equal(tokens[:, wanted.known], wanted.tokens[wanted.known].expand(2, -1))
+    assert len(tokens[~wanted.known.expand(2, -1)].unique()) > 3
+
+
+def test_a_prompt_longer_than_a_window_is_continued():
+    map, text = build()
+    prompt = SAYING.strip() + " "
+    (line,) = text.decoded(text.sample(map, 1, Jumps(1), seeded(), prompt=prompt, length=len(prompt) + 30))
+    assert line.startswith(prompt) and len(line) == len(prompt) + 30
+
+
+def test_prompts_steer_what_follows():
+    map, text = build()
+    a, b = (text.sample(map, 8, Jumps(2), seeded(), prompt=p)[:, 6:] for p in ("aaaaaa", "zzzzzz"))
+    assert not torch.equal(a, b)
+
+
+def test_bad_requests_get_one_clear_line():
+    map, text = build()
+    _, plain = build(given=False)
+    cases = [
+        (plain, {"prompt": "to be"}, "trained with given positions"),
+        (plain, {"length": 100}, "100 tokens, more than 24"),
+        (text, {"prompt": "x" * 24}, "greater length"),
+        (text, {"infill": "no gap"}, "has no gap"),
+        (text, {"infill": "a _ b", "prompt": "c"}, "infill stands alone"),
+        (text, {"length": 0}, "ask for a greater length"),
+        (text, {"temperature": -1.0}, "temperature is -1"),
+        (text, {"n": 0}, "n is 0"),
+    ]
+    for task, options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            task.sample(map, **({"n": 2, "sampler": Jumps(1), "generator": seeded()} | options))
+    with pytest.raises(ValueError, match="tied head"):
+        T.build_map(27, width=16, embedding=8, tied=True)
+
+
+def test_seeds_reproduce_samples_and_temperature_zero_is_the_mode():
+    map, text = build()
+    one, two = (text.sample(map, 4, Jumps(2), seeded(3), temperature=0.8) for _ in range(2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, text.sample(map, 4, Jumps(2), seeded(4), temperature=0.8))
+    mode, cold = (text.sample(map, 4, Jumps(1), seeded(3), temperature=value) for value in (0.0, 1e-6))
+    assert torch.equal(mode, cold)
+
+
+def test_writing_texts(tmp_path):
+    map, text = build()
+    rows = {k: text.sample(map, 2, Jumps(int(k)), seeded()) for k in ("1", "2")}
+    plain, lines = text.write(rows, tmp_path)
+    records = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [r["text"] for r in records] == text.decoded(rows["1"]) + text.decoded(rows["2"])
+    assert records[2]["steps"] == "2" and records[2]["tokens"] == rows["2"][0].tolist()
+    assert text.decoded(rows["1"])[0] in plain.read_text()
+
+
+def test_a_checkpoint_needs_no_data(task):
+    again = T.Text("nowhere", length=24, **SMALL)
+    again.restore(json.loads(json.dumps(task.state())))
+    assert again.tokeniser.size == 27 and again.build_map().state_dict().keys() == task.build_map().state_dict().keys()
+    with pytest.raises(ValueError, match="'nowhere' is unknown"):
+        again.train_data  # noqa: B018
+
+
+def test_training_data_give_parts_and_held_out_data_do_not(task):
+    batch = task.train_data.batch(torch.arange(16))
+    assert batch.condition.known.any() and not batch.condition.known.all()
+    assert task.valid_data.batch(torch.arange(2)).condition.known is None
+
+
+def test_quality_knows_the_data_from_noise(task, tmp_path):
+    noise = torch.randint(27, (16, 24), generator=seeded())
+    good, bad = task.of_data(), task.quality(noise)
+    assert next(iter(good)) == "judge_perplexity"
+    assert good["judge_perplexity"] < 3 < 15 < bad["judge_perplexity"]
+    assert good["word_validity"] == 1 and bad["word_validity"] < 0.1
+    assert good["longest_match"] == 24 > 8 > bad["longest_match"]
+    rows = {"data": good, "noise": bad}
+    assert "judge perplexity" in table(rows) and table(rows).count("\n") == 4
+    frontier(tmp_path / "f.png", {"data": [good], "noise": [bad, good]})
+    assert (tmp_path / "f.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(ValueError, match="no point"):
+        frontier(tmp_path / "f.png", {"data": []})
+
+
+def test_rows_bits_and_temperatures(task):
+    map, _ = build()
+    assert list(task.rows([1, 4])) == ["1", "4", "ode128", "euler4"]
+    bits = task.bits_per_character(map, seeded(), n=4)
+    assert bits["B3_bits_per_character"] > bits["B1_bits_per_character"] > 0
+    cold, warm = task.temperatures(map, Jumps(1), seeded(), (0.2, 1.0))
+    assert cold["entropy"] < warm["entropy"]
+
+
+def test_training_end_to_end(task, tmp_path):
+    objective = SelfDistillation(task.build_map(), share=0.5)
+    trainer = Trainer(objective, task.train_data, task.valid_data, tmp_path, max_steps=4, batch_size=8,
+                      valid_examples=8, log_every=2, validate_every=4, save_every=4, config={"state": task.state()}, progress=False,
+                      tensorboard=False)  # fmt: skip
+    report = trainer.fit()
+    tokens = task.sample(report.map, 2, Jumps(2), seeded(), prompt="the ")
+    assert all(line.startswith("the ") for line in task.decoded(tokens))
+    assert math.isfinite(report.metrics["valid/loss"])
+
+
+def markov(K: int, n: int, generator: torch.Generator) -> tuple[str, float]:
+    """A text of the first K letters from a random Markov chain, and its entropy rate in bits."""
+    P = torch.rand(K, K, generator=generator).pow(6).double()
+    P /= P.sum(1, keepdim=True)
+    stationary = torch.linalg.matrix_power(P, 500)[0]
+    rate = float(-(stationary[:, None] * torch.special.xlogy(P, P)).sum()) / math.log(2)
+    tokens, cumulative = [0], P.cumsum(1)
+    for u in torch.rand(n, generator=generator).double():
+        tokens.append(int((u > cumulative[tokens[-1]]).sum().clamp(max=K - 1)))
+    return "".join("abcdefghij"[token] for token in tokens), rate
