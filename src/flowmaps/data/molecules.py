@@ -95,12 +95,16 @@ class MoleculeData:
         ball &= torch.from_numpy(random.random(B) < self.known_share).unsqueeze(-1)
         return {"atoms": ball, "bonds": ball.unsqueeze(-1) & ball.unsqueeze(-2)}
 
-    def subset(self, index: Tensor, **options: Any) -> MoleculeData:
+    def subset(self, index: Tensor) -> MoleculeData:
         """The molecules of rows ``index``."""
         label = None if self.label is None else self.label[index]
         smiles = [self.smiles[i] for i in index.tolist()]
-        kept = {"known_share": self.known_share, "label_dropout": self.label_dropout, **options}
-        return MoleculeData(self.atoms[index], self.bonds[index], self.sizes[index], smiles, label, **kept)
+        return MoleculeData(self.atoms[index], self.bonds[index], self.sizes[index], smiles, label,
+                            self.known_share, self.label_dropout)
+
+    def conditioned(self, label: Tensor | None, known_share: float = 0.0, label_dropout: float = 0.0) -> MoleculeData:
+        """The same molecules with other conditions."""
+        return MoleculeData(self.atoms, self.bonds, self.sizes, self.smiles, label, known_share, label_dropout)
 
     def size_weights(self) -> Tensor:
         """How many molecules have 0..n atoms, ``(n + 1,)``: the law of the number of atoms."""

@@ -1,9 +1,9 @@
-"""Molecules: data, map, samples and their quality, bound together for training and for the command line."""
+"""Molecules as categorical graphs: QM9, ZINC250k or a chemist's own SMILES."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,119 +14,189 @@ from torch import Tensor
 from ..data.molecules import Alphabet, MoleculeData, MoleculeSplits, Progress, graph_masks, molecules, qm9, zinc250k
 from ..data.molecules_graph import Unreadable, encode
 from ..fields import Condition
-from ..maps import EndpointMap
-from ..metrics.molecules import MoleculeQuality, category_counts, graph_of
+from ..maps import EndpointMap, FlowMap, VelocityMap
+from ..metrics.molecules import PROPERTIES, MoleculeQuality, category_counts, graph_of, properties
 from ..networks.graph import GraphTransformer
 from ..paths import LinearPath
-from ..samplers import Decoder, Jumps, Sampler, generate
+from ..samplers import Argmax, Decoder, Sampler, generate
 from ..spaces import OneHot, Product
+from .base import Task
 from .molecules_files import draw_grid, write_smiles, write_structures
 
 SOURCES = {"qm9": qm9, "zinc250k": zinc250k}
 
 
-def load(source: str, column: str | int | None = None, fetch: bool = False, **options: Any) -> MoleculeSplits:
-    """Molecules by name (``qm9``, ``zinc250k``) or from a file of SMILES.
+class Molecules(Task):
+    """Molecular graphs with the fields ``atoms`` and ``bonds``, modelled by a graph transformer.
+
+    Samples are trees ``{"atoms": (n, N), "bonds": (n, N, N)}`` with -1 for atoms that do not exist.
 
     Arguments:
-        source: A name or the path of a file.
-        column: Of the file, where the SMILES are.
-        fetch: Download a named set if it is missing.
-        options: Passed to :func:`~flowmaps.data.molecules.molecules`.
-    """
-    if source in SOURCES:
-        return SOURCES[source](fetch=fetch, **options)
-    if not Path(source).expanduser().exists():
-        raise ValueError(f"data {source!r} is neither one of {', '.join(SOURCES)} nor an existing file of SMILES")
-    return molecules(source, column, **options)
-
-
-def build_map(alphabet: Alphabet, **network: Any) -> EndpointMap:
-    """The untrained categorical flow map of molecular graphs over an alphabet.
-
-    Arguments:
-        network: Sizes of :class:`~flowmaps.networks.graph.GraphTransformer`.
-    """
-    K_a, K_b = len(alphabet.atoms), len(alphabet.bonds)
-    space = Product({"atoms": OneHot(K_a), "bonds": OneHot(K_b, symmetric=True)})
-    return EndpointMap(LinearPath(space), GraphTransformer(K_a, K_b, **network))
-
-
-class Molecules:
-    r"""What a model of molecules needs besides its weights: categories, and the law of the number of atoms.
-
-    Arguments:
-        alphabet: Categories and size of the graphs.
-        size_weights: How often a molecule has 0..n atoms, ``(n + 1,)``.
+        source: ``qm9``, ``zinc250k``, or the path of a file of SMILES (csv, tsv, smi, txt, also packed).
+        column: Name or number of the SMILES column of a file.
+        valid, test: Files of the other parts; by default parts follow from a hash of each molecule.
+        path: Folder of a named data set; also the environment variable ``FLOWMAPS_DATA``.
+        fetch: Download a named data set if it is missing.
+        aromatic: Keep aromatic bonds as a category instead of one Kekulé structure.
+        max_atoms: Leave out larger molecules.
+        cache: Folder of prepared data.
+        width, edge, depth, heads, paths: Size of the :class:`~flowmaps.networks.graph.GraphTransformer`.
+        known_share: Share of training examples of which a random part is given, for completion of scaffolds.
+        conditions: Properties to condition on, of ``logp``, ``qed``, ``rings``, ``weight``.
+        drop_label: Share of training examples whose properties are withheld, for classifier-free guidance.
+        unconstrained: Predict a velocity instead of an endpoint: the naive baseline.
+        decoder: From scores to categories; arg-max by default.
+        held_out: Test molecules that metrics compare with, and the number of samples by default.
     """
 
-    def __init__(self, alphabet: Alphabet, size_weights: Sequence[int] | Tensor):
-        self.alphabet = alphabet
-        self.size_weights = torch.as_tensor(size_weights, dtype=torch.float64)
-        if self.size_weights.shape != (alphabet.size + 1,) or not self.size_weights.sum() > 0:
-            raise ValueError(f"size weights have shape {tuple(self.size_weights.shape)}, expected one of each size "
-                             f"0..{alphabet.size}, not all 0")
+    def __init__(
+        self,
+        source: str = "qm9",
+        column: str | int | None = None,
+        valid: str | None = None,
+        test: str | None = None,
+        path: str | None = None,
+        fetch: bool = False,
+        aromatic: bool = False,
+        max_atoms: int | None = None,
+        cache: str | None = None,
+        width: int = 64,
+        edge: int = 32,
+        depth: int = 6,
+        heads: int = 8,
+        paths: int = 16,
+        known_share: float = 0.0,
+        conditions: tuple[str, ...] = (),
+        drop_label: float = 0.1,
+        unconstrained: bool = False,
+        decoder: Decoder | None = None,
+        held_out: int = 10_000,
+    ):
+        strange = sorted(set(conditions) - set(PROPERTIES))
+        if strange:
+            raise ValueError(f"conditions are {list(conditions)}; expected some of {', '.join(PROPERTIES)}")
+        self.source, self.column, self.valid, self.test = source, column, valid, test
+        self.path, self.fetch, self.cache = path, fetch, cache
+        self.options = {"aromatic": aromatic, "max_atoms": max_atoms}
+        self.network = {"width": width, "edge": edge, "depth": depth, "heads": heads, "paths": paths}
+        self.known_share, self.conditions, self.drop_label = known_share, tuple(conditions), drop_label
+        self.unconstrained, self.decoder, self.held_out = unconstrained, decoder or Argmax(), held_out
+        self.progress: Progress | None = None  # called with rows done and in all while a file is prepared
+        self._state: dict[str, Any] | None = None
 
-    @classmethod
-    def of(cls, splits: MoleculeSplits) -> Molecules:
-        """The alphabet of the data and the atom counts of its training part."""
-        return cls(splits.alphabet, splits.train.size_weights())
+    # -- data ------------------------------------------------------------------------------------------------------
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for a checkpoint's configuration."""
-        return {"alphabet": self.alphabet.to_json(), "size_weights": [int(w) for w in self.size_weights]}
+    @cached_property
+    def splits(self) -> MoleculeSplits:
+        common = {**self.options, "cache": self.cache, "progress": self.progress}
+        if self.source in SOURCES:
+            return SOURCES[self.source](self.path, fetch=self.fetch, **common)
+        if not Path(self.source).expanduser().exists():
+            raise ValueError(f"data {self.source!r}: neither one of {', '.join(SOURCES)} nor an existing file")
+        return molecules(self.source, self.column, valid=self.valid, test=self.test, **common)
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Molecules:
-        return cls(Alphabet.from_json(value["alphabet"]), value["size_weights"])
+    @cached_property
+    def train_data(self) -> MoleculeData:
+        return self._conditioned(self.splits.train, self.drop_label, self.known_share)
+
+    @cached_property
+    def valid_data(self) -> MoleculeData:
+        return self._conditioned(self.splits.valid, 0.0, self.known_share)
+
+    @cached_property
+    def test_data(self) -> MoleculeData:
+        return self._conditioned(self.splits.test, 0.0, 0.0)
+
+    def state(self) -> dict[str, Any]:
+        """Alphabet, law of the number of atoms, and mean and deviation of the properties conditioned on."""
+        if self._state is None:
+            scale = {name: (float(x.mean()), float(x.std()))
+                     for name, x in self._properties(self.splits.train).items()}
+            weights = [int(w) for w in self.splits.train.size_weights()]
+            self._state = {"alphabet": self.splits.alphabet.to_json(), "size_weights": weights, "scale": scale}
+        return self._state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._state = dict(state)
+
+    @property
+    def alphabet(self) -> Alphabet:
+        return Alphabet.from_json(self.state()["alphabet"])
+
+    def _properties(self, data: MoleculeData) -> dict[str, Any]:
+        if not self.conditions:
+            return {}
+        return {name: x for name, x in properties(data.smiles).items() if name in self.conditions}
+
+    def _conditioned(self, data: MoleculeData, drop: float, known: float) -> MoleculeData:
+        label = None
+        if self.conditions:
+            columns = [torch.from_numpy(x) for x in self._properties(data).values()]
+            label = self._standardised(torch.stack(columns, dim=1).float())
+        return data.conditioned(label, known_share=known, label_dropout=drop if self.conditions else 0.0)
+
+    def _standardised(self, values: Tensor) -> Tensor:
+        mean, deviation = torch.tensor(list(self.state()["scale"].values())).T
+        return (values - mean) / deviation.clamp(min=1e-6)
+
+    # -- model -----------------------------------------------------------------------------------------------------
+
+    def build_map(self) -> FlowMap:
+        K_a, K_b = len(self.alphabet.atoms), len(self.alphabet.bonds)
+        space = Product({"atoms": OneHot(K_a), "bonds": OneHot(K_b, symmetric=True)})
+        network = GraphTransformer(K_a, K_b, **self.network, properties=len(self.conditions) or None)
+        return (VelocityMap if self.unconstrained else EndpointMap)(LinearPath(space), network)
 
     # -- samples ---------------------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def sample(
         self,
-        flow_map: EndpointMap,
+        map: FlowMap,
         n: int,
+        sampler: Sampler,
         generator: torch.Generator,
-        sampler: Sampler | None = None,
-        *,
         atoms: int | None = None,
         fixed: str | None = None,
-        label: Tensor | None = None,
+        target: Mapping[str, float] | None = None,
         decoder: Decoder | None = None,
         batch: int = 512,
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Draw ``n`` graphs.
+    ) -> dict[str, Tensor]:
+        """Draw ``n`` graphs, ``atoms`` (n, N) with -1 at padding and ``bonds`` (n, N, N), on the CPU.
 
         Arguments:
-            flow_map: The map, in evaluation mode.
-            sampler: One jump by default.
             atoms: Number of atoms of every graph; drawn from the training histogram by default.
             fixed: SMILES of a scaffold: its atoms come first, they and all pairs among them stay as given, the rest
                 is grown around them.
-            label: Property values ``(n, p)`` for a conditional map.
-            decoder: Arg-max by default.
+            target: Values of the properties the map is conditioned on; those left out are not asked for at all.
             batch: Graphs at a time.
-        Returns: categories and mask, ``atoms`` (n, N) and ``bonds`` (n, N, N), symmetric; the mask has each pair once.
-        Raises: ValueError if a number of atoms or a scaffold does not fit the alphabet.
+        Raises: ValueError if a number of atoms, a scaffold or a target does not fit the model.
         """
         if n < 1 or batch < 1:
             raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
         known, given = (None, None) if fixed is None else self._scaffold(fixed)
-        least = 1 if known is None else int(known["atoms"].sum())
-        sizes = self._sizes(n, least, atoms, generator)
+        sizes = self._sizes(n, 1 if known is None else int(known["atoms"].sum()), atoms, generator)
+        label, device, N = self._target(target), generator.device, self.alphabet.size
         parts = []
-        for rows in torch.arange(n).split(batch):
-            k, N = len(rows), self.alphabet.size
-            mask = graph_masks(sizes[rows], N)
-            condition = Condition(mask, _repeat(known, k), None if label is None else label[rows])
-            condition = Condition(*(_to(part, generator.device) for part in condition))
-            shape = {"atoms": (k, N), "bonds": (k, N, N)}
-            x = generate(flow_map, sampler or Jumps(1), shape, generator, condition=condition,
-                         given=_to(_repeat(given, k), generator.device), decoder=decoder)
-            upper = x["bonds"].cpu().triu(1)  # a decoder that draws does so for each pair once
-            parts.append(({"atoms": x["atoms"].cpu(), "bonds": upper + upper.mT}, mask))
-        xs, masks = zip(*parts, strict=True)
-        return _join(xs), _join(masks)
+        for part in sizes.split(batch):
+            k, mask = len(part), graph_masks(part, N)
+            condition = Condition(_to(mask, device), _repeat(known, k, device),
+                                  None if label is None else label.expand(k, -1).to(device))
+            x = generate(map, sampler, {"atoms": (k, N), "bonds": (k, N, N)}, generator, condition=condition,
+                         given=_repeat(given, k, device), decoder=decoder or self.decoder)
+            upper = torch.where(mask["bonds"], x["bonds"].cpu(), 0)  # a decoder that draws does so for each pair once
+            parts.append((torch.where(mask["atoms"], x["atoms"].cpu(), -1), upper + upper.mT))
+        return {name: torch.cat(leaf) for name, leaf in zip(("atoms", "bonds"), zip(*parts, strict=True), strict=True)}
+
+    def _target(self, target: Mapping[str, float] | None) -> Tensor | None:
+        if not self.conditions:
+            if target:
+                raise ValueError(f"target is {dict(target)}, but the model is not conditioned on any property")
+            return None
+        asked = target or {}
+        if asked and set(asked) != set(self.state()["scale"]):
+            raise ValueError(f"target names {sorted(asked)}, expected all of {sorted(self.state()['scale'])} or none")
+        return self._standardised(torch.tensor([float(asked.get(name, "nan")) for name in self.state()["scale"]]))
 
     def _sizes(self, n: int, least: int, atoms: int | None, generator: torch.Generator) -> Tensor:
         N = self.alphabet.size
@@ -134,7 +204,7 @@ class Molecules:
             if not least <= atoms <= N:
                 raise ValueError(f"atoms is {atoms}, expected {least} to {N}: the data go no further")
             return torch.full((n,), atoms)
-        weights = self.size_weights.clone()
+        weights = torch.tensor(self.state()["size_weights"], dtype=torch.float64)
         weights[:least] = 0
         if not weights.sum() > 0:
             raise ValueError(f"no molecule of the data has {least} atoms or more; give atoms= or a smaller scaffold")
@@ -146,38 +216,70 @@ class Molecules:
             graph = encode(smiles, aromatic="aromatic" in self.alphabet.bonds)
         except Unreadable as error:
             raise ValueError(f"fixed part {smiles!r} cannot be used: {error}") from None
-        strange = sorted(set(graph.atoms) - set(self.alphabet.atoms))
+        alphabet = self.alphabet
+        strange = sorted(set(graph.atoms) - set(alphabet.atoms))
         if strange:
-            raise ValueError(f"fixed part {smiles!r} has {strange}, but the model knows {list(self.alphabet.atoms)}")
-        k, N = len(graph.atoms), self.alphabet.size
+            raise ValueError(f"fixed part {smiles!r} has {strange}, but the model knows {list(alphabet.atoms)}")
+        k, N = len(graph.atoms), alphabet.size
         if k > N:
             raise ValueError(f"fixed part {smiles!r} has {k} atoms, more than the {N} of the model")
         given = {"atoms": torch.zeros(N, dtype=torch.long), "bonds": torch.zeros(N, N, dtype=torch.long)}
-        given["atoms"][:k] = torch.tensor([self.alphabet.atoms.index(name) for name in graph.atoms])
+        given["atoms"][:k] = torch.tensor([alphabet.atoms.index(name) for name in graph.atoms])
         for i, j, bond in graph.bonds:
             given["bonds"][i, j] = given["bonds"][j, i] = bond
         ball = torch.arange(N) < k
         return {"atoms": ball, "bonds": ball.unsqueeze(0) & ball.unsqueeze(1)}, given
 
-    def decoded(self, x_1: dict[str, Tensor], mask: dict[str, Tensor]) -> list[Chem.RWMol]:
-        """The molecules of samples, as generated, not sanitised."""
-        rows = zip(x_1["atoms"], x_1["bonds"], mask["atoms"], strict=True)
-        return [graph_of(atoms, bonds, exists, self.alphabet) for atoms, bonds, exists in rows]
+    # -- quality and files -------------------------------------------------------------------------------------------
 
-    def write(self, path: str | os.PathLike, found: Sequence[Chem.RWMol], shown: int = 64) -> int:
-        """Write molecules in the format of the ending: ``.smi``, ``.sdf`` or ``.png`` (the first ``shown``).
+    @cached_property
+    def judge(self) -> MoleculeQuality:
+        """The metrics against the training part and a fixed choice of ``held_out`` test molecules."""
+        splits = self.splits
+        order = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(0))[: self.held_out]
+        test = splits.test.subset(order)
+        return MoleculeQuality(splits.train.smiles, test.smiles, histograms(test, splits.alphabet), splits.alphabet)
 
-        Returns: how many were written.
-        """
-        kind = Path(path).suffix.lower()
-        if kind in (".smi", ".txt"):
-            return write_smiles(path, found)
-        if kind == ".sdf":
-            return write_structures(path, found)
-        if kind == ".png":
-            draw_grid(path, found[:shown])
-            return len(found[:shown])
-        raise ValueError(f"cannot write molecules to {path}; the name must end in .smi, .sdf or .png")
+    def quality(self, samples: dict[str, Tensor]) -> dict[str, float]:
+        """The values of :class:`~flowmaps.metrics.molecules.MoleculeQuality`, each followed by its ``_error``."""
+        sizes = (samples["atoms"] >= 0).sum(1)
+        result = self.judge(samples, graph_masks(sizes, samples["atoms"].shape[1]))
+        flat: dict[str, float] = {}
+        for name, value in result.items():
+            flat |= {name: value["value"], f"{name}_error": value["error"]} if isinstance(value, dict) else {}
+        return flat
+
+    def of_data(self) -> dict[str, float]:
+        """The metrics of as many training molecules; they are not novel, and only distances say something."""
+        train = self.splits.train
+        rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))[: self.samples]
+        x_1, condition = train.batch(rows)
+        return self.quality({**x_1, "atoms": torch.where(condition.mask["atoms"], x_1["atoms"], -1)})
+
+    @property
+    def samples(self) -> int:
+        return self.held_out
+
+    def decoded(self, samples: dict[str, Tensor]) -> list[Chem.RWMol]:
+        """The molecules of samples as generated, not sanitised."""
+        alphabet = self.alphabet
+        rows = zip(samples["atoms"], samples["bonds"], strict=True)
+        return [graph_of(atoms, bonds, atoms >= 0, alphabet) for atoms, bonds in rows]
+
+    def write(self, rows: Mapping[str, Any], directory: Path) -> list[Path]:
+        """For each row ``molecules-NAME.smi`` and ``.sdf`` (valid samples), and one ``samples.png`` of them all."""
+        paths: list[Path] = []
+        pictures: list[Chem.RWMol] = []
+        names: list[str] = []
+        for name, samples in rows.items():
+            found = self.decoded(samples)
+            for path, writer in ((f"molecules-{name}.smi", write_smiles), (f"molecules-{name}.sdf", write_structures)):
+                writer(directory / path, found)
+                paths.append(directory / path)
+            shown = found[: 64 if len(rows) == 1 else 16]
+            pictures, names = [*pictures, *shown], [*names, *([name] * len(shown) if len(rows) > 1 else [])]
+        draw_grid(directory / "samples.png", pictures, names)
+        return [*paths, directory / "samples.png"]
 
 
 def histograms(data: MoleculeData, alphabet: Alphabet) -> dict[str, Tensor]:
@@ -191,23 +293,9 @@ def histograms(data: MoleculeData, alphabet: Alphabet) -> dict[str, Tensor]:
     return total
 
 
-def quality(splits: MoleculeSplits, held_out: int = 10_000, **options: Any) -> MoleculeQuality:
-    """The metrics against the training part and the first ``held_out`` of a fixed shuffle of the test part."""
-    order = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(0))[:held_out]
-    test = splits.test.subset(order)
-    return MoleculeQuality(splits.train.smiles, test.smiles, histograms(test, splits.alphabet), splits.alphabet,
-                           **options)
+def _to(tree: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: leaf.to(device) for name, leaf in tree.items()}
 
 
-def _repeat(tree: Any, n: int) -> Any:
-    return None if tree is None else {name: leaf.expand(n, *leaf.shape) for name, leaf in tree.items()}
-
-
-def _to(tree: Any, device: torch.device) -> Any:
-    if isinstance(tree, dict):
-        return {name: leaf.to(device) for name, leaf in tree.items()}
-    return tree if tree is None else tree.to(device)
-
-
-def _join(trees: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([tree[name] for tree in trees]) for name in trees[0]}
+def _repeat(tree: dict[str, Tensor] | None, n: int, device: torch.device) -> dict[str, Tensor] | None:
+    return None if tree is None else {name: leaf.expand(n, *leaf.shape).to(device) for name, leaf in tree.items()}

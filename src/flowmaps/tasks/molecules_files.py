@@ -42,11 +42,19 @@ def write_structures(path: str | os.PathLike, molecules: Sequence[Chem.RWMol]) -
     return count
 
 
-def draw_grid(path: str | os.PathLike, molecules: Sequence[Chem.RWMol], columns: int = 8, side: int = 180) -> None:
-    """Draw samples as a PNG: invalid ones on red atoms, each with what it is below."""
+def draw_grid(
+    path: str | os.PathLike,
+    molecules: Sequence[Chem.RWMol],
+    names: Sequence[str] = (),
+    columns: int = 8,
+    side: int = 180,
+) -> None:
+    """Draw samples as a PNG: what is not one valid molecule on red, each with its name and what it is below."""
     if not molecules:
         raise ValueError("no molecule to draw; ask for at least one sample")
     drawn, legends, marked = zip(*(_panel(mol) for mol in molecules), strict=True)
+    if names:
+        legends = [f"{name}: {legend}" for name, legend in zip(names, legends, strict=True)]
     rows = -(-len(drawn) // columns)
     canvas = rdMolDraw2D.MolDraw2DCairo(side * min(columns, len(drawn)), side * rows, side, side)
     options = canvas.drawOptions()
@@ -73,6 +81,20 @@ def _panel(mol: Chem.RWMol) -> tuple[Chem.Mol, str, list[int]]:
         copy.UpdatePropertyCache(strict=False)
         Chem.FastFindRings(copy)
     rdDepictor.Compute2DCoords(copy)
+    if not _drawable(copy):  # atoms on top of each other: show them without their bonds
+        for bond in list(copy.GetBonds()):
+            copy.RemoveBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())
+        rdDepictor.Compute2DCoords(copy)
     parts = len(Chem.GetMolFrags(mol))
     what = ("valid" if valid else "not valid") + (f", {parts} parts" if parts > 1 else "")
     return copy, what, [] if sample.whole else list(range(copy.GetNumAtoms()))
+
+
+def _drawable(mol: Chem.Mol) -> bool:
+    canvas = rdMolDraw2D.MolDraw2DSVG(60, 60)
+    canvas.drawOptions().prepareMolsBeforeDrawing = False
+    try:
+        canvas.DrawMolecule(mol)
+    except RuntimeError:
+        return False
+    return True

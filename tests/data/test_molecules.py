@@ -1,0 +1,246 @@
+"""SMILES to graphs and back, files of any shape, splits, caches and batches."""
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("rdkit")
+
+from flowmaps.data.base import Dataset
+from flowmaps.data.molecules import MoleculeData, graph_masks, molecules, qm9, zinc250k
+from flowmaps.data.molecules_files import Alphabet, part_of, read_smiles
+from flowmaps.data.molecules_graph import Unreadable, atom_of, build, encode, sanitised
+
+AWKWARD = [
+    "C", "[H][H]", "[NH4+]", "C#N", "[C-]#[N+]C", "c1cc[nH]c1", "c1ccncc1", "CC(=O)[O-]", "C[N+](=O)[O-]",
+    "[CH3]", "[CH2]C", "O=[SH](=O)C", "CS(=O)(=O)N", "C[S+](C)[O-]", "O=P(O)(O)O", "c1ccc2c(c1)[nH]c1ccccc12",
+    "B(O)O", "[O]N=O", "Cn1cnc2c1c(=O)n(C)c(=O)n2C", "F[Si](F)(F)F", "c1nnn[nH]1", "CI(=O)=O", "[Br-]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("smiles", AWKWARD)
+@pytest.mark.parametrize("aromatic", [False, True])
+def test_graph_comes_back_as_the_same_molecule(smiles, aromatic):
+    graph = encode(smiles, aromatic)
+    assert sanitised(build(graph.atoms, graph.bonds)) == graph.smiles
+    assert all(i < j for i, j, _ in graph.bonds)
+    assert aromatic or all(category < 4 for _, _, category in graph.bonds)
+
+
+def test_hydrogens_are_stated_only_where_valence_would_guess_wrongly():
+    assert encode("c1cc[nH]c1").atoms == ("C", "C", "C", "N", "C")
+    assert encode("C[NH3+]").atoms == ("C", "N+1")
+    assert encode("C[CH2]").atoms == ("C", "CH2")
+    assert "NH1" in encode("c1cc[nH]c1", aromatic=True).atoms
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("CC(", "not a SMILES"), ("", "not a SMILES"), ("C(C)(C)(C)(C)C", "valence"), ("CC.O", "2 fragments"),
+     ("C*", "dummy"), ("[Na+].[Cl-]", "2 fragments"), ("N->[Pt]", "bond of type")],
+)  # fmt: skip
+def test_what_cannot_be_held_has_a_reason(text, reason):
+    with pytest.raises(Unreadable, match=reason):
+        encode(text)
+
+
+def test_atom_names_are_checked():
+    assert atom_of("C-1H2").GetFormalCharge() == -1
+    for name in ("", "Xx", "c", "C+"):
+        with pytest.raises(ValueError, match="not written like"):
+            atom_of(name)
+
+
+def lines(*rows):
+    return "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column", "want"),
+    [
+        ("a.txt", lines("CCO", "", "C#N"), None, ["CCO", "C#N"]),
+        ("a.smi", lines("CCO ethanol", "C#N\tcyanide"), None, ["CCO", "C#N"]),
+        ("a.csv", lines("smiles", "CCO", "C#N"), None, ["CCO", "C#N"]),
+        ("a.csv", lines("id,SMILES,y", '1,CCO,"2,3"', "2,C#N,4"), None, ["CCO", "C#N"]),
+        ("a.csv", lines("id,structure", "1,CCO", "2,C#N"), "Structure", ["CCO", "C#N"]),
+        ("a.csv", lines("7,CCO", "8,C#N"), 1, ["CCO", "C#N"]),
+        ("a.csv", lines("molecule", "CCO"), None, ["CCO"]),
+        ("a.tsv", lines("id\tsmiles", "1\tCCO", "2"), None, ["CCO", ""]),
+    ],
+)
+def test_files_of_any_shape(tmp_path, name, content, column, want):
+    (tmp_path / name).write_text(content)
+    assert [text for _, text in read_smiles(tmp_path / name, column)] == want
+    with gzip.open(tmp_path / f"{name}.gz", "wt") as file:
+        file.write(content)
+    assert [text for _, text in read_smiles(tmp_path / f"{name}.gz", column)] == want
+
+
+def test_line_numbers_are_those_of_the_file(tmp_path):
+    (tmp_path / "a.csv").write_text(lines("smiles", "CCO", "", "C#N"))
+    assert [number for number, _ in read_smiles(tmp_path / "a.csv")] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("content", "column", "message"),
+    [("", None, "holds no row"), ("a,b\n", "c", "no column 'c'"), ("a,b\n", 2, "no column 2")],
+)
+def test_bad_files_are_named(tmp_path, content, column, message):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_smiles(tmp_path / "a.csv", column)
+
+
+def some_molecules(n=60):
+    """Chains of carbon and oxygen, all different."""
+    return ["C" * (k % 7 + 1) + "O" * (k % 2) + "C" * (k // 7 % 5) + "N" * (k // 35) for k in range(n)]
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    (tmp_path / "my.csv").write_text(lines("smiles", *some_molecules(), "nonsense", "CC.O"))
+    return lambda **options: molecules(tmp_path / "my.csv", cache=tmp_path / "cache", processes=1, **options)
+
+
+def test_broken_rows_are_listed_and_never_stop_the_run(prepared):
+    splits = prepared()
+    assert (splits.rows, splits.refused) == (62, 2)
+    listed = splits.rejected.read_text().splitlines()
+    assert listed[1:] == [",62,nonsense,not a SMILES string", ",63,CC.O,2 fragments"]
+    assert sum(map(len, splits[:3])) == 60
+
+
+def test_prepared_files_are_read_again_without_rdkit_reading_anything(prepared, monkeypatch):
+    first = prepared()
+    monkeypatch.setattr("flowmaps.data.molecules_files.encode", lambda *_: pytest.fail("read again"))
+    again = prepared()
+    assert again.alphabet == first.alphabet
+    assert torch.equal(again.train.bonds, first.train.bonds) and again.train.smiles == first.train.smiles
+
+
+def test_workers_give_what_one_process_gives(tmp_path):
+    (tmp_path / "my.txt").write_text(lines(*some_molecules() * 20))
+    one = molecules(tmp_path / "my.txt", cache=tmp_path / "1", processes=1)
+    seen = []
+    two = molecules(tmp_path / "my.txt", cache=tmp_path / "2", processes=2, progress=lambda *p: seen.append(p))
+    assert torch.equal(one.test.atoms, two.test.atoms) and one.valid.smiles == two.valid.smiles
+    assert seen[-1] == (1200, 1200)
+
+
+def test_a_damaged_cache_is_named(prepared):
+    splits = prepared()
+    file = splits.rejected.with_name(splits.rejected.name.replace(".rejected.csv", ".npz"))
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="damaged.*remove it"):
+        prepared()
+
+
+def test_parts_depend_on_the_molecule_alone(tmp_path, prepared):
+    splits = prepared()
+    (tmp_path / "other.csv").write_text(lines("smiles", *reversed(some_molecules()), *some_molecules()))
+    other = molecules(tmp_path / "other.csv", cache=tmp_path / "cache", processes=1)
+    for one, two in zip(splits[:3], other[:3], strict=True):
+        assert set(one.smiles) == set(two.smiles)
+    parts = [set(part.smiles) for part in splits[:3]]
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    share = [sum(part_of(f"molecule {k}") == part for k in range(10_000)) / 10_000 for part in range(3)]
+    assert share == pytest.approx([0.8, 0.1, 0.1], abs=0.015)
+
+
+def test_files_may_give_the_parts(tmp_path):
+    for part, rows in (("train", ["C", "CC"]), ("valid", ["CO"]), ("test", ["CN"])):
+        (tmp_path / f"zinc250k_{part}.txt").write_text(lines(*rows))
+    splits = zinc250k(tmp_path, cache=tmp_path, processes=1)
+    assert [part.smiles for part in splits[:3]] == [["C", "CC"], ["CO"], ["CN"]]
+    with pytest.raises(ValueError, match="both or neither"):
+        molecules(tmp_path / "zinc250k_train.txt", valid=tmp_path / "zinc250k_valid.txt")
+
+
+def test_an_empty_part_and_too_large_molecules_are_named(tmp_path, prepared):
+    assert prepared(max_atoms=5).alphabet.size == 5
+    (tmp_path / "one.txt").write_text("CCO\n")
+    with pytest.raises(ValueError, match="part of 1 molecules is empty"):
+        molecules(tmp_path / "one.txt", cache=tmp_path)
+    (tmp_path / "none.txt").write_text("x\ny\n")
+    with pytest.raises(ValueError, match="no row could be read.*line 1"):
+        molecules(tmp_path / "none.txt", cache=tmp_path)
+
+
+def test_batches_are_symmetric_graphs_whose_pairs_count_once(prepared):
+    data = prepared().train
+    assert isinstance(data, Dataset)
+    batch = data.batch(torch.arange(len(data)))
+    bonds, mask = batch.x_1["bonds"], batch.condition.mask["bonds"]
+    assert torch.equal(bonds, bonds.mT) and not bonds.diagonal(dim1=1, dim2=2).any()
+    assert not mask.tril().any() and torch.equal(mask.sum((1, 2)), data.sizes * (data.sizes - 1) // 2)
+    assert not bonds.triu(1)[~mask].any() and not batch.x_1["atoms"][~batch.condition.mask["atoms"]].any()
+    alphabet = prepared().alphabet
+    for k in (0, len(data) - 1):
+        pairs = [(i, j, int(bonds[k, i, j])) for i, j in bonds[k].triu(1).nonzero().tolist()]
+        names = [alphabet.atoms[a] for a in batch.x_1["atoms"][k, : data.sizes[k]].tolist()]
+        assert sanitised(build(names, pairs)) == data.smiles[k]
+
+
+def test_known_parts_are_connected_and_a_function_of_the_rows(prepared):
+    data = prepared().train
+    data = data.conditioned(None, known_share=0.5)
+    index = torch.arange(len(data))
+    batch, again = data.batch(index), data.batch(index)
+    known = batch.condition.known["atoms"]
+    assert torch.equal(known, again.condition.known["atoms"])
+    assert not torch.equal(known, data.batch(index.flip(0)).condition.known["atoms"].flip(0))
+    assert not known[~batch.condition.mask["atoms"]].any() and 0.2 < known.any(1).float().mean() < 0.8
+    assert torch.equal(batch.condition.known["bonds"], known.unsqueeze(1) & known.unsqueeze(2))
+    reach = torch.eye(data.n).expand(len(data), -1, -1) + (batch.x_1["bonds"] > 0) * batch.condition.known["bonds"]
+    within = torch.linalg.matrix_power(reach.double(), data.n) > 0
+    assert (within | ~batch.condition.known["bonds"]).all()
+
+
+def test_labels_may_be_withheld():
+    atoms, sizes = torch.zeros(400, 2, dtype=torch.uint8), torch.full((400,), 2)
+    data = MoleculeData(atoms, torch.ones(400, 1, dtype=torch.uint8), sizes, ["CC"] * 400,
+                        label=torch.ones(400, 1), label_dropout=0.25)
+    label = data.batch(torch.arange(400)).condition.label
+    assert 0.15 < label.isnan().float().mean() < 0.35
+    with pytest.raises(ValueError, match="known_share is 2"):
+        data.conditioned(None, known_share=2)
+
+
+def test_masks_and_alphabet():
+    mask = graph_masks(torch.tensor([0, 1, 3]), 3)
+    assert mask["atoms"].sum(1).tolist() == [0, 1, 3] and mask["bonds"].sum((1, 2)).tolist() == [0, 0, 3]
+    alphabet = Alphabet(("C", "N+1"), ("none", "single"), 9)
+    assert Alphabet.from_json(alphabet.to_json()) == alphabet
+
+
+DATA = Path(os.environ.get("FLOWMAPS_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "molecules"
+REAL = {"qm9_smiles.csv": 133_885, "zinc250k_test.txt": 5_000, "zinc250k_valid.txt": 24_445,
+        "zinc_100k_24heavy.csv": 100_729}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_molecules_come_back(name):
+    """Every 200th row here; every row in the slow test below."""
+    if not (DATA / name).exists():
+        pytest.skip(f"{DATA / name} is not there; set FLOWMAPS_DATA")
+    rows = read_smiles(DATA / name)
+    assert len(rows) == REAL[name]
+    for _, text in rows[::200]:
+        encode(text)  # raises if it does not come back
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_every_real_molecule_comes_back(name, tmp_path):
+    if not (DATA / name).exists():
+        pytest.skip(f"{DATA / name} is not there; set FLOWMAPS_DATA")
+    splits = molecules(DATA / name, cache=tmp_path)
+    assert splits.refused <= splits.rows / 1000, splits.rejected.read_text()[:2000]
+
+
+def test_qm9_by_folder(tmp_path):
+    (tmp_path / "qm9_smiles.csv").write_text(lines("smiles", *some_molecules()))
+    assert sum(map(len, qm9(tmp_path, cache=tmp_path, processes=1)[:3])) == 60

@@ -1,0 +1,156 @@
+"""From a file of SMILES through training to samples, scaffolds and files."""
+
+import pytest
+import torch
+
+pytest.importorskip("rdkit")
+
+from rdkit import Chem
+
+from flowmaps.data.molecules_graph import build, sanitised
+from flowmaps.maps import VelocityMap
+from flowmaps.objectives import SelfDistillation
+from flowmaps.samplers import Categorical, Jumps
+from flowmaps.tasks.molecules import Molecules, histograms
+from flowmaps.train import AdamW, Cosine, Trainer, load_map, read_config
+
+SMALL = {"width": 16, "edge": 8, "depth": 2, "heads": 2, "paths": 4, "held_out": 16}
+ONE = Jumps(1)
+
+
+@pytest.fixture(scope="module")
+def build_task(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("molecules")
+    rows = ["C" * (k % 5 + 1) + "O" * (k // 25 % 2) + "C" * (k // 5 % 5) + "N" * (k // 50) for k in range(100)]
+    (folder / "my.smi").write_text("\n".join([*rows, "C1CC1", "C1CC1C", "C1CC1O", "nonsense"]))
+    return lambda **options: Molecules(str(folder / "my.smi"), **{"cache": str(folder), **SMALL, **options})
+
+
+@pytest.fixture(scope="module")
+def task(build_task):
+    return build_task()
+
+
+@pytest.fixture(scope="module")
+def flow_map(task):
+    torch.manual_seed(0)
+    flow_map = task.build_map().eval()
+    for p in flow_map.parameters():  # heads are zero at first: every sample would be the same
+        torch.nn.init.normal_(p, std=0.3)
+    return flow_map
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_user_trains_on_smiles_and_a_checkpoint_samples_without_data(build_task, tmp_path):
+    torch.manual_seed(0)
+    task = build_task(known_share=0.3)
+    task.judge.chemnet = None
+    trainer = Trainer(
+        SelfDistillation(task.build_map()), task.train_data, task.valid_data, tmp_path / "run", accelerator="cpu",
+        evaluate=lambda map, step: task.quality(task.sample(map, 16, ONE, generator())),
+        config={"state": task.state()}, max_steps=30, batch_size=32, validate_every=30,
+        optimizer=AdamW(lr=5e-3), schedule=Cosine(warmup=10), ema=None, tensorboard=False, progress=False,
+    )  # fmt: skip
+    report = trainer.fit()
+    assert report.metrics["valid/diagonal"] < 1.9  # uniform guesses cost ln 3 + ln 4 = 2.5
+    assert 0 <= report.metrics["quality/valid_connected"] <= 1
+    assert report.checkpoint is not None
+    alone = Molecules("gone.csv", **SMALL)
+    alone.restore(read_config(report.checkpoint)["state"])
+    fresh = alone.build_map().eval()
+    load_map(report.checkpoint, fresh)
+    one, two = task.sample(report.map, 8, ONE, generator()), alone.sample(fresh, 8, ONE, generator())
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_samples_have_the_sizes_of_the_data_and_symmetric_bonds(task, flow_map):
+    x = task.sample(flow_map, 40, Jumps(2), generator(), decoder=Categorical(), batch=16)
+    assert torch.equal(x["bonds"], x["bonds"].mT) and not x["bonds"].diagonal(dim1=1, dim2=2).any()
+    exists = x["atoms"] >= 0
+    assert not x["bonds"][~(exists.unsqueeze(1) & exists.unsqueeze(2))].any()
+    weights = torch.tensor(task.state()["size_weights"])
+    drawn = torch.bincount(exists.sum(1), minlength=len(weights))
+    assert not drawn[weights == 0].any() and (drawn > 0).sum() > 2
+    assert ((task.sample(flow_map, 3, ONE, generator(), atoms=4)["atoms"] >= 0).sum(1) == 4).all()
+    same = [task.sample(flow_map, 5, ONE, generator(3)) for _ in range(2)]
+    assert torch.equal(same[0]["bonds"], same[1]["bonds"])
+
+
+def test_a_scaffold_stays_atom_for_atom(task, flow_map):
+    x = task.sample(flow_map, 30, Jumps(2), generator(), fixed="C1CC1")
+    assert ((x["atoms"] >= 0).sum(1) >= 3).all()
+    bonds = [(i, j, int(x["bonds"][0, i, j])) for i in range(3) for j in range(i + 1, 3)]
+    assert sanitised(build(["C"] * 3, bonds)) == "C1CC1"
+    assert (x["atoms"][:, :3] == x["atoms"][0, :3]).all() and (x["bonds"][:, :3, :3] == x["bonds"][0, :3, :3]).all()
+    assert (x["bonds"][:, :3, 3:] != x["bonds"][:1, :3, 3:]).any()  # the rest is free
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"atoms": 99}, "atoms is 99, expected 1 to"), ({"atoms": 2, "fixed": "C1CC1"}, "expected 3 to"),
+        ({"fixed": "C("}, "cannot be used: not a SMILES"), ({"fixed": "CF"}, "has .'F'."),
+        ({"fixed": "C" * 30}, "30 atoms, more than"), ({"n": 0}, "n is 0"), ({"target": {"qed": 1}}, "not conditioned"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_sampled_is_said(task, flow_map, options, message):
+    with pytest.raises(ValueError, match=message):
+        task.sample(flow_map, **{"n": 2, "sampler": ONE, "generator": generator(), **options})
+
+
+def test_properties_condition_the_map(build_task):
+    task = build_task(conditions=("logp", "weight"), drop_label=0.3)
+    label = task.train_data.label
+    assert label.shape == (len(task.train_data), 2)
+    assert torch.allclose(label.mean(0), torch.zeros(2), atol=1e-4)
+    torch.manual_seed(0)
+    flow_map = task.build_map()
+    for p in flow_map.parameters():  # gates and heads that are zero would hide the label
+        torch.nn.init.normal_(p, std=0.2)
+    light, heavy, any_ = (task.sample(flow_map, 20, ONE, generator(), target=target)
+                          for target in ({"logp": 0, "weight": 20}, {"logp": 0, "weight": 200}, None))
+    assert not torch.equal(light["bonds"], heavy["bonds"]) and not torch.equal(light["bonds"], any_["bonds"])
+    with pytest.raises(ValueError, match="expected all of"):
+        task.sample(flow_map, 2, ONE, generator(), target={"logp": 1})
+    with pytest.raises(ValueError, match="expected some of logp, qed, rings, weight"):
+        build_task(conditions=("colour",))
+
+
+def test_files_hold_what_is_valid(task, tmp_path):
+    train = task.splits.train
+    batch = train.batch(torch.arange(6))
+    x = {"atoms": torch.where(batch.condition.mask["atoms"], batch.x_1["atoms"], -1), "bonds": batch.x_1["bonds"]}
+    row = int(train.sizes[:6].argmax())
+    x["bonds"][row] = 3 * (1 - torch.eye(train.n, dtype=torch.long))  # triple bonds everywhere
+    task.write({"1": x, "4": x}, tmp_path)
+    lines = [line.split("\t") for line in (tmp_path / "molecules-1.smi").read_text().splitlines()]
+    assert [int(k) for _, k in lines] == [k for k in range(6) if k != row]
+    assert [smiles for smiles, _ in lines] == [train.smiles[int(k)] for _, k in lines]
+    read = [mol for mol in Chem.SDMolSupplier(str(tmp_path / "molecules-4.sdf")) if mol is not None]
+    assert [Chem.MolToSmiles(mol) for mol in read] == [smiles for smiles, _ in lines]
+    assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_training_molecules_are_valid_and_not_novel(task):
+    task.judge.chemnet = None
+    result = task.of_data()
+    assert next(iter(result)) == "valid_connected" and result["valid_connected"] == 1 and result["novel"] == 0
+
+
+def test_histograms_and_bad_names(task):
+    train = task.splits.train
+    counts = histograms(train, task.alphabet)
+    assert counts["atoms"].sum() == train.sizes.sum()
+    assert counts["bonds"].sum() == (train.sizes * (train.sizes - 1) // 2).sum()
+    with pytest.raises(ValueError, match="neither one of qm9, zinc250k nor"):
+        _ = Molecules("nowhere.csv").splits
+
+
+def test_the_naive_baseline_is_a_velocity_map(build_task):
+    task = build_task(unconstrained=True)
+    flow_map = task.build_map()
+    assert isinstance(flow_map, VelocityMap)
+    assert torch.equal((x := task.sample(flow_map, 4, ONE, generator()))["bonds"], x["bonds"].mT)
