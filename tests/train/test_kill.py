@@ -15,7 +15,7 @@ KILLS = 20
 
 def test_killed_twenty_times_equals_unbroken(tmp_path):
     command = [sys.executable, str(Path(__file__).with_name("killing.py")), str(tmp_path), str(KILLS), "0"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["killed"] == KILLS

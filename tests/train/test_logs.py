@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -37,6 +37,7 @@ def test_lines_and_table_hold_the_same_records(tmp_path):
                                {"step": "3", "a": "", "b": "2.0"}]
 
 
+@settings(deadline=None)
 @given(cut=st.integers(0, 4))
 def test_continuing_from_a_step_equals_never_having_gone_on(tmp_path_factory, cut):
     whole, resumed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("resumed")

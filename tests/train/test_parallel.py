@@ -49,7 +49,7 @@ def test_accumulation_is_the_large_batch(one, tmp_path, accumulation):
 def two(tmp_path_factory):
     directory = tmp_path_factory.mktemp("two")
     command = [sys.executable, str(Path(__file__).with_name("two_processes.py")), str(directory)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return directory
 

@@ -106,7 +106,7 @@ def test_a_flow_map_learns_that_all_symbols_are_equal(tmp_path, precision):
     x_1 = report.map(noise, torch.zeros(500), torch.ones(500)).argmax(-1)
     assert (x_1 == x_1[:, :1]).all(1).float().mean() > 0.9
     assert x_1[:, 0].bincount(minlength=K).min() > 60
-    assert report.metrics["valid/diagonal"] < 0.6 * torch.tensor(float(K)).log().item()
+    assert report.metrics["valid/diagonal"] < 0.7 * torch.tensor(float(K)).log().item()
 
 
 @pytest.mark.slow

@@ -7,12 +7,13 @@ import time
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowmaps.train.stream import Stream, ahead, generator, key, permutation
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 40), count=st.integers(1, 6), parts=st.sampled_from([1, 2, 3, 4]), seed=st.integers(0, 99))
 def test_parts_of_all_updates_are_the_epochs_in_order(size, count, parts, seed):
     stream = Stream(size, count * parts, seed, parts)
@@ -22,6 +23,7 @@ def test_parts_of_all_updates_are_the_epochs_in_order(size, count, parts, seed):
     assert torch.equal(rows, epochs[:len(rows)])
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 40), step=st.integers(1, 1000), seed=st.integers(0, 99))
 def test_any_number_of_processes_sees_the_same_update(size, step, seed):
     whole = Stream(size, 12, seed).index(step)
