@@ -64,14 +64,31 @@ def endpoint(consistency: Callable[[], Any] | None = None, **options: Any) -> Ca
     return lambda path, network: SelfDistillation(EndpointMap(path, network), consistency(), **options)
 
 
-def averaged(consistency: Callable[[], Any], decay: float, **options: Any) -> Case:
-    """Self-distillation of an endpoint map whose targets come from a short running average."""
+class GrowingAverage(Average):
+    r"""A running average over a constant part of the past, :math:`d_n = (1+n)/(w+n)`: targets never lag far behind."""
+
+    def __init__(self, map: FlowMap, w: float):
+        super().__init__(map)
+        self.w, self.updates = w, 0
+
+    def after_step(self, map: FlowMap) -> None:
+        self.updates += 1
+        self.decay = (1 + self.updates) / (self.w + self.updates)
+        super().after_step(map)
+
+
+def averaged(consistency: Callable[[], Any], average: Callable[[FlowMap], Average]) -> Case:
+    """Self-distillation of an endpoint map whose targets come from a running average."""
 
     def build(path: LinearPath, network: MLP) -> Objective:
         map = EndpointMap(path, network)
-        return SelfDistillation(map, consistency(), teacher=Average(map, decay), **options)
+        return SelfDistillation(map, consistency(), teacher=average(map))
 
     return build
+
+
+def midpoint() -> SemigroupKL:
+    return SemigroupKL(fraction=0.5)
 
 
 CASES: dict[str, Case] = {
@@ -84,10 +101,13 @@ CASES: dict[str, Case] = {
     "ESD": endpoint(Eulerian),
     "ESD-KL": endpoint(EulerianKL),
     "PSD-KL": endpoint(SemigroupKL),
-    "PSD-KL midpoint": endpoint(lambda: SemigroupKL(fraction=0.5)),
-    "PSD-KL midpoint, averaged": averaged(lambda: SemigroupKL(fraction=0.5), 0.9),
+    "PSD-KL midpoint": endpoint(midpoint),
     "PSD": endpoint(Semigroup),
     "naive": lambda path, network: SelfDistillation(VelocityMap(path, network), Lagrangian()),
+    "PSD-KL midpoint, averaged": averaged(midpoint, lambda map: Average(map, 0.9)),
+    "PSD-KL midpoint, growing 10": averaged(midpoint, lambda map: GrowingAverage(map, 10)),
+    "PSD-KL midpoint, growing 20": averaged(midpoint, lambda map: GrowingAverage(map, 20)),
+    "LSD, growing 10": averaged(Lagrangian, lambda map: GrowingAverage(map, 10)),
 }
 
 
@@ -254,7 +274,8 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         "Total variation to the exact law (mean ± standard deviation over seeds); lower is better. ``diagonal`` has no",
         "jumps and is sampled by Euler steps. The ODE is solved with the map's own diagonal: what distillation can",
-        "reach. ``averaged`` takes its targets from a short running average of the weights.",
+        "reach. ``averaged`` takes its targets from a running average of the weights with decay .9, ``growing w`` from one",
+        "with decay (1+n)/(w+n) at update n, all others from the current weights.",
         "Peak memory counts the tensors alive in one update above the model, its average and its optimiser.",
         "",
         facts,
