@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from flowmaps.data.text_tokens import Letters
+from flowmaps.fields import Batch
+from flowmaps.likelihood import CutOff, score
 from flowmaps.objectives import SelfDistillation
 from flowmaps.samplers import Euler, Jumps
 from flowmaps.tasks import text as T
@@ -172,21 +174,48 @@ def test_rows_bits_and_temperatures(task):
 def test_training_end_to_end(task, tmp_path):
     objective = SelfDistillation(task.build_map(), share=0.5)
     trainer = Trainer(objective, task.train_data, task.valid_data, tmp_path, max_steps=4, batch_size=8,
-                      valid_examples=8, log_every=2, validate_every=4, save_every=4, config={"state": task.state()}, progress=False,
-                      tensorboard=False)  # fmt: skip
+                      valid_examples=8, log_every=2, validate_every=4, save_every=4, progress=False,
+                      config={"state": task.state()}, tensorboard=False)  # fmt: skip
     report = trainer.fit()
     tokens = task.sample(report.map, 2, Jumps(2), seeded(), prompt="the ")
     assert all(line.startswith("the ") for line in task.decoded(tokens))
     assert math.isfinite(report.metrics["valid/loss"])
 
 
-def markov(K: int, n: int, generator: torch.Generator) -> tuple[str, float]:
-    """A text of the first K letters from a random Markov chain, and its entropy rate in bits."""
-    P = torch.rand(K, K, generator=generator).pow(6).double()
+def markov(K: int, n: int, length: int, generator: torch.Generator) -> tuple[torch.Tensor, float]:
+    """Windows of a stationary Markov chain, and their entropy in bits per token."""
+    P = torch.rand(K, K, generator=generator).pow(4).double()
     P /= P.sum(1, keepdim=True)
-    stationary = torch.linalg.matrix_power(P, 500)[0]
-    rate = float(-(stationary[:, None] * torch.special.xlogy(P, P)).sum()) / math.log(2)
-    tokens, cumulative = [0], P.cumsum(1)
-    for u in torch.rand(n, generator=generator).double():
-        tokens.append(int((u > cumulative[tokens[-1]]).sum().clamp(max=K - 1)))
-    return "".join("abcdefghij"[token] for token in tokens), rate
+    start = torch.linalg.matrix_power(P, 500)[0]
+    rate = -(start[:, None] * torch.special.xlogy(P, P)).sum()
+    entropy = (-torch.special.xlogy(start, start).sum() + (length - 1) * rate) / length
+    column = torch.multinomial(start, n, replacement=True, generator=generator)
+    columns = [column]
+    for _ in range(length - 1):
+        column = torch.multinomial(P[column], 1, generator=generator).squeeze(1)
+        columns.append(column)
+    return torch.stack(columns, 1), float(entropy / math.log(2))
+
+
+@pytest.mark.slow
+def test_bounds_of_a_known_source_are_never_below_it_and_tight_after_training():
+    g = seeded(1)
+    rows, truth = markov(3, 6000, 16, g)
+    torch.manual_seed(0)
+    map = T.build_map(3, width=48, depth=2, heads=2)
+    objective = SelfDistillation(map, share=1.0)
+    optimizer = torch.optim.AdamW(map.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 800)
+    gaps = []
+    for step in range(801):
+        if step in (0, 50, 800):
+            estimate = score(map.eval(), [Batch(rows[5000:])], CutOff(draws=16), g)
+            map.train()
+            assert estimate.bits_per_position > truth - 3 * estimate.bits_error
+            gaps.append(estimate.bits_per_position / truth - 1)
+        batch = Batch(rows[torch.randint(5000, (64,), generator=g)])
+        optimizer.zero_grad()
+        objective(batch, objective.draw(batch, g))["loss"].backward()
+        optimizer.step()
+        schedule.step()
+    assert gaps[0] > gaps[-1] and gaps[-1] < 0.05
