@@ -52,49 +52,48 @@ def draw_grid(
     """Draw samples as a PNG: what is not one valid molecule on red, each with its name and what it is below."""
     if not molecules:
         raise ValueError("no molecule to draw; ask for at least one sample")
-    drawn, legends, marked = zip(*(_panel(mol) for mol in molecules), strict=True)
+    drawn, legends, marked = zip(*(_panel(mol, side) for mol in molecules), strict=True)
     if names:
         legends = [f"{name}: {legend}" for name, legend in zip(names, legends, strict=True)]
+    picture = _draw(drawn, legends, marked, side, columns)
+    with replacing(path) as temporary:
+        temporary.write_bytes(picture)
+
+
+def _draw(
+    drawn: Sequence[Chem.Mol], legends: Sequence[str], marked: Sequence[list[int]], side: int, columns: int
+) -> bytes:
     rows = -(-len(drawn) // columns)
     canvas = rdMolDraw2D.MolDraw2DCairo(side * min(columns, len(drawn)), side * rows, side, side)
-    options = canvas.drawOptions()
-    options.prepareMolsBeforeDrawing = False
-    options.legendFontSize = 13
+    canvas.drawOptions().prepareMolsBeforeDrawing = False
+    canvas.drawOptions().legendFontSize = 13
     colours = [dict.fromkeys(atoms, BAD) for atoms in marked]
     with rdBase.BlockLogs():
         canvas.DrawMolecules(
             list(drawn), legends=list(legends), highlightAtoms=list(marked), highlightAtomColors=colours
         )
         canvas.FinishDrawing()
-    with replacing(path) as temporary:
-        temporary.write_bytes(canvas.GetDrawingText())
+    return canvas.GetDrawingText()
 
 
-def _panel(mol: Chem.RWMol) -> tuple[Chem.Mol, str, list[int]]:
+def _panel(mol: Chem.RWMol, side: int) -> tuple[Chem.Mol, str, list[int]]:
+    """A molecule ready to be drawn, what it is, and the atoms to mark: all, unless it is one valid molecule."""
     sample = inspect(mol)
     copy = Chem.RWMol(mol)
-    valid = sanitised(copy) is not None
-    if valid:
+    if sample.smiles is not None:
+        sanitised(copy)
         Chem.Kekulize(copy)
     else:
-        copy = Chem.RWMol(mol)
         copy.UpdatePropertyCache(strict=False)
         Chem.FastFindRings(copy)
+    parts = len(Chem.GetMolFrags(mol))
+    what = ("valid" if sample.smiles is not None else "not valid") + (f", {parts} parts" if parts > 1 else "")
+    marked = [] if sample.whole else list(range(copy.GetNumAtoms()))
     rdDepictor.Compute2DCoords(copy)
-    if not _drawable(copy):  # atoms on top of each other: show them without their bonds
+    try:
+        _draw([copy], [what], [marked], side, 1)
+    except RuntimeError:  # atoms on top of each other: show them without their bonds
         for bond in list(copy.GetBonds()):
             copy.RemoveBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())
         rdDepictor.Compute2DCoords(copy)
-    parts = len(Chem.GetMolFrags(mol))
-    what = ("valid" if valid else "not valid") + (f", {parts} parts" if parts > 1 else "")
-    return copy, what, [] if sample.whole else list(range(copy.GetNumAtoms()))
-
-
-def _drawable(mol: Chem.Mol) -> bool:
-    canvas = rdMolDraw2D.MolDraw2DSVG(60, 60)
-    canvas.drawOptions().prepareMolsBeforeDrawing = False
-    try:
-        canvas.DrawMolecule(mol)
-    except RuntimeError:
-        return False
-    return True
+    return copy, what, marked
