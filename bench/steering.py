@@ -51,7 +51,7 @@ BUDGETS = (16, 32, 64, 128, 256)
 
 
 def build() -> EndpointMap:
-    return EndpointMap(LinearPath(OneHot(K)), UNet(K, width=48, lower=(96,), heads=4, out=K))
+    return EndpointMap(LinearPath(OneHot(K)), UNet(K, width=32, lower=(64,), heads=4, out=K))
 
 
 def trained(images: Tensor, o: argparse.Namespace) -> EndpointMap:
@@ -67,7 +67,7 @@ def trained(images: Tensor, o: argparse.Namespace) -> EndpointMap:
     generator, schedule, start = torch.Generator().manual_seed(0), Cosine(warmup=100), time.perf_counter()
     for step in range(1, o.train + 1):
         optimiser.param_groups[0]["lr"] = 1e-3 * schedule(step, o.train)
-        batch = Batch(images[torch.randint(len(images), (128,), generator=generator)])
+        batch = Batch(images[torch.randint(len(images), (64,), generator=generator)])
         loss = objective(batch, objective.draw(batch, generator))["loss"]
         optimiser.zero_grad()
         loss.backward()
@@ -259,7 +259,7 @@ def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--train", type=int, default=1600, help="updates of the map")
     p.add_argument("--map", type=Path, help="file of the trained map")
-    p.add_argument("--runs", type=int, default=32)
+    p.add_argument("--runs", type=int, default=16)
     p.add_argument("--seeds", type=lambda text: [int(n) for n in text.split(",")], default=[0, 1, 2])
     p.add_argument("--budgets", type=lambda text: [int(n) for n in text.split(",")], default=list(BUDGETS))
     p.add_argument("--law", type=int, default=10_000, help="evaluations for the table of the law")

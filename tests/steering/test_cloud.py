@@ -80,11 +80,13 @@ def test_sizes_of_populations():
         populations_of(5, -1)
 
 
-def test_conditions_are_those_of_one_sample():
-    told = shared(Condition(label=torch.tensor([2]), known={"a": torch.ones(1, 3, dtype=torch.bool)}), 4)
+def test_conditions_of_one_sample_or_of_each():
+    told = Condition(label=torch.tensor([2]), known={"a": torch.ones(1, 3, dtype=torch.bool)})
+    told = shared(told, particles=9, first=3, n=4)
     assert told.label.tolist() == [2] * 4 and told.known["a"].shape == (4, 3) and told.mask is None
-    with pytest.raises(ValueError, match="condition of 2 samples"):
-        shared(Condition(label=torch.tensor([2, 1])), 4)
+    assert shared(torch.arange(9), 9, 3, 4).tolist() == [3, 4, 5, 6]
+    with pytest.raises(ValueError, match="condition of 2 samples for 9 particles"):
+        shared(Condition(label=torch.tensor([2, 1])), 9, 0, 9)
 
 
 def test_evaluations_are_counted_through_guidance():

@@ -253,6 +253,37 @@ def test_several_fields():
         assert distance(target, result.samples[name], result.weights) < 1.5 * floor(target, result.effective_size)
 
 
+@pytest.mark.parametrize(
+    "method", [FeynmanKac(Renoise(4)), Tilted(Renoise(4)), BestOf(1)], ids=["fk", "tilted", "best"]
+)
+def test_conditions_travel_with_their_particles(method):
+    """Two laws told apart by a mask: the target is over mask and sample together."""
+    law = small_law(3, 2)
+    mask = torch.ones(2000, 2, dtype=torch.bool)
+    mask[::2, 1] = False
+    reward = Soft(lambda pi: pi[:, 1].sum(-1) + pi[:, 0, 2], "length and a two")  # 1 for samples of two positions
+    result = method(
+        law.map(), reward, (2,), 2000, generator(), strength=1.5, condition=Condition(mask=mask), population=500
+    )
+    long = result.condition.mask[:, 1]
+    expected = long.float() + (result.samples[:, 0] == 2).float()
+    assert torch.allclose(result.rewards, expected)
+    if not isinstance(method, BestOf):
+        assert float(result.weights[long].sum()) == pytest.approx(math.exp(1.5) / (1 + math.exp(1.5)), abs=0.03)
+
+
+def test_black_boxes_see_no_padding():
+    law, seen = small_law(3, 2), []
+
+    def reward(x_1):
+        seen.append(x_1)
+        return (x_1 == 2).sum(1)
+
+    mask = torch.tensor([[True, False]])
+    FeynmanKac(Renoise(3))(law.map(), reward, (2,), 50, generator(), condition=Condition(mask=mask))
+    assert len(seen) == 3 and all(bool((x[:, 1] == -1).all()) and bool((x[:, 0] >= 0).all()) for x in seen)
+
+
 def test_potentials():
     history = torch.tensor([[1.0, 3.0, 2.0], [0.0, -1.0, 5.0]])
     assert difference(history).tolist() == [2.0, 5.0]

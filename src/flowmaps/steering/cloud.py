@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..fields import Condition, fieldwise, leaves
+from ..fields import FREE, Condition, fieldwise, leaves
 from ..maps import FlowMap
 from .guidance import Guidance
 
@@ -49,6 +49,7 @@ class Steered:
         error: Its standard error by the delta method, from the ancestry; NaN likewise, infinite with one particle.
         evaluations: Network evaluations in all, a gradient counting as one more.
         resampled: How often particles were resampled, over all populations.
+        condition: That of each sample, resampled with it.
     """
 
     samples: Any
@@ -60,6 +61,7 @@ class Steered:
     error: float
     evaluations: int
     resampled: int
+    condition: Condition = FREE
 
     @property
     def mean_reward(self) -> float:
@@ -163,6 +165,7 @@ class Population:
     counts: float
     effective_size: float
     resampled: int
+    condition: Condition = FREE
 
 
 def join(populations: list[Population], evaluations: int) -> Steered:
@@ -181,7 +184,15 @@ def join(populations: list[Population], evaluations: int) -> Steered:
         error=float((of_z.square() * column("variance")).sum().sqrt()),
         evaluations=evaluations,
         resampled=sum(p.resampled for p in populations),
+        condition=_joined([p.condition for p in populations]),
     )
+
+
+def _joined(conditions: list[Condition]) -> Condition:
+    """The conditions of all particles, in order."""
+    columns = zip(*conditions, strict=True)
+    join = lambda *parts: torch.cat(parts)  # noqa: E731
+    return Condition(*(None if column[0] is None else fieldwise(join, *column) for column in columns))
 
 
 def populations_of(particles: int, population: int | None) -> list[int]:
@@ -193,17 +204,20 @@ def populations_of(particles: int, population: int | None) -> list[int]:
     return [size] * (particles // size) + ([particles % size] if particles % size else [])
 
 
-def shared(part: Any, n: int) -> Any:
-    """What all particles share, given for one sample (leading dimension 1), for ``n`` of them."""
+def shared(part: Any, particles: int, first: int, n: int) -> Any:
+    """A condition, or given categories, for particles ``first`` to ``first + n`` of all.
 
-    def expand(leaf: Tensor) -> Tensor:
-        if len(leaf) != 1:
-            raise ValueError(f"a condition of {len(leaf)} samples; give that of one (leading dimension 1) for all")
-        return leaf.expand(n, *leaf.shape[1:])
+    Given for one sample (leading dimension 1) all particles share it; otherwise there is one for each.
+    """
+
+    def rows(leaf: Tensor) -> Tensor:
+        if len(leaf) not in (1, particles):
+            raise ValueError(f"a condition of {len(leaf)} samples for {particles} particles; give one for all, or each")
+        return leaf.expand(n, *leaf.shape[1:]) if len(leaf) == 1 else leaf[first : first + n]
 
     if isinstance(part, Condition):
-        return Condition(*(shared(p, n) for p in part))
-    return None if part is None else fieldwise(expand, part)
+        return Condition(*(shared(p, particles, first, n) for p in part))
+    return None if part is None else fieldwise(rows, part)
 
 
 class Counter:

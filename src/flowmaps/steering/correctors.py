@@ -127,11 +127,11 @@ class Corrector:
 
         def run(n: int, first: int, counter: Counter) -> Population:
             full = fieldwise(lambda positions: (n, *positions), shape)
-            known, clean = shared(condition, n), shared(given, n)
+            known, clean = (shared(part, particles, first, n) for part in (condition, given))
             cloud, view = self._travel(full, known, clean, generator)
             scores = (decoder or Argmax())(view.scores, generator, self.experts[0].map.chunk)
             samples = keep_given(scores, known, clean)
-            result = cloud.finish(samples, torch.zeros_like(cloud.log_w))
+            result = replace(cloud.finish(samples, torch.zeros_like(cloud.log_w)), condition=known)
             if not self.weighted:
                 return replace(result, log_z=math.nan, variance=math.nan, counts=0.0)
             shift = (1 - self.B) / 2 * math.log1p((self.U_max / self.U_0) ** 2) * _coordinates(cloud.x, known)

@@ -16,10 +16,16 @@ from .rewards import Reward, RewardError
 
 
 def endpoint(map: FlowMap, x: Any, t: Tensor, condition: Condition = FREE) -> Any:
-    """X_{t,1}(x) over the categories, ``(n, *positions, K)`` per field; π_{t,1}(x) for an endpoint map."""
+    """X_{t,1}(x) over the categories, ``(n, *positions, K)`` per field; π_{t,1}(x) for an endpoint map.
+
+    Positions that do not exist hold zeros.
+    """
     h = map.features(x, t, torch.ones_like(t), condition)
     readouts = map.readout(h) if isinstance(map, EndpointMap) else map.final(x, h, t)
-    return fieldwise(lambda r: map.mean(r.read(r.h)), readouts)
+    pi = fieldwise(lambda r: map.mean(r.read(r.h)), readouts)
+    if condition.mask is None:
+        return pi
+    return fieldwise(lambda pi, mask: torch.where(mask.unsqueeze(-1), pi, 0), pi, condition.mask)
 
 
 def look_ahead(map: FlowMap, reward: Reward, x: Any, t: Tensor, condition: Condition = FREE, first: int = 0) -> Tensor:

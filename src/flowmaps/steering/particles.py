@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..fields import FREE, Condition, across, fieldwise, leaves
+from ..fields import FREE, Condition, across, fieldwise, leaves, select
 from ..maps import FlowMap
 from ..samplers import Argmax, Decoder, Jumps, Renoise, Sampler, Stochastic
 from ..samplers.base import keep_given, source_point
@@ -57,7 +57,17 @@ class Task:
     def decode(self, scores: Any) -> tuple[Any, Tensor]:
         """Samples and their rewards from scores."""
         samples = keep_given(self.decoder(scores, self.generator, self.map.chunk), self.condition, self.given)
-        return samples, self.reward.of_sample(samples, self.map.path.space.sizes(), self.first)
+        existing = samples
+        if self.condition.mask is not None:
+            existing = fieldwise(lambda x, mask: torch.where(mask, x, -1), samples, self.condition.mask)
+        return samples, self.reward.of_sample(existing, self.map.path.space.sizes(), self.first)
+
+    def keep(self, index: Tensor | None) -> Task:
+        """The task of the particles that were kept, with their own conditions."""
+        if index is None:
+            return self
+        given = None if self.given is None else fieldwise(lambda leaf: leaf[index], self.given)
+        return replace(self, condition=select(self.condition, index), given=given)
 
     def look_ahead(self, x: Any, t: Tensor) -> Tensor:
         return look_ahead(self.map, self.reward, x, t, self.condition, self.first)
@@ -77,7 +87,8 @@ class Method(ABC):
         particles: How many samples to return.
         generator: Drives noise, resampling and decoding; a seed reproduces everything.
         strength: λ, at least 0; 0 gives the plain samples of the method's sampler, bit for bit (in one population).
-        condition, given: As in ``generate``, for one sample (leading dimension 1): all particles share it.
+        condition, given: As in ``generate``, for one sample (leading dimension 1) that all particles share, or for each
+            particle: then they are kept or lost with it, and the weighted particles represent both together.
         decoder: From scores to categories; arg-max by default.
         population: Particles alive at one time; more run one after the other and count by their normalisers, so
             memory is that of one population however many particles there are. Default: all at once.
@@ -113,8 +124,9 @@ class Method(ABC):
 
         def run(n: int, first: int, counter: Counter) -> Population:
             full = fieldwise(lambda positions: (n, *positions), shape)
-            rest = (shared(condition, n), shared(given, n), decoder or Argmax(), generator, counter)
-            return self.run(Task(map, reward, float(strength), full, first, *rest))
+            told, clean = (shared(part, particles, first, n) for part in (condition, given))
+            rest = (decoder or Argmax(), generator, counter)
+            return self.run(Task(map, reward, float(strength), full, first, told, clean, *rest))
 
         return stream(run, (map,), particles, population)
 
@@ -160,7 +172,8 @@ class BestOf(Method):
         every = cloud.finish(None, best)
         n = len(best)
         equal = torch.full_like(every.weights[:n], 1 / n)
-        return replace(every, samples=samples, weights=equal, ess=[1.0], counts=0.0, effective_size=float(n))
+        equally = {"weights": equal, "ess": [1.0], "counts": 0.0, "effective_size": float(n)}
+        return replace(every, samples=samples, condition=task.condition, **equally)
 
     def _draw(self, task: Task) -> tuple[Any, Tensor]:
         return task.decode(self.sampler(task.map, task.start(), task.condition, task.generator))
@@ -195,7 +208,7 @@ class LookAhead(Method):
         samples, rewards = task.finish(self.sampler, x, self.last(x))
         cloud.weigh(torch.zeros_like(rewards))
         result = cloud.finish(samples, rewards)
-        return replace(result, log_z=math.nan, variance=math.nan)
+        return replace(result, log_z=math.nan, variance=math.nan, condition=task.condition)
 
 
 def difference(history: Tensor) -> Tensor:
@@ -272,6 +285,7 @@ class FeynmanKac(Method):
                 phi = task.strength * self.schedule(float(s[0])) * self.potential(history)
                 cloud.weigh(phi - held)
                 index, held = cloud.resample(), phi
+                task = task.keep(index)
                 if index is not None:
                     history, held = history[index], held[index]
                     known = None if known is None else fieldwise(lambda leaf, i=index: leaf[i], known)
@@ -279,7 +293,7 @@ class FeynmanKac(Method):
             held = held - log_w
         samples, rewards = task.finish(self.sampler, cloud.x, self.last(cloud.x))
         cloud.weigh(task.strength * rewards - held)
-        return cloud.finish(samples, rewards)
+        return replace(cloud.finish(samples, rewards), condition=task.condition)
 
 
 class Tilted(FeynmanKac):

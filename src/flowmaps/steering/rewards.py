@@ -91,7 +91,10 @@ class Reward(ABC):
 
 
 class Soft(Reward):
-    """A reward of soft one-hot vectors, differentiable: ``function(pi) -> (n,)`` with pi ``(n, *positions, K)``."""
+    """A reward of soft one-hot vectors, differentiable: ``function(pi) -> (n,)`` with pi ``(n, *positions, K)``.
+
+    Positions that do not exist (padding) are zero vectors.
+    """
 
     differentiable = True
 
@@ -99,15 +102,21 @@ class Soft(Reward):
         return self._values(pi, first)
 
     def of_sample(self, x_1: Any, sizes: Any, first: int = 0) -> Tensor:
-        dtype = torch.get_default_dtype()
-        return self._values(fieldwise(lambda x, K: F.one_hot(x, K).to(dtype), x_1, sizes), first)
+        def vertices(x: Tensor, K: int) -> Tensor:
+            one_hot = F.one_hot(x.clamp(min=0), K).to(torch.get_default_dtype())
+            return torch.where((x >= 0).unsqueeze(-1), one_hot, 0)
+
+        return self._values(fieldwise(vertices, x_1, sizes), first)
 
 
 class Hard(Reward):
-    """A black-box reward of decoded samples, never differentiated: ``function(x_1) -> (n,)``, x_1 int64."""
+    """A black-box reward of decoded samples, never differentiated: ``function(x_1) -> (n,)``, x_1 int64.
+
+    Positions that do not exist (padding) are -1.
+    """
 
     def of_endpoint(self, pi: Any, first: int = 0) -> Tensor:
-        return self._values(fieldwise(lambda p: p.argmax(-1), pi), first)
+        return self._values(fieldwise(lambda p: torch.where(p.any(-1), p.argmax(-1), -1), pi), first)
 
     def of_sample(self, x_1: Any, sizes: Any, first: int = 0) -> Tensor:
         return self._values(x_1, first)
