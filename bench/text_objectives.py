@@ -31,7 +31,7 @@ from flowmaps.objectives import (
     SelfDistillation,
     SemigroupKL,
 )
-from flowmaps.samplers import Euler, Jumps
+from flowmaps.samplers import Argmax, Categorical, Euler, Jumps
 from flowmaps.tasks.text import Text
 from flowmaps.times import DecodeRateClock, FullJump, OnClock, PairOnClock
 from flowmaps.train import AdamW, Cosine, Trainer
@@ -83,8 +83,8 @@ def run(arguments: argparse.Namespace) -> dict:
             row = {"objective": name, "seed": seed, "seconds": seconds, "diagonal": diagonal, "by_steps": {}}
             for key, sampler in SAMPLERS.items():
                 generator = torch.Generator().manual_seed(seed)
-                temperature = 0.0 if name == "naive" else 1.0  # scores of the naive map are no logits
-                tokens = task.sample(map, arguments.n, sampler, generator, temperature=temperature)
+                decoder = Argmax() if name == "naive" else Categorical()  # scores of the naive map are no logits
+                tokens = task.sample(map, arguments.n, sampler, generator, decoder=decoder)
                 row["by_steps"][key] = task.quality(tokens)
             rows.append(row)
             print(json.dumps({k: v for k, v in row.items() if k != "by_steps"}), flush=True)

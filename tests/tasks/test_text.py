@@ -6,11 +6,13 @@ import math
 import pytest
 import torch
 
+from flowmaps.cli.config import experiment, parse, presets, training_parser
+from flowmaps.cli.main import main
 from flowmaps.data.text_tokens import Letters
 from flowmaps.fields import Batch
 from flowmaps.likelihood import CutOff, score
 from flowmaps.objectives import SelfDistillation
-from flowmaps.samplers import Euler, Jumps
+from flowmaps.samplers import Argmax, Categorical, Euler, Jumps
 from flowmaps.tasks import text as T
 from flowmaps.tasks.text_prompts import fill, template
 from flowmaps.tasks.text_quality import frontier, table
@@ -104,22 +106,23 @@ def test_bad_requests_get_one_clear_line():
         (text, {"infill": "no gap"}, "has no gap"),
         (text, {"infill": "a _ b", "prompt": "c"}, "infill stands alone"),
         (text, {"length": 0}, "ask for a greater length"),
-        (text, {"temperature": -1.0}, "temperature is -1"),
         (text, {"n": 0}, "n is 0"),
     ]
     for task, options, message in cases:
         with pytest.raises(ValueError, match=message):
             task.sample(map, **({"n": 2, "sampler": Jumps(1), "generator": seeded()} | options))
+    with pytest.raises(ValueError, match="temperature is -1"):
+        T.Text(temperature=-1)
     with pytest.raises(ValueError, match="tied head"):
         T.build_map(27, width=16, embedding=8, tied=True)
 
 
 def test_seeds_reproduce_samples_and_temperature_zero_is_the_mode():
     map, text = build()
-    one, two = (text.sample(map, 4, Jumps(2), seeded(3), temperature=0.8) for _ in range(2))
+    one, two = (text.sample(map, 4, Jumps(2), seeded(3)) for _ in range(2))
     assert torch.equal(one, two)
-    assert not torch.equal(one, text.sample(map, 4, Jumps(2), seeded(4), temperature=0.8))
-    mode, cold = (text.sample(map, 4, Jumps(1), seeded(3), temperature=value) for value in (0.0, 1e-6))
+    assert not torch.equal(one, text.sample(map, 4, Jumps(2), seeded(4)))
+    mode, cold = (text.sample(map, 4, Jumps(1), seeded(3), decoder=d) for d in (Argmax(), Categorical(1e-6)))
     assert torch.equal(mode, cold)
 
 
@@ -219,3 +222,36 @@ def test_bounds_of_a_known_source_are_never_below_it_and_tight_after_training():
         optimizer.step()
         schedule.step()
     assert gaps[0] > gaps[-1] and gaps[-1] < 0.05
+
+
+def command(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_command_line(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text(SAYING * 60)
+    run = tmp_path / "run"
+    data = ["--task.source", tmp_path / "mine.txt", "--task.length", 24, "--task.cache", tmp_path / "shards"]
+    size = ["--task.width", 16, "--task.depth", 1, "--task.n", 8, "--trainer.max_steps", 2, "--trainer.batch_size", 4]
+    assert command("train", "tiny-shakespeare", "--out", run, *data, *size, "--trainer.progress", "false") == 0
+    assert "samples" in capsys.readouterr().out and (run / "samples.txt").exists()
+    (tmp_path / "mine.txt").unlink()  # a checkpoint samples without its data
+    options = ["--steps", "1,2", "--n", 3, "--temperature", 0.7]
+    assert command("sample", run, *options, "--prompt", "the lazy ", "--out", tmp_path / "a") == 0
+    records = [json.loads(line) for line in (tmp_path / "a" / "samples.jsonl").read_text().splitlines()]
+    assert len(records) == 6 and all(r["text"].startswith("the lazy ") for r in records)
+    assert command("sample", run, "--infill", "a ___ fox", "--out", tmp_path / "b") == 0
+    assert command("sample", run, "--prompt", "12", "--out", tmp_path / "c") == 2
+    assert "no token of the alphabet" in capsys.readouterr().err
+
+
+TEXTS = [name for name, path in presets().items() if "tasks.text.Text" in path.read_text()]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_presets_are_experiments(name):
+    p = training_parser("train", "")
+    chosen = experiment(p, parse(p, [f"--config={presets()[name]}"]))
+    assert isinstance(chosen.task, T.Text)
+    clock = chosen.objective(build()[0]).times.clock
+    assert clock.K == chosen.task.preparation["size"] or (clock.K == 27 and chosen.task.kind == "letters")

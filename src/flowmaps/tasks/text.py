@@ -126,7 +126,8 @@ class Text(Task):
             raise ValueError(f"n is {n}, expected at least 2 samples to compare with each other")
         self.source, self.path, self.kind, self.length = source, path, tokeniser, length
         self.preparation = {"size": vocabulary, "stride": stride, "cache": cache}
-        self.given, self.temperature, self.judge, self.order, self.n = given, temperature, judge, order, n
+        self.given, self.judge, self.order, self.n = given, judge, order, n
+        self.decoder: Decoder = Categorical(temperature) if temperature > 0 else Argmax()
         self.network: dict[str, Any] = {"width": width, "depth": depth, "heads": heads, "embedding": embedding,
                                         "tied": tied, "chunk": chunk, "clock": clock}  # fmt: skip
         self._state: dict[str, Any] | None = None
@@ -179,32 +180,30 @@ class Text(Task):
         n: int,
         sampler: Sampler,
         generator: torch.Generator,
-        temperature: float | None = None,
         length: int | None = None,
         prompt: str | None = None,
         infill: str | None = None,
         suffix: str | None = None,
+        decoder: Decoder | None = None,
         batch: int = 256,
     ) -> Tensor:
         """``n`` texts, int64 ``(n, tokens)``.
 
         Arguments:
-            temperature: Of the last step, by default that of the task; 0 takes the most probable token.
             length: Tokens of a text, by default those of a training window; longer ones are made block by block.
-            prompt, infill, suffix: What is given, see :func:`flowmaps.tasks.text_prompts.template`.
+            prompt: How the text begins.
+            infill: The text with its gaps: ``_`` for each missing token, or ``{12}`` for twelve of them.
+            suffix: How the text ends.
+            decoder: From the last step's scores to tokens; by default at the task's temperature.
             batch: Texts at a time.
         Raises: ValueError if something is to be given to a map that was trained without.
         """
-        temperature = self.temperature if temperature is None else temperature
         if n < 1 or batch < 1:
             raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
-        if temperature < 0:
-            raise ValueError(f"temperature is {temperature}, expected 0 or more")
         wanted = template(self.tokeniser, self.length if length is None else length, prompt, infill, suffix)
         self._check(wanted)
-        decoder: Decoder = Categorical(temperature) if temperature > 0 else Argmax()
         parts = [
-            fill(map, sampler, wanted, len(rows), self.length, generator, decoder).cpu()
+            fill(map, sampler, wanted, len(rows), self.length, generator, decoder or self.decoder).cpu()
             for rows in torch.arange(n).split(batch)
         ]
         return torch.cat(parts)
@@ -243,8 +242,8 @@ class Text(Task):
     def quality(self, samples: Tensor) -> dict[str, float]:
         return self.measures(samples)
 
-    def of_data(self) -> dict[str, float]:
-        return self.measures.data(self.splits.test, self.n)
+    def of_data(self, n: int | None = None) -> dict[str, float]:
+        return self.measures.data(self.splits.test, n or self.n)
 
     @property
     def samples(self) -> int:
@@ -277,5 +276,5 @@ class Text(Task):
         values: Sequence[float] = (0.5, 0.7, 0.85, 1.0),
     ) -> list[dict[str, float]]:
         """The measures of one way of sampling at several temperatures: its line for ``text_quality.frontier``."""
-        tokens = ((value, self.sample(map, self.n, sampler, generator, temperature=value)) for value in values)
+        tokens = ((value, self.sample(map, self.n, sampler, generator, decoder=Categorical(value))) for value in values)
         return [{"temperature": value, **self.quality(row)} for value, row in tokens]
