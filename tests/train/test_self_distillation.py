@@ -100,13 +100,13 @@ def test_tied_head_is_stored_once_and_filled_again(tmp_path):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_flow_map_learns_that_all_symbols_are_equal(tmp_path, precision):
-    report = run(tmp_path, OBJECTIVES["semigroup"](), max_steps=400, precision=precision, optimizer=AdamW(lr=5e-3),
-                 ema=0.98, log_every=100, validate_every=400, save_every=400).fit()
+    report = run(tmp_path, OBJECTIVES["semigroup"](), max_steps=250, precision=precision, optimizer=AdamW(lr=1e-2),
+                 ema=0.98, log_every=100, validate_every=250, save_every=250).fit()
     noise = torch.randn(500, L, K, generator=torch.Generator().manual_seed(3))
     x_1 = report.map(noise, torch.zeros(500), torch.ones(500)).argmax(-1)
     assert (x_1 == x_1[:, :1]).all(1).float().mean() > 0.9
     assert x_1[:, 0].bincount(minlength=K).min() > 60
-    assert report.metrics["valid/diagonal"] < 0.7 * torch.tensor(float(K)).log().item()
+    assert report.metrics["valid/diagonal"] < 0.75 * torch.tensor(float(K)).log().item()
 
 
 @pytest.mark.slow

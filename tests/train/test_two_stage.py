@@ -1,0 +1,46 @@
+"""The second stage starts from the first one's averaged weights, and resumes like any run."""
+
+import pytest
+import torch
+
+from flowmaps.data import CategoricalData
+from flowmaps.maps import EndpointMap
+from flowmaps.networks import MLP, LinearHead
+from flowmaps.objectives import SelfDistillation
+from flowmaps.paths import LinearPath
+from flowmaps.spaces import Embedded
+from flowmaps.train import CheckpointError, Trainer
+from flowmaps.train.two_stage import TwoStage
+
+
+def build(seed: int) -> EndpointMap:
+    torch.manual_seed(seed)
+    return EndpointMap(LinearPath(Embedded(5, 4)), MLP((3, 4), width=8, depth=1, out=6, K=5), LinearHead(6, 5))
+
+
+def train(objective, folder, steps, resume=False):
+    data = CategoricalData(torch.randint(5, (40, 3), generator=torch.Generator().manual_seed(0)))
+    return Trainer(objective, data, None, folder, max_steps=steps, batch_size=8, save_every=2, progress=False,
+                   tensorboard=False).fit(resume)  # fmt: skip
+
+
+@pytest.mark.parametrize("decay", [None, 0.5])
+def test_second_stage_starts_from_the_first_and_resumes(tmp_path, decay):
+    base = train(SelfDistillation(build(0), share=1.0), tmp_path / "base", 3).map.state_dict()
+    second = TwoStage(build(1), str(tmp_path / "base"), decay=decay)
+    for name, tensor in second.map.state_dict().items():
+        assert torch.equal(tensor, base[name]), name
+    unbroken = train(second, tmp_path / "a", 4).map.state_dict()
+    teacher = second.teacher(second.map).head.weight
+    assert torch.equal(teacher, base["head.weight"]) == (decay is None)
+    assert not torch.equal(unbroken["head.weight"], base["head.weight"])
+    assert torch.equal(unbroken["path.space.weight"], base["path.space.weight"]) == (decay is None)
+    (tmp_path / "a" / "checkpoint" / "step-00000004").rename(tmp_path / "lost")
+    resumed = train(TwoStage(build(2), str(tmp_path / "base"), decay=decay), tmp_path / "a", 4, resume=True)
+    for name, tensor in resumed.map.state_dict().items():
+        assert torch.equal(tensor, unbroken[name]), name
+
+
+def test_a_missing_first_stage_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        TwoStage(build(0), str(tmp_path / "nowhere"))
