@@ -150,11 +150,10 @@ class EndpointMap(FlowMap):
 
     def endpoint(self, h: Any) -> Any:
         """π read into the space, Wᵀπ, chunk by chunk: what a state moves towards."""
-        spaces = dict(self.path.space.spaces) if hasattr(self.path.space, "spaces") else self.path.space
         return fieldwise(
             lambda r, space: in_chunks(lambda z: space.read(self.mean(z)), r, chunk=self.chunk),
             self.readout(h),
-            spaces,
+            self.path.space.parts(),
         )
 
     def move(self, x: Any, h: Any, s: Tensor, t: Tensor, condition: Condition = FREE) -> Any:

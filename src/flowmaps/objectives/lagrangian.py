@@ -29,7 +29,9 @@ class LagrangianFamily(Consistency):
             x_t = map.move(x_s, h_st, s, t, condition)
             h_tt = teacher.features(x_t, t, t, condition)
         compare = lambda *z: self.compare(map, *z)  # noqa: E731
-        return per_position(map, compare, map.readout(h_st), map.tangent(dh_st), teacher.readout(h_tt), s, t, weight=jump.weight)
+        return per_position(
+            map, compare, map.readout(h_st), map.tangent(dh_st), teacher.readout(h_tt), s, t, weight=jump.weight
+        )
 
     @abstractmethod
     def compare(self, map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Any:

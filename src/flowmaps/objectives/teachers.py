@@ -50,7 +50,7 @@ class Frozen(Teacher):
         return self
 
     def forward(self, map: FlowMap) -> FlowMap:
-        self.copy.__dict__["path"] = map.path  # an attribute, not a submodule: the teacher owns no path
+        vars(self.copy)["path"] = map.path  # an attribute, not a submodule: the teacher owns no path
         return self.copy
 
 

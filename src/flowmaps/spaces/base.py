@@ -52,3 +52,7 @@ class Space(nn.Module, ABC):
     def sizes(self) -> Any:
         """The number of categories of each field."""
         return self.K
+
+    def parts(self) -> Any:
+        """The space of each field, as a tree like the states'."""
+        return self

@@ -52,3 +52,6 @@ class Product(Space):
 
     def sizes(self) -> Any:
         return {name: space.sizes() for name, space in self.spaces.items()}  # type: ignore[operator]
+
+    def parts(self) -> Any:
+        return dict(self.spaces.items())
