@@ -249,10 +249,10 @@ class Molecules(Task):
             flat |= {name: value["value"], f"{name}_error": value["error"]} if isinstance(value, dict) else {}
         return flat
 
-    def of_data(self) -> dict[str, float]:
+    def of_data(self, n: int | None = None) -> dict[str, float]:
         """The metrics of as many training molecules; they are not novel, and only distances say something."""
         train = self.splits.train
-        rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))[: self.samples]
+        rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))[: n or self.samples]
         x_1, condition = train.batch(rows)
         return self.quality({**x_1, "atoms": torch.where(condition.mask["atoms"], x_1["atoms"], -1)})
 
