@@ -63,8 +63,8 @@ class Task(ABC):
         """Metrics of samples; the first is the headline. Loads the data if it compares with them."""
 
     @abstractmethod
-    def of_data(self) -> dict[str, float]:
-        """The same metrics of real data, as the reference beside every table."""
+    def of_data(self, n: int | None = None) -> dict[str, float]:
+        """The same metrics of real data, as the reference beside a table of ``n`` samples (default: ``samples``)."""
 
     @abstractmethod
     def write(self, rows: Mapping[str, Any], directory: Path) -> list[Path]:

@@ -7,14 +7,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..data import images as sources
 from ..data.base import CategoricalData
 from ..fields import Condition
+from ..files import replacing
 from ..maps import EndpointMap, FlowMap, VelocityMap
-from ..metrics.images import ImageQuality, cached_classifier, train_classifier
+from ..metrics.images import ImageClassifier, ImageQuality, cached_classifier, train_classifier
 from ..networks import UNet
 from ..paths import LinearPath
 from ..pictures import sample_grid
@@ -67,6 +69,7 @@ class Images(Task):
         self.conditional, self.drop_label, self.unconstrained = conditional, drop_label, unconstrained
         self.decoder = decoder or Argmax()
         self._state: dict[str, Any] | None = None
+        self._judges: dict[int, ImageQuality] = {}
 
     @cached_property
     def splits(self) -> sources.ImageSplits:
@@ -113,47 +116,76 @@ class Images(Task):
         generator: torch.Generator,
         label: int | None = None,
         decoder: Decoder | None = None,
+        batch: int = 512,
     ) -> Tensor:
-        """Images ``(n, height, width)``; of one class, or of all in turn where the map is conditional."""
+        """Images ``(n, height, width)``; of one class, or of all in turn where the map is conditional.
+
+        Arguments:
+            label: The class of all images.
+            decoder: From scores to categories, instead of the task's own.
+            batch: Images at a time.
+        """
         classes = self.state()["classes"]
         if label is not None and not (self.conditional and 0 <= label < classes):
             kind = f"a class in 0..{classes - 1}" if self.conditional else "no label: the model is unconditional"
             raise ValueError(f"label is {label}, expected {kind}")
-        condition = Condition()
-        if self.conditional:
-            condition = Condition(label=self.labels(n, label).to(generator.device))
-        shape = (n, *self.state()["shape"])
-        return generate(map, sampler, shape, generator, condition=condition, decoder=decoder or self.decoder)
+        if n < 1 or batch < 1:
+            raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
+        parts = []
+        for rows in torch.arange(n).split(batch):
+            condition = Condition()
+            if self.conditional:
+                condition = Condition(label=self.labels(n, label)[rows].to(generator.device))
+            shape = (len(rows), *self.state()["shape"])
+            decode = decoder or self.decoder
+            parts.append(generate(map, sampler, shape, generator, condition=condition, decoder=decode))
+        return torch.cat(parts)
 
     def labels(self, n: int, label: int | None = None) -> Tensor:
         """The classes that ``n`` samples are asked for."""
         return torch.arange(n) % self.state()["classes"] if label is None else torch.full((n,), label)
 
     @cached_property
-    def judge(self) -> ImageQuality:
-        """The metrics, by a classifier trained on the training images alone."""
+    def classifier(self) -> ImageClassifier:
+        """The reference network of the metrics, trained on the training images alone."""
         splits = self.splits
-        if self.source == "digits":
-            classifier = train_classifier(splits.train, splits.levels, splits.classes)
-        else:
-            classifier = cached_classifier(CACHE / "classifiers", splits.train, splits.levels, splits.classes)
-        return ImageQuality(classifier, splits.train.x_1, splits.test.x_1, min(self.samples, len(splits.test)))
+        with torch.enable_grad():
+            if self.source == "digits":
+                return train_classifier(splits.train, splits.levels, splits.classes)
+            return cached_classifier(CACHE / "classifiers", splits.train, splits.levels, splits.classes)
+
+    def judge(self, n: int) -> ImageQuality:
+        """The metrics of ``n`` images."""
+        if n not in self._judges:
+            self._judges[n] = ImageQuality(self.classifier, self.splits.train.x_1, self.splits.test.x_1, n)
+        return self._judges[n]
 
     def quality(self, samples: Tensor) -> dict[str, float]:
-        return self.judge(samples[: self.judge.samples].cpu())
+        """The metrics of :class:`~flowmaps.metrics.images.ImageQuality`.
 
-    def of_data(self) -> dict[str, float]:
-        return self.judge.of_data()
+        Samples of a conditional map are of all classes in turn; ``accuracy`` is how many are in the class asked for.
+        """
+        samples, judge = samples.cpu(), self.judge(len(samples))
+        values = judge(samples)
+        return values | {"accuracy": judge.accuracy(samples, self.labels(len(samples)))} if self.conditional else values
+
+    def of_data(self, n: int | None = None) -> dict[str, float]:
+        return self.judge(n or self.samples).of_data()
 
     @property
     def samples(self) -> int:
         return len(self.splits.test) if self.source == "digits" else min(2000, len(self.splits.test))
 
     def write(self, rows: Mapping[str, Any], directory: Path) -> list[Path]:
+        """``samples.npz`` with the categories of each row, and ``samples.png`` with real images beside, if any."""
+        numbers, picture = directory / "samples.npz", directory / "samples.png"
+        with replacing(numbers) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **{name: x.cpu().numpy().astype(np.uint8) for name, x in rows.items()})
+        named = {f"{name} step{'s' * (name != '1')}" if name.isdigit() else name: x for name, x in rows.items()}
         real = {"real": self.test_data.x_1} if self._has_data() else {}
-        picture = directory / "samples.png"
-        sample_grid(picture, {**rows, **real}, self.state()["levels"])
-        return [picture]
+        most = max(len(x) for x in rows.values())
+        sample_grid(picture, {**named, **{name: x[:most] for name, x in real.items()}}, self.state()["levels"])
+        return [picture, numbers]
 
     def _has_data(self) -> bool:
         try:

@@ -1,0 +1,84 @@
+"""What the commands on checkpoints share: options, opening, and where results go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+
+from ..maps import FlowMap
+from ..tasks.base import Task
+from ..train import load_map, read_config, read_state, resolve
+from .config import parser, task_from
+
+
+class Opened(NamedTuple):
+    """A checkpoint: its folder, task, map in evaluation mode with averaged weights, configuration and records."""
+
+    folder: Path
+    task: Task
+    map: FlowMap
+    config: dict[str, Any]
+    state: dict[str, Any]
+    device: torch.device
+
+    def generator(self, seed: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(seed)
+
+
+def checkpoint_parser(command: str, description: str) -> ArgumentParser:
+    """Options of every command on a checkpoint."""
+    p = parser(command, description)
+    p.add_argument("checkpoint", type=str, help="folder of a run, or one of its checkpoints")
+    p.add_argument("--best", action="store_true", help="the best checkpoint of a run instead of its newest")
+    p.add_argument("--seed", type=int, default=0, help="of noise and decoding; a seed reproduces samples exactly")
+    p.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes an accelerator where there is one")
+    p.add_argument("--out", type=str | None, help=f"folder of the results (default: {command} in the run's folder)")
+    return p
+
+
+def open_checkpoint(cfg: Namespace) -> Opened:
+    """Open the checkpoint that is asked for.
+
+    Raises: CheckpointError, ValueError if it is missing, damaged or not of this package.
+    """
+    device = find_device(cfg.device)
+    folder = resolve(cfg.checkpoint, "best" if cfg.best else "newest")
+    config = read_config(folder)
+    task = task_from(config)
+    map = task.build_map()
+    load_map(folder, map)
+    return Opened(folder, task, map.to(device).eval(), config, read_state(folder), device)
+
+
+def find_device(name: str) -> torch.device:
+    """A device by name.
+
+    Raises: ValueError if this machine does not have it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not there ({str(error).splitlines()[0]}); use cpu or auto") from None
+
+
+def results(cfg: Namespace, opened: Opened, name: str) -> Path:
+    """The folder for results of a command: ``--out``, or ``name`` in the folder of the run."""
+    if cfg.out:
+        directory = Path(cfg.out)
+    else:
+        parent = opened.folder.absolute().parent
+        directory = (parent.parent if parent.name == "checkpoint" else parent) / name
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory} is a file, expected a folder for the results; choose another --out")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def origin(opened: Opened) -> dict[str, Any]:
+    """Which weights results belong to."""
+    return {"checkpoint": str(opened.folder), "step": opened.state.get("step"), "device": str(opened.device)}

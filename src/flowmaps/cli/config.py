@@ -1,0 +1,210 @@
+"""From YAML and the command line to objects: a configuration is task, objective and trainer, each the arguments of a
+class of this package."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonargparse
+import torch
+from jsonargparse import ArgumentParser, Namespace
+
+from ..maps import FlowMap
+from ..objectives import Objective
+from ..tasks.base import Task
+from ..train import Trainer
+
+PRESETS = Path(__file__).parent.parent / "presets"
+FOUND_AT_RUN_TIME = {"objective", "train_data", "valid_data", "directory", "config", "evaluate"}  # of the trainer
+
+
+class Experiment(NamedTuple):
+    """A configuration come alive.
+
+    Arguments:
+        task: With its data not yet loaded.
+        objective: Builds the training loss of a map.
+        trainer: Arguments of :class:`~flowmaps.train.Trainer`, by name.
+        config: The whole configuration as JSON values.
+    """
+
+    task: Task
+    objective: Callable[[FlowMap], Objective]
+    trainer: dict[str, Any]
+    config: dict[str, Any]
+
+    def fit_on(self, directory: Path, evaluate: Callable[..., Any] | None = None) -> Trainer:
+        """The trainer of a new map, whose weights are a function of the seed."""
+        config = {**self.config, "state": self.task.state()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.trainer["seed"])
+            objective = self.objective(self.task.build_map())
+        data = self.task.train_data, self.task.valid_data
+        return Trainer(objective, *data, directory, config=config, evaluate=evaluate, **self.trainer)
+
+
+def presets() -> dict[str, Path]:
+    """The shipped presets by name."""
+    return {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
+
+
+def find_preset(name: str) -> Path:
+    """The file of a preset, by name or path.
+
+    Raises: ValueError if there is none.
+    """
+    known = presets()
+    if name in known:
+        return known[name]
+    if Path(name).is_file():
+        return Path(name)
+    raise ValueError(
+        f"no preset {name!r}{closest(name, known)}; there are {', '.join(known)}, or give the path of a YAML file"
+    )
+
+
+def parser(command: str, description: str) -> ArgumentParser:
+    """A parser that raises instead of leaving the program."""
+    return ArgumentParser(prog=f"flowmaps {command}", description=description, exit_on_error=False)
+
+
+def training_parser(command: str, description: str) -> ArgumentParser:
+    """Options ``--task``, ``--objective`` and ``--trainer`` with everything below them; ``--print_config``."""
+    p = parser(command, description)
+    p.add_argument("--config", action="config", help="a further YAML file whose values override the preset")
+    p.add_argument("--task", type=Task, help="what is learned: data, network and metrics of a modality")
+    p.add_argument(
+        "--objective",
+        type=Callable[[FlowMap], Objective],
+        default={"class_path": "flowmaps.objectives.SelfDistillation"},
+        help="how it is learned",
+    )
+    p.add_class_arguments(Trainer, "trainer", skip=FOUND_AT_RUN_TIME, instantiate=False)
+    return p
+
+
+def parse(p: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """The parsed arguments.
+
+    Raises: ValueError in one line, with the nearest names that are known, if something does not fit.
+    """
+    try:
+        return p.parse_args(list(arguments))
+    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
+        raise ValueError(_in_short(str(error), p)) from error
+
+
+def experiment(p: ArgumentParser, cfg: Namespace) -> Experiment:
+    """Build what a parsed configuration describes; nothing is loaded yet.
+
+    Raises: ValueError if a class is not one of this package, or an argument is out of its range.
+    """
+    config = as_json(p, cfg)
+    if not config.get("task"):
+        raise ValueError("the configuration has no task; name one: --task flowmaps.tasks.images.Images")
+    check_classes(config)
+    objects = p.instantiate(cfg)
+    return Experiment(objects.task, objects.objective, dict(vars(objects.trainer)), config)
+
+
+def as_json(p: ArgumentParser, cfg: Namespace) -> dict[str, Any]:
+    """Task, objective and trainer of a configuration as JSON values."""
+    values = json.loads(p.dump(cfg, format="json", skip_none=False))
+    return {name: values[name] for name in ("task", "objective", "trainer") if name in values}
+
+
+def task_from(config: Mapping[str, Any]) -> Task:
+    """The task of a checkpoint's configuration, with the state that its data taught.
+
+    Raises: ValueError if the configuration is not one of this package; nothing outside of it is ever imported.
+    """
+    if not isinstance(config.get("task"), Mapping) or not isinstance(config.get("state"), Mapping):
+        raise ValueError("the checkpoint's config.json has no task and state; it was not written by `flowmaps train`")
+    check_classes(config["task"], "task")
+    p = parser("task", "")
+    p.add_argument("--task", type=Task)
+    try:
+        cfg = p.parse_object({"task": dict(config["task"])})
+    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
+        raise ValueError(f"config.json does not fit this version: {' '.join(str(error).split())}") from error
+    task = p.instantiate(cfg).task
+    task.restore(config["state"])
+    return task
+
+
+def check_classes(tree: Any, where: str = "") -> None:
+    """Refuse every ``class_path`` in a tree of JSON values that is not a class of this package.
+
+    Raises: ValueError naming the first.
+    """
+    if isinstance(tree, list):
+        for part in tree:
+            check_classes(part, where)
+    if not isinstance(tree, Mapping):
+        return
+    if "class_path" in tree and not _ours(tree["class_path"]):
+        raise ValueError(f"{where} has class_path {tree['class_path']!r}, expected a class of this package")
+    for name, part in tree.items():
+        check_classes(part, f"{where}.{name}".lstrip("."))
+
+
+def _ours(path: Any) -> bool:
+    if not isinstance(path, str) or not path.startswith("flowmaps."):
+        return False
+    try:
+        found = _class(path)
+    except AttributeError:
+        return False
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").startswith("flowmaps"):
+            return False
+        raise
+    return inspect.isclass(found) and found.__module__.split(".")[0] == "flowmaps"
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)``, or nothing if no name is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def steps_list(text: str) -> list[int]:
+    """Step counts separated by commas.
+
+    >>> steps_list("1,2,4")
+    [1, 2, 4]
+    """
+    try:
+        steps = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"steps are {text!r}, expected whole numbers separated by commas, such as 1,2,4") from None
+    if min(steps) < 1:
+        raise ValueError(f"steps is {min(steps)}, expected at least 1")
+    return list(dict.fromkeys(steps))
+
+
+def _in_short(message: str, p: ArgumentParser) -> str:
+    """The parser's complaint in one line, with the nearest name that is known."""
+    text = " ".join(message.split())
+    known = {key.rpartition(".")[2]: key for key in p.get_defaults().keys(branches=True)}
+    if found := re.search(r"class_path '([\w.]+)': Option '(\w+)' is not accepted", text):
+        known = dict.fromkeys(inspect.signature(_class(found[1])).parameters, "")
+        text = f"{found[1]} has no argument {found[2]!r}{closest(found[2], known)}"
+    elif unknown := re.search(r"(?:[Uu]nrecognized arguments: --|[Kk]ey ['\"])([\w.]+)(.*not expected)?", text):
+        text += closest(unknown[1], known.values()) if unknown[1] not in known.values() else ""
+    if found := re.search(r"Import path does not correspond to a subclass of (\w+).*Given value: (\S+)\. Got", text):
+        text = f"{found[2]} is not a {found[1]} of this package"
+    return f"{text}; `{p.prog} --help` lists the options"
+
+
+def _class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)

@@ -1,0 +1,108 @@
+"""``flowmaps evaluate CHECKPOINT``"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+from ..files import write_json
+from ..samplers import Sampler
+from ..tasks.base import Task
+from ..train.logs import finite
+from ..train.state import versions
+from .checkpoints import checkpoint_parser, open_checkpoint, origin, results
+from .config import parse, steps_list
+
+HELP = """Measure samples at several step counts and of the flow's own differential equation, beside real data."""
+SHOWN = 64  # samples a row that are written as files
+
+Rows = dict[str, dict[str, float]]
+
+
+def run(arguments: Sequence[str]) -> int:
+    p = checkpoint_parser("evaluate", HELP)
+    p.add_argument("--steps", type=str, default="1,2,4,8", help="step counts of the flow map")
+    p.add_argument("--ode", type=int, default=128, help="steps of the differential equation; 0 leaves it out")
+    p.add_argument("--n", type=int | None, help="samples a row (default: by the task)")
+    p.add_argument("--seeds", type=int, default=1, help="repetitions; the table then shows mean and spread")
+    cfg = parse(p, arguments)
+    steps = steps_list(cfg.steps)
+    for name in ("seeds", "n"):
+        value = getattr(cfg, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    if cfg.ode < 0:
+        raise ValueError(f"ode is {cfg.ode}, expected a number of steps, or 0 for none")
+    opened = open_checkpoint(cfg)
+    task = opened.task
+    seeds = [cfg.seed + i for i in range(cfg.seeds)]
+    n = cfg.n or task.samples
+    by_steps, samples = measure(task, opened.map, task.rows(steps, cfg.ode or None), n, seeds)
+    by_steps["data"] = task.of_data(cfg.n)
+    directory = results(cfg, opened, "evaluation")
+    task.write({name: first(row, SHOWN) for name, row in samples.items()}, directory)
+    write_json(
+        directory / "metrics.json",
+        finite({**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": by_steps}),
+    )
+    show(by_steps, f"{opened.folder}: {n} samples a row")
+    print(f"wrote {directory / 'metrics.json'}")
+    return 0
+
+
+def measure(
+    task: Task, map: Any, rows: Mapping[str, Sampler], n: int, seeds: Sequence[int]
+) -> tuple[Rows, dict[str, Any]]:
+    """Quality of ``n`` samples a row, and the samples of the first seed.
+
+    With several seeds each value is a mean, and ``..._spread`` its standard deviation over them.
+    """
+    device = next(iter(map.parameters())).device
+    values: Rows = {}
+    samples: dict[str, Any] = {}
+    for name, sampler in rows.items():
+        runs = []
+        for seed in seeds:
+            drawn = task.sample(map, n, sampler, torch.Generator(device).manual_seed(seed))
+            samples.setdefault(name, drawn)
+            runs.append(task.quality(drawn))
+        values[name] = {metric: mean(run[metric] for run in runs) for metric in runs[0]}
+        if len(runs) > 1:
+            values[name] |= {f"{metric}_spread": stdev(run[metric] for run in runs) for metric in runs[0]}
+    return values, samples
+
+
+def show(by_steps: Rows, title: str) -> None:
+    """A table on the terminal: one line a metric, one column a step count."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = list(by_steps)
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for name in columns:
+        table.add_column(f"{name} step{'s' * (name != '1')}" if name.isdigit() else name, justify="right")
+    metrics = dict.fromkeys(metric for row in by_steps.values() for metric in row)
+    for metric in metrics:
+        if not metric.endswith(("_error", "_spread")):
+            table.add_row(metric, *(_cell(by_steps[name], metric) for name in columns))
+    Console().print(table)
+
+
+def first(samples: Any, n: int) -> Any:
+    """The first ``n`` of a tree of samples."""
+    if isinstance(samples, dict):
+        return {name: first(part, n) for name, part in samples.items()}
+    if isinstance(samples, tuple):
+        return tuple(first(part, n) for part in samples)
+    return samples[:n]
+
+
+def _cell(row: Mapping[str, float], metric: str) -> str:
+    if row.get(metric) is None:
+        return "-"
+    error = row.get(f"{metric}_spread", row.get(f"{metric}_error"))
+    return f"{row[metric]:.4g}" + (f" ± {error:.2g}" if error is not None else "")

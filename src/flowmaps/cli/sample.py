@@ -1,0 +1,92 @@
+"""``flowmaps sample CHECKPOINT``"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..files import write_json
+from ..samplers import Categorical, Jumps, Sampler
+from ..tasks.base import Task
+from .checkpoints import checkpoint_parser, open_checkpoint, origin, results
+from .config import parse, steps_list
+
+HELP = """Draw samples by a few jumps of the flow map, or by any sampler, and write them as files and pictures.
+The modality's own options come after the checkpoint; `flowmaps sample CHECKPOINT --help` lists them."""
+SHARED = {"map", "n", "sampler", "generator"}
+
+
+def run(arguments: Sequence[str]) -> int:
+    p = checkpoint_parser("sample", HELP)
+    p.add_argument("--n", type=int, default=16, help="number of samples a row")
+    p.add_argument("--steps", type=str | None, help="network evaluations, such as 1 or 1,2,4 (default: 1)")
+    p.add_argument("--times", type=str | None, help="a grid of times instead, such as 0,0.5,1")
+    p.add_argument("--sampler", type=Sampler | None, help="another sampler: --sampler Heun --sampler.times 8")
+    p.add_argument("--temperature", type=float | None, help="draw categories at this temperature")
+    kind = _task_class(arguments)
+    names = [] if kind is None else p.add_method_arguments(kind, "sample", skip=SHARED, as_group=True)
+    cfg = parse(p, arguments)
+    if cfg.n < 1:
+        raise ValueError(f"n is {cfg.n}, expected at least 1")
+    chosen = p.instantiate(cfg)
+    samplers = choose(cfg.steps, cfg.times, chosen.sampler)
+    opened = open_checkpoint(cfg)
+    options = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
+    options |= tempered(opened.task, cfg.temperature)
+    rows, told = {}, {}
+    for name, sampler in samplers.items():
+        start = time.perf_counter()
+        with torch.no_grad():
+            rows[name] = opened.task.sample(opened.map, cfg.n, sampler, opened.generator(cfg.seed), **options)
+        told[name] = {"evaluations": sampler.evaluations, "seconds": round(time.perf_counter() - start, 4)}
+    directory = results(cfg, opened, "samples")
+    paths = opened.task.write(rows, directory)
+    write_json(directory / "metrics.json", {**origin(opened), "seed": cfg.seed, "n": cfg.n, "by_steps": told})
+    for name, row in told.items():
+        print(f"{name}: {cfg.n} samples, {row['evaluations']} network evaluations each, {row['seconds']:.2f} s")
+    print("wrote " + ", ".join(str(path) for path in paths))
+    return 0
+
+
+def choose(steps: str | None, times: str | None, sampler: Sampler | None) -> dict[str, Sampler]:
+    """Samplers by the name of their row; one way of choosing at a time."""
+    if sum(choice is not None for choice in (steps, times, sampler)) > 1:
+        raise ValueError("--steps, --times and --sampler exclude each other; a sampler has --sampler.times")
+    if sampler is not None:
+        return {type(sampler).__name__.lower(): sampler}
+    if times is None:
+        return {str(n): Jumps(n) for n in steps_list(steps or "1")}
+    try:
+        grid = torch.tensor([float(part) for part in times.split(",")])
+    except ValueError:
+        raise ValueError(f"times are {times!r}, expected numbers separated by commas, such as 0,0.5,1") from None
+    return {f"{len(grid) - 1} on a grid": Jumps(grid)}
+
+
+def tempered(task: Task, temperature: float | None) -> dict[str, Any]:
+    """The option by which a task's samples are drawn at a temperature."""
+    if temperature is None:
+        return {}
+    if "decoder" not in inspect.signature(task.sample).parameters:
+        raise ValueError(f"temperature is {temperature}, but {type(task).__name__} has no decoder; leave it out")
+    return {"decoder": Categorical(temperature)}
+
+
+def _task_class(arguments: Sequence[str]) -> type[Task] | None:
+    """The class of the checkpoint's task, if there is a checkpoint: its sampling options are the command's."""
+    from ..train import CheckpointError, read_config, resolve
+    from .config import task_from
+
+    paths = [text for text in arguments[:1] if not text.startswith("-")]
+    if not paths:
+        return None
+    try:
+        return type(task_from(read_config(resolve(paths[0], "best" if "--best" in arguments else "newest"))))
+    except CheckpointError:
+        if {"-h", "--help"} & set(arguments):
+            return None
+        raise

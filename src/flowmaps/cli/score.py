@@ -1,0 +1,67 @@
+"""``flowmaps score CHECKPOINT``"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..files import write_json
+from ..likelihood import Bound, CrossEntropyOnly, CutOff, Estimate
+from ..maps import EndpointMap
+from .checkpoints import checkpoint_parser, open_checkpoint, origin, results
+from .config import parse
+
+HELP = """Upper bounds on the negative log-likelihood of held-out data, with standard errors: B1, and B3 which needs the
+cross-entropy alone, side by side."""
+NAMES = {"CutOff": "B1", "Averaged": "B2", "CrossEntropyOnly": "B3", "Grid": "B4"}
+
+
+def run(arguments: Sequence[str]) -> int:
+    p = checkpoint_parser("score", HELP)
+    p.add_argument("--bound", type=Bound | None, help="one bound instead: CutOff, Averaged, CrossEntropyOnly or Grid")
+    p.add_argument("--n", type=int, default=1024, help="held-out data, at most")
+    cfg = parse(p, arguments)
+    if cfg.n < 2:
+        raise ValueError(f"n is {cfg.n}, expected at least 2 for an error")
+    bound = p.instantiate(cfg).bound
+    opened = open_checkpoint(cfg)
+    if not isinstance(opened.map, EndpointMap):
+        raise ValueError(f"{opened.folder} holds a {type(opened.map).__name__}; the bounds need an EndpointMap")
+    found = {}
+    for b in [bound] if bound is not None else [CutOff(), CrossEntropyOnly()]:
+        with torch.no_grad():
+            estimate = opened.task.likelihood(opened.map, opened.generator(cfg.seed), b, cfg.n)
+        found[NAMES.get(type(b).__name__, type(b).__name__)] = estimate
+    directory = results(cfg, opened, "score")
+    values = {name: as_numbers(estimate) for name, estimate in found.items()}
+    write_json(directory / "metrics.json", {**origin(opened), "seed": cfg.seed, "bounds": values})
+    show(found)
+    print(f"wrote {directory / 'metrics.json'}")
+    return 0
+
+
+def as_numbers(estimate: Estimate) -> dict[str, float]:
+    """An estimate as ``metrics.json`` has it."""
+    perplexity = estimate.perplexity
+    return {
+        "nats": estimate.nats,
+        "nats_error": estimate.error,
+        "bits_per_position": estimate.bits_per_position,
+        "bits_per_position_error": estimate.bits_error,
+        "perplexity": perplexity,
+        "perplexity_error": perplexity * estimate.error / estimate.positions,
+        "n": estimate.n,
+    }
+
+
+def show(found: dict[str, Estimate]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("bound", "nats", "bits per position", "perplexity", "data")
+    for name, estimate in found.items():
+        v = as_numbers(estimate)
+        pairs = [f"{v[key]:.4g} ± {v[key + '_error']:.2g}" for key in ("nats", "bits_per_position", "perplexity")]
+        table.add_row(name, *pairs, str(estimate.n))
+    Console().print(table)

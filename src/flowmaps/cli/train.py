@@ -1,0 +1,129 @@
+"""``flowmaps train PRESET``"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..files import write_json
+from ..train import Report, Trainer
+from ..train.state import versions
+from .config import Experiment, experiment, find_preset, parse, steps_list, training_parser
+
+HELP = """Train a preset (see `flowmaps presets`) or a YAML file. Every value can be overridden by its dotted name, such
+as --trainer.max_steps 100 or --task.width 64; --print_config shows the configuration and stops."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    p = training_parser("train PRESET", HELP)
+    p.add_argument("--out", type=str | None, help="folder of the run (default: runs/PRESET)")
+    p.add_argument("--resume", action="store_true", help="continue the run in that folder")
+    p.add_argument("--quality", type=str | None, help="step counts whose samples are measured in the end, such as 1,4")
+    if not arguments or arguments[0].startswith("-"):
+        if {"-h", "--help"} & set(arguments):
+            p.print_help()
+            return 0
+        raise ValueError("train needs a preset first: flowmaps train digits; `flowmaps presets` lists them")
+    preset = find_preset(arguments[0])
+    cfg = parse(p, [f"--config={preset}", *arguments[1:]])
+    directory = Path(cfg.out or Path("runs") / preset.stem)
+    check_directory(directory, cfg.resume)
+    chosen = experiment(p, cfg)
+    steps = steps_list(cfg.quality) if cfg.quality else []
+    report = fit(chosen, directory, cfg.resume, steps)
+    if code := interrupted(report, f"flowmaps train {' '.join(arguments)}"):
+        return code
+    samples = draw(chosen.task, report.map, [1, 2, 4, 8], 16, chosen.trainer["seed"])
+    chosen.task.write(samples, directory)
+    write_json(directory / "metrics.json", summary(chosen, report))
+    print(f"{report.step} updates in {report.seconds:.0f} s; {directory} holds samples, curves, metrics, checkpoint")
+    return 0
+
+
+def fit(chosen: Experiment, directory: Path, resume: bool, steps: Sequence[int] = ()) -> Report:
+    """Train, telling on the way; samples at ``steps`` are measured when the trainer evaluates."""
+    from .evaluate import measure
+
+    def evaluate(map: Any, step: int) -> dict[str, Any]:
+        task = chosen.task
+        return measure(task, map, task.rows(steps, None), task.samples, [chosen.trainer["seed"]])[0]
+
+    with told():
+        trainer = chosen.fit_on(directory, evaluate if steps else None)
+        return _fit(trainer, resume)
+
+
+def _fit(trainer: Trainer, resume: bool) -> Report:
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        return trainer.fit(resume)
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {error}; see accelerator, devices and strategy") from error
+
+
+def summary(chosen: Experiment, report: Report) -> dict[str, Any]:
+    """What ``metrics.json`` says of a training."""
+    from ..train.logs import finite
+
+    return finite({
+        "train_seconds": round(report.seconds, 2), "steps": report.step, "reason": report.reason,
+        "seed": chosen.trainer["seed"], "versions": versions(), "last": report.metrics,
+    })  # fmt: skip
+
+
+def draw(task: Any, map: Any, steps: Sequence[int], n: int, seed: int, **options: Any) -> dict[str, Any]:
+    """``n`` samples a step count, all from the same noise."""
+    device = next(iter(map.parameters())).device
+    make: Callable[[], torch.Generator] = lambda: torch.Generator(device).manual_seed(seed)  # noqa: E731
+    return {name: task.sample(map, n, sampler, make(), **options) for name, sampler in task.rows(steps, None).items()}
+
+
+def interrupted(report: Report, command: str) -> int:
+    """The exit code of a training that a signal ended, 0 for others."""
+    if not report.reason.startswith("SIG"):
+        return 0
+    again = command if "--resume" in command else f"{command} --resume"
+    print(f"{report.reason} at update {report.step}, saved; continue with: {again}", file=sys.stderr)
+    return 128 + signal.Signals[report.reason]
+
+
+def check_directory(directory: Path, resume: bool) -> None:
+    """Refuse a folder that cannot be written, or that holds something else than a run to resume.
+
+    Raises: ValueError naming it.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory} is a file, expected a folder for the run; choose another --out")
+    if directory.is_dir() and any(directory.iterdir()) and not resume:
+        raise ValueError(f"{directory} is not empty; add --resume to continue the run there, or choose another --out")
+    place = next(place for place in (directory.absolute(), *directory.absolute().parents) if place.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ValueError(f"cannot write in {place}; choose another --out")
+
+
+@contextmanager
+def told():
+    """Where no bar can be drawn, the records of a training are told line by line."""
+    log, handler = logging.getLogger("flowmaps"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for noisy in ("lightning", "lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    level, before = log.level, log.propagate
+    log.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = before
