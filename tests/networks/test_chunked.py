@@ -94,3 +94,20 @@ def test_a_second_backward_pass_is_refused():
     torch.testing.assert_close(h.grad, 2 * h.detach())
     with pytest.raises(RuntimeError, match="first backward pass"):
         loss.backward()
+
+
+def test_mixed_precision_stays_close():
+    map = build(False).float()
+    objective = O.SelfDistillation(map, O.Lagrangian(), share=0.5)
+    batch = data()
+    draw = objective.draw(batch, torch.Generator().manual_seed(2))
+    found = {}
+    for chunk, autocast in ((None, False), (5, True)):
+        map.chunk = chunk
+        map.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = objective(batch, draw)["loss"]
+        loss.backward()
+        found[autocast] = map.head.weight.grad.flatten()
+    assert loss.dtype == found[True].dtype == torch.float32
+    assert torch.cosine_similarity(found[True], found[False], dim=0) > 0.99

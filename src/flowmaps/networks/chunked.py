@@ -79,7 +79,7 @@ class _Losses(torch.autograd.Function):
                     grad[piece] = 0 if part is None else part
             results.append([y.detach() for y in result])
         ctx.grads, ctx.weight = [*grads, *sums], weight
-        columns = tuple(torch.cat(column) for column in zip(*results, strict=True))
+        columns: Any = tuple(torch.cat(column) for column in zip(*results, strict=True))
         ctx.mark_non_differentiable(*columns[1:])
         return columns if len(columns) > 1 else columns[0]
 
