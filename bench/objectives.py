@@ -2,7 +2,7 @@ r"""Every objective on finite laws whose truth is known: same network, same budg
 
 python bench/objectives.py                      # the table in bench/results/objectives.md
 python bench/objectives.py --quick              # one small law, one seed, a minute
-python bench/objectives.py --laws 4^6 --objectives "PSD-KL,LSD" --seeds 0 --steps 2000
+python bench/objectives.py --laws 4^6 --objectives "PSD-KL|LSD" --seeds 0 --steps 2000
 python bench/objectives.py --seconds 20         # equal processor time instead of equal numbers of steps
 """
 
@@ -205,7 +205,15 @@ def run(job: tuple[str, str, int, argparse.Namespace]) -> dict[str, Any]:
     map, cost = train(law, CASES[name], seed, o.steps, o)
     tv = evaluate(law, map, seed, o, diagonal=name == "diagonal")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"law": law_name, "objective": name, "seed": seed, **cost, "resident_mb": memory, "tv": tv}
+    return {
+        "law": law_name,
+        "objective": name,
+        "seed": seed,
+        "commit": commit(),
+        **cost,
+        "resident_mb": memory,
+        "tv": tv,
+    }
 
 
 def jobs(o: argparse.Namespace, done: set[tuple]) -> Iterator[tuple[str, str, int, argparse.Namespace]]:
@@ -236,9 +244,9 @@ def commit() -> str:
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.3f} ± {deviation:.3f}"
+    """Mean and, of several values, standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{deviation}"
 
 
 def table(report: dict[str, Any], suffix: str) -> list[str]:
@@ -267,8 +275,8 @@ def table(report: dict[str, Any], suffix: str) -> list[str]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    seeds = sorted({r["seed"] for r in report["runs"]})
-    facts = ", ".join(f"{key} {value}" for key, value in (report["setting"] | {"seeds": seeds}).items())
+    found = {f"{key}s": sorted({r[key] for r in report["runs"]}) for key in ("seed", "commit")}
+    facts = ", ".join(f"{key} {value}" for key, value in (report["setting"] | found).items())
     head = [
         "# Objectives on finite laws",
         "",
@@ -286,10 +294,10 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    names = lambda text: [part.strip() for part in text.split(",")]  # noqa: E731
+    split = lambda mark: lambda text: [part.strip() for part in text.split(mark)]  # noqa: E731
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--laws", type=names, default=["4^6", "4^4", "4^3"], help=f"of {', '.join(LAWS)}")
-    p.add_argument("--objectives", type=names, default=list(CASES), help=f"of {', '.join(CASES)}")
+    p.add_argument("--laws", type=split(","), default=["4^6", "4^4", "4^3"], help=f"of {', '.join(LAWS)}")
+    p.add_argument("--objectives", type=split("|"), default=list(CASES), help=f"of {' | '.join(CASES)}")
     p.add_argument("--seeds", type=lambda text: [int(n) for n in text.split(",")], default=[0, 1, 2])
     p.add_argument("--steps", type=int, default=400, help="updates of every run")
     p.add_argument("--seconds", type=float, default=0.0, help="processor time of every run, in place of --steps")
@@ -318,7 +326,7 @@ def begin(o: argparse.Namespace) -> dict[str, Any]:
     keys = ("steps", "seconds", "batch", "width", "depth", "lr", "ema", "samples", "ode")
     setting = {key: getattr(o, key) for key in keys} | {"precision": "float32", "threads": 1}
     where = {"hardware": processor_model(), "torch": torch.__version__}
-    when = {"date": datetime.date.today().isoformat(), "commit": commit()}
+    when = {"date": datetime.date.today().isoformat()}
     report = {"setting": setting | where | when, "laws": {}, "runs": []}
     path = o.out.with_suffix(".json")
     if path.exists():
