@@ -136,7 +136,7 @@ def test_rate_of_the_last_update_and_metrics_of_the_report(tmp_path):
     ({"clip": 0.0}, "clip is 0.0, expected a number above 0"),
     ({"precision": "16-mixed"}, "precision is '16-mixed', expected one of 32-true"),
     ({"data": Pairs(0)}, "training data hold 0 examples"), ({"max_seconds": float("nan")}, "max_seconds is nan"),
-], ids=str)
+], ids=lambda value: value if isinstance(value, str) else next(iter(value)))
 def test_impossible_settings_are_refused(tmp_path, settings, match):
     with pytest.raises(ValueError, match=match):
         trainer(tmp_path / "run", **settings).fit()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -39,12 +39,13 @@ class SelfDistillation(Objective):
 
     Arguments:
         map: The flow map in training.
-        consistency: The identity off the diagonal.
+        consistency: The identity off the diagonal; by default the semigroup at the midpoint, by Kullback-Leibler
+            divergence, which the comparison on exact laws favours (``bench/results/objectives.md``).
         diagonal: The loss on it; cross-entropy for endpoint maps, squared error otherwise.
         times, pairs: Laws of t on the diagonal and of (s, t) off it.
         share: Share of the batch on the diagonal, in (0, 1].
         strength: The factor c.
-        teacher: Who gives targets; the map itself by default.
+        teacher: Who gives targets, or how to make it of the map (``Average``); the map itself by default.
         weight: Optional weight of the loss off the diagonal.
         coupling: Pairing of noise and data within a batch.
     Invariant: on an exact map with the identity's own minimum, gradients vanish (``tests/identities``).
@@ -61,7 +62,7 @@ class SelfDistillation(Objective):
         pairs: PairLaw | None = None,
         share: float = 0.75,
         strength: float = 1.0,
-        teacher: Teacher | None = None,
+        teacher: Teacher | Callable[[FlowMap], Teacher] | None = None,
         weight: nn.Module | None = None,
         coupling: Coupling | None = None,
     ):
@@ -69,11 +70,12 @@ class SelfDistillation(Objective):
         if not 0 < share <= 1:
             raise ValueError(f"share is {share}, expected a number in (0, 1]: the part of the batch on the diagonal")
         self.map = map
-        self.consistency = consistency or SemigroupKL()
+        self.consistency = consistency or SemigroupKL(fraction=0.5)
         self.diagonal = diagonal or (CrossEntropy() if isinstance(map, EndpointMap) else SquaredError())
         self.times, self.pairs = times or Uniform(), pairs or Triangle()
         self.share, self.strength = share, strength
-        self.teacher, self.weight, self.coupling = teacher or Itself(), weight, coupling or Independent()
+        made = teacher if isinstance(teacher, Teacher) or teacher is None else teacher(map)
+        self.teacher, self.weight, self.coupling = made or Itself(), weight, coupling or Independent()
         self._dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in map.modules())
 
     def on_diagonal(self, n: int) -> int:
