@@ -130,7 +130,11 @@ def test_an_average_follows_by_name_and_a_frozen_teacher_stays():
     average.after_step(map)
     frozen.after_step(map)
     for name, p in average(map).named_parameters():
-        assert torch.allclose(p, before[name] + 0.1, atol=1e-6)
+        assert torch.allclose(p, before[name] + 0.9, atol=1e-6)  # d_0 = 1/10
+    average.updates.fill_(1e6)
+    average.after_step(map)
+    for name, p in average(map).named_parameters():
+        assert torch.allclose(p, before[name] + 0.91, atol=1e-6)  # d = 0.9 in the end
     for name, p in frozen(map).named_parameters():
         assert torch.equal(p, before[name])
     assert average(map).path is map.path

@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..maps import FlowMap
 
@@ -55,27 +55,33 @@ class Frozen(Teacher):
 
 
 class Average(Frozen):
-    r"""Exponential moving average of the student.
+    r"""Moving average of the student over a constant part of the past, then over a constant stretch of it.
 
-    .. math:: \bar\theta \leftarrow d\, \bar\theta + (1-d)\, \theta
+    .. math:: \bar\theta \leftarrow d_n\, \bar\theta + (1-d_n)\, \theta, \qquad d_n = \min\Big(d, \frac{1+n}{10+n}\Big)
 
-    A short average (d about 0.99) with the Lagrangian objective is terminal velocity matching.
+    A long average early in a run holds the student back, because every level of jumps waits for the one below; hence
+    the growing d_n. A short average (d about 0.99) with the Lagrangian objective is terminal velocity matching.
 
     Arguments:
         map: The student.
-        decay: d, in [0, 1).
+        decay: The final d, in [0, 1).
     """
+
+    updates: Tensor
 
     def __init__(self, map: FlowMap, decay: float = 0.999):
         super().__init__(map)
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay}, expected a number in [0, 1)")
         self.decay = decay
+        self.register_buffer("updates", torch.zeros((), dtype=torch.float64))  # a tensor: no synchronisation, and saved
 
     @torch.no_grad()
     def after_step(self, map: FlowMap) -> None:
         weights, buffers = dict(map.named_parameters()), dict(map.named_buffers())
+        part = 1 - ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
+        self.updates += 1
         for name, mean in self.copy.named_parameters():
-            mean.lerp_(weights[name], 1 - self.decay)
+            mean.lerp_(weights[name], part.to(mean.dtype))
         for name, mean in self.copy.named_buffers():
             mean.copy_(buffers[name])
