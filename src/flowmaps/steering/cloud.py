@@ -21,16 +21,16 @@ def effective(log_w: Tensor) -> Tensor:
     return (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
 
 
-def systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Indices of resampled particles from normalised weights: one uniform number, equally spaced teeth.
+def systematic(weights: Tensor, generator: torch.Generator, n: int | None = None) -> Tensor:
+    """Indices of ``n`` resampled particles from normalised weights: one uniform number, equally spaced teeth.
 
-    Each particle is copied the whole part of ``n * weight`` times, or once more.
+    Each particle is copied the whole part of ``n * weight`` times, or once more; as many as before by default.
     """
-    n = len(weights)
+    n = len(weights) if n is None else n
     offset = torch.rand((), generator=generator, device=weights.device, dtype=torch.float64)
     teeth = (torch.arange(n, device=weights.device) + offset) / n
     edges = weights.double().cumsum(0)
-    return torch.searchsorted(edges / edges[-1], teeth, right=True).clamp(max=n - 1)
+    return torch.searchsorted(edges / edges[-1], teeth, right=True).clamp(max=len(weights) - 1)
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,14 @@ class Steered:
         return line
 
     def draw(self, n: int, generator: torch.Generator) -> Any:
-        """``n`` equally weighted samples, by systematic resampling of the weighted ones in random order."""
-        order = torch.randperm(len(self.weights), generator=generator, device=self.weights.device)
-        edges = self.weights[order].double().cumsum(0)
-        offset = torch.rand((), generator=generator, device=edges.device, dtype=torch.float64)
-        teeth = (torch.arange(n, device=edges.device) + offset) / n
-        index = order[torch.searchsorted(edges / edges[-1], teeth, right=True).clamp(max=len(order) - 1)]
+        """``n`` equally weighted samples."""
+        index = self.choose(n, generator)
         return fieldwise(lambda x: x[index], self.samples)
+
+    def choose(self, n: int, generator: torch.Generator) -> Tensor:
+        """Indices of ``n`` equally weighted samples, by systematic resampling of the weighted ones in random order."""
+        order = torch.randperm(len(self.weights), generator=generator, device=self.weights.device)
+        return order[systematic(self.weights[order], generator, n)]
 
 
 class Cloud:

@@ -1,0 +1,110 @@
+"""``flowmaps steer CHECKPOINT --reward NAME``"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from ..fields import fieldwise, leaves, select
+from ..files import write_json
+from ..samplers import Renoise, Sampler
+from ..steering import BestOf, FeynmanKac, LookAhead, Method, Reward, Steered, Tilted
+from ..tasks.steering import finished, problem, reward
+from .checkpoints import checkpoint_parser, open_checkpoint, origin, results
+from .config import parse
+
+HELP = """Pull samples towards a reward, such as class:3, qed, keyword:king or ink:0.4, and compare with plain samples.
+feynman-kac and tilted represent the plain law times exp(strength * reward) by weighted particles; look-ahead and
+best-of-n only raise the reward."""
+METHODS = ("auto", "tilted", "feynman-kac", "look-ahead", "best-of-n")
+
+
+def run(arguments: Sequence[str]) -> int:
+    p = checkpoint_parser("steer", HELP)
+    p.add_argument("--reward", type=str, help="its name, with an argument behind a colon; a wrong name lists them all")
+    p.add_argument("--strength", type=float, default=5.0, help="of the reward in the exponent; 0 is plain sampling")
+    p.add_argument("--particles", type=int, default=64, help="particles, or draws for each sample of best-of-n")
+    p.add_argument("--population", type=int | None, help="particles alive at one time (default: all)")
+    p.add_argument("--steps", type=int, default=8, help="steps of the flow map")
+    p.add_argument("--noise", type=float, default=0.5, help="of the steps, in [0, 1]: how far they overshoot")
+    p.add_argument("--method", type=Literal[METHODS], default="auto", help="auto: tilted if r has a gradient")
+    p.add_argument("--n", type=int, default=16, help="samples to write, before and after")
+    p.add_argument("--label", type=int | None, help="images: the class of a conditional model")
+    p.add_argument("--prompt", type=str | None, help="text: how it begins")
+    p.add_argument("--atoms", type=int | None, help="molecules: their number of atoms (default: drawn)")
+    cfg = parse(p, arguments)
+    for name in ("n", "particles", "steps"):
+        if getattr(cfg, name) < 1:
+            raise ValueError(f"{name} is {getattr(cfg, name)}, expected at least 1")
+    if cfg.reward is None:
+        raise ValueError("no reward; name one, such as --reward class:3, --reward qed or --reward keyword:king")
+    opened = open_checkpoint(cfg)
+    wanted, generator = reward(opened.task, cfg.reward, opened.device), opened.generator(cfg.seed)
+    method = choose(cfg.method, wanted, cfg.steps, cfg.noise, cfg.particles)
+    count = cfg.n if isinstance(method, BestOf) else cfg.particles
+    setting = problem(opened.task, count, generator, cfg.label, cfg.prompt, cfg.atoms)
+    common: dict[str, Any] = {**setting._asdict(), "particles": count, "population": cfg.population}
+    plain = BestOf(1, method.sampler)(opened.map, wanted, generator=opened.generator(cfg.seed), strength=0.0, **common)
+    steered = method(opened.map, wanted, generator=opened.generator(cfg.seed), strength=cfg.strength, **common)
+    directory = results(cfg, opened, "steered")
+    paths = opened.task.write({"before": _first(plain, cfg.n), "after": _drawn(steered, cfg.n, generator)}, directory)
+    report = {**origin(opened), "reward": cfg.reward, "strength": cfg.strength, "steps": cfg.steps, "seed": cfg.seed}
+    report |= {"method": type(method).__name__, "before": measures(plain), "after": measures(steered)}
+    write_json(directory / "metrics.json", report)
+    print(f"before: reward {plain.mean_reward:.4g}, {plain.evaluations} network evaluations")
+    print(f"after:  {steered.describe()}")
+    print("wrote " + ", ".join(str(path) for path in (*paths, directory / "metrics.json")))
+    return 0
+
+
+def choose(name: str, wanted: Reward, steps: int, noise: float, particles: int) -> Method:
+    """The method by its name."""
+    if name == "auto":
+        name = "tilted" if wanted.differentiable else "feynman-kac"
+    if name == "look-ahead":
+        return LookAhead(steps)
+    sampler: Sampler = Renoise(steps, noise)
+    if name == "best-of-n":
+        return BestOf(particles, sampler)
+    return Tilted(Renoise(steps, noise)) if name == "tilted" else FeynmanKac(sampler)
+
+
+def measures(result: Steered) -> dict[str, Any]:
+    """What is worth knowing of a result, in plain values."""
+    finite = lambda x: x if math.isfinite(x) else None  # noqa: E731
+    return {
+        "mean_reward": result.mean_reward,
+        "best_reward": float(result.rewards.max()),
+        "diversity": diversity(result),
+        "effective_size": result.effective_size,
+        "ess": result.ess.tolist(),
+        "collapsed": result.collapsed,
+        "log_normaliser": finite(result.log_normaliser),
+        "log_normaliser_error": finite(result.error),
+        "evaluations": result.evaluations,
+        "resampled": result.resampled,
+    }
+
+
+def diversity(result: Steered) -> float:
+    """Weighted mean share of positions in which two particles differ; 0 for a single sample."""
+    flat = torch.cat([leaf.flatten(1) for (leaf,) in leaves(finished(result.samples, result.condition))], dim=1)
+    rows = flat[: min(len(flat), 512)]
+    weights = result.weights[: len(rows)].cpu().double()
+    weights = weights / weights.sum()
+    differ = torch.stack([(row != rows).double().mean(1) for row in rows])
+    return float(weights @ differ @ weights)
+
+
+def _first(result: Steered, n: int) -> Any:
+    part = fieldwise(lambda x: x[:n], result.samples)
+    return finished(part, select(result.condition, slice(n)))
+
+
+def _drawn(result: Steered, n: int, generator: torch.Generator) -> Any:
+    """Samples of equal weight, with their conditions."""
+    index = result.choose(n, generator)
+    return finished(fieldwise(lambda x: x[index], result.samples), select(result.condition, index))
