@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..fields import Batch, Condition
-from .molecules_files import PARTS, Alphabet, Progress, load, prepare, read_smiles, writable
+from .molecules_files import PARTS, Alphabet, Progress, load, prepare, read_smiles, shuffled, writable
 from .sources import data_folder, download
 
 VERSION = 1  # of the prepared files
@@ -138,7 +138,8 @@ def molecules(
     """Molecules of a file of SMILES, prepared on all cores once and kept in a cache.
 
     Where ``valid`` and ``test`` files are not given, a molecule's part follows from the BLAKE2 hash of its canonical
-    SMILES: 80 / 10 / 10 per cent whatever the order of the file, and equal molecules are never in two parts.
+    SMILES: 80 / 10 / 10 per cent whatever the order of the file, and equal molecules are never in two parts. Within a
+    part that hash is the order too, so that its first rows are a fair choice of it.
     Rows that cannot be read are left out and listed with line number and reason beside the cache.
 
     Arguments:
@@ -166,8 +167,10 @@ def molecules(
 
 def _splits(prepared: Path) -> MoleculeSplits:
     arrays, alphabet, smiles = load(prepared)
-    whole = MoleculeData(*(torch.from_numpy(arrays[name]) for name in ("atoms", "bonds", "sizes")), smiles)
-    parts = [torch.from_numpy(arrays["part"] == k).nonzero().squeeze(-1) for k in range(3)]
+    atoms, bonds, sizes = (torch.from_numpy(arrays[name]) for name in ("atoms", "bonds", "sizes"))
+    whole = MoleculeData(atoms, bonds, sizes, smiles)
+    order = torch.tensor(sorted(range(len(smiles)), key=lambda k: shuffled(smiles[k])))
+    parts = [order[torch.from_numpy(arrays["part"] == k)[order]] for k in range(3)]
     for name, rows in zip(PARTS, parts, strict=True):
         if not len(rows):
             raise ValueError(f"the {name} part of {len(whole)} molecules is empty; give more, or a file for each part")

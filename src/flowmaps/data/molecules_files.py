@@ -108,8 +108,12 @@ def writable(folder: Path) -> Path:
 
 def part_of(smiles: str) -> int:
     """The part of a molecule by the hash of its canonical SMILES: 0 train (80 %), 1 valid (10 %), 2 test (10 %)."""
-    digest = hashlib.blake2b(smiles.encode(), digest_size=8).digest()
-    return max(0, int.from_bytes(digest, "little") * 10 // 2**64 - 7)
+    return max(0, shuffled(smiles) * 10 // 2**64 - 7)
+
+
+def shuffled(smiles: str) -> int:
+    """A number below 2^64 by which molecules are in no order: the BLAKE2 hash of the SMILES."""
+    return int.from_bytes(hashlib.blake2b(smiles.encode(), digest_size=8).digest(), "little")
 
 
 class _Row(NamedTuple):
@@ -194,7 +198,8 @@ def prepare(
     if len(names) > 255:
         raise ValueError(f"{len(names)} kinds of atoms, expected at most 255; give molecules of fewer elements")
     with replacing(prepared) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **_arrays(good, alphabet, len(sources) > 1), refused=np.int64(len(bad)))
+        arrays = {**_arrays(good, alphabet, len(sources) > 1), "refused": np.array(len(bad))}
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def _arrays(good: list[tuple[int, Graph]], alphabet: Alphabet, given_parts: bool) -> dict[str, np.ndarray]:

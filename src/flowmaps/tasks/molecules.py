@@ -144,7 +144,8 @@ class Molecules(Task):
     def build_map(self) -> FlowMap:
         K_a, K_b = len(self.alphabet.atoms), len(self.alphabet.bonds)
         space = Product({"atoms": OneHot(K_a), "bonds": OneHot(K_b, symmetric=True)})
-        network = GraphTransformer(K_a, K_b, **self.network, properties=len(self.conditions) or None)
+        labels = len(self.conditions) or None
+        network = GraphTransformer(K_a, K_b, properties=labels, **self.network)  # type: ignore[arg-type]
         return (VelocityMap if self.unconstrained else EndpointMap)(LinearPath(space), network)
 
     # -- samples ---------------------------------------------------------------------------------------------------
