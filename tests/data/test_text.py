@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowmaps.data.text import Windows, text_splits
@@ -22,6 +22,7 @@ def text8_filter(text: str) -> str:
     return re.sub("[^a-z]+", " ", text.lower())
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text())
 def test_tokenisers_say_what_they_can(text):
     for alphabet in (Letters(), Bytes(), Characters("abc é\n")):
@@ -153,6 +154,7 @@ def test_shards_continue_after_an_interruption(tmp_path, monkeypatch):
     assert reads
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, 40), min_size=2, max_size=2).map(sorted))
 def test_reads_cross_shards(bounds):
     import tempfile

@@ -27,7 +27,7 @@ class Corpus:
         name: Short name, for folders and tables.
         pieces: Called for an iterator over the text, the same each time, in pieces cut at white space.
         source: Changes when the text does.
-        size: Bytes on the disk, for a progress bar; 0 if unknown.
+        size: About the number of characters, for a progress bar; 0 if unknown.
     """
 
     name: str
@@ -51,7 +51,8 @@ def from_path(path: str | os.PathLike, name: str | None = None) -> Corpus:
     stats = [file.stat() for file in files]
     source = "; ".join(f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in zip(files, stats, strict=True))
     name = name or root.name.split(".")[0] or "text"
-    return Corpus(name, lambda: at_spaces(_documents(files)), source, sum(s.st_size for s in stats))
+    packed = any(file.suffix in (".gz", ".xz") for file in files)
+    return Corpus(name, lambda: at_spaces(_documents(files)), source, 0 if packed else sum(s.st_size for s in stats))
 
 
 def from_texts(name: str, texts: Callable[[], Iterable[str]]) -> Corpus:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
 from ..data import Dataset
@@ -47,7 +50,9 @@ def load(
     """
     by_path = path is None and Path(source).expanduser().exists()
     text = corpus(None, source) if by_path else corpus(source, path)
-    return text_splits(text, tokeniser, length, **options)
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        job = bar.add_task(f"preparing {text.name}", total=text.size or None)
+        return text_splits(text, tokeniser, length, progress=lambda done: bar.update(job, completed=done), **options)
 
 
 def build_map(
