@@ -32,7 +32,7 @@ from flowmaps.data.images import digits
 from flowmaps.fields import Batch
 from flowmaps.maps import EndpointMap
 from flowmaps.metrics.images import ImageClassifier, nearest_distance, train_classifier
-from flowmaps.networks import UNet
+from flowmaps.networks import MLP, UNet
 from flowmaps.objectives import SelfDistillation, SemigroupKL
 from flowmaps.paths import LinearPath
 from flowmaps.pictures import sample_grid
@@ -50,18 +50,19 @@ BUDGETS = (16, 32, 64, 128, 256)
 # -- the map ----------------------------------------------------------------------------------------------
 
 
-def build() -> EndpointMap:
-    return EndpointMap(LinearPath(OneHot(K)), UNet(K, width=32, lower=(64,), heads=4, out=K))
+def build(small: bool) -> EndpointMap:
+    network = MLP((*SHAPE, K), width=192, depth=2) if small else UNet(K, width=32, lower=(64,), heads=4, out=K)
+    return EndpointMap(LinearPath(OneHot(K)), network)
 
 
 def trained(images: Tensor, o: argparse.Namespace) -> EndpointMap:
     """The averaged map after ``o.train`` updates, from the file ``o.map`` if there is one."""
     if o.map and o.map.exists():
-        map = build()
+        map = build(o.small)
         map.load_state_dict(torch.load(o.map, weights_only=True))
         return map.eval()
     torch.manual_seed(0)
-    objective = SelfDistillation(build(), SemigroupKL())
+    objective = SelfDistillation(build(o.small), SemigroupKL())
     ema = EMA(objective.map, decay=0.998)
     optimiser = torch.optim.AdamW(objective.parameters(), lr=1e-3, weight_decay=1e-2, fused=True)
     generator, schedule, start = torch.Generator().manual_seed(0), Cosine(warmup=100), time.perf_counter()
@@ -75,7 +76,7 @@ def trained(images: Tensor, o: argparse.Namespace) -> EndpointMap:
         optimiser.step()
         ema.update_parameters(objective.map)
         if step % 200 == 0:
-            print(f"train {step}/{o.train}: {float(loss):.4f}, {time.perf_counter() - start:.0f} s", flush=True)
+            print(f"train {step}/{o.train}: {float(loss.detach()):.4f}, {time.perf_counter() - start:.0f} s", flush=True)
     map: Any = ema.module
     if o.map:
         torch.save(map.state_dict(), o.map)
@@ -238,12 +239,27 @@ def picture(report: dict[str, Any], path: Path) -> None:
         FigureCanvasAgg(figure).print_png(file)
 
 
+def write(report: dict[str, Any], referee: Referee, out: Path) -> None:
+    """Everything so far, as JSON, Markdown and pictures."""
+    for task, rows in report["tasks"].items():
+        last = {r["method"].split(" (")[0]: torch.tensor(r["samples"]) for r in rows[-len(METHODS) :]}
+        path = out.with_name(f"{out.name}-{task.replace(' ', '-')}.png")
+        sample_grid(path, {**last, "data": referee.images[:12]}, levels=K, columns=12)
+    tasks = {
+        task: [{k: v for k, v in r.items() if k != "samples"} for r in rows] for task, rows in report["tasks"].items()
+    }
+    out.with_suffix(".json").write_text(json.dumps({**report, "tasks": tasks}, indent=1))
+    out.with_suffix(".md").write_text(markdown(report))
+    picture(report, out.with_suffix(".png"))
+
+
 def facts(o: argparse.Namespace) -> dict[str, Any]:
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
+        "network": "perceptron" if o.small else "U-Net",
         "updates": o.train,
         "runs": o.runs,
         "seeds": len(o.seeds),
@@ -259,6 +275,7 @@ def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--train", type=int, default=1600, help="updates of the map")
     p.add_argument("--map", type=Path, help="file of the trained map")
+    p.add_argument("--small", action="store_true", help="a perceptron in place of the U-Net: a tenth of the time")
     p.add_argument("--runs", type=int, default=16)
     p.add_argument("--seeds", type=lambda text: [int(n) for n in text.split(",")], default=[0, 1, 2])
     p.add_argument("--budgets", type=lambda text: [int(n) for n in text.split(",")], default=list(BUDGETS))
@@ -294,17 +311,7 @@ def main() -> None:
                     report["tasks"][task].append(row)
                     print(task, budget, f"{name:24} {row['reward']:.3f} judge {row['agreement']:.2f}", flush=True)
         report["law"] += law(map, referee, o.law, seed)
-    last = {task: rows[-len(METHODS) :] for task, rows in report["tasks"].items()}
-    for task, rows in last.items():
-        name = task.replace(" ", "-")
-        grids = {r["method"].split(",")[0] + f" {r['budget']}": torch.tensor(r["samples"]) for r in rows}
-        sample_grid(o.out.with_name(f"steering-{name}.png"), {**grids, "data": referee.images[:16]}, levels=K)
-    for rows in report["tasks"].values():
-        for r in rows:
-            del r["samples"]
-    o.out.with_suffix(".json").write_text(json.dumps(report, indent=1))
-    o.out.with_suffix(".md").write_text(markdown(report))
-    picture(report, o.out.with_suffix(".png"))
+        write(report, referee, o.out)
     if not all(math.isfinite(r["reward"]) for rows in report["tasks"].values() for r in rows):
         raise SystemExit("a reward is not finite")
 
