@@ -21,6 +21,7 @@ from ..maps import FlowMap
 from ..objectives import Objective
 from ..tasks.base import Task
 from ..train import Trainer
+from .extras import EXTRA_OF, lacking
 
 PRESETS = Path(__file__).parent.parent / "presets"
 FOUND_AT_RUN_TIME = {"objective", "train_data", "valid_data", "directory", "config", "evaluate"}  # of the trainer
@@ -117,7 +118,7 @@ def experiment(p: ArgumentParser, cfg: Namespace) -> Experiment:
 
 def as_json(p: ArgumentParser, cfg: Namespace) -> dict[str, Any]:
     """Task, objective and trainer of a configuration as JSON values."""
-    values = json.loads(p.dump(cfg, format="json", skip_none=False))
+    values = json.loads(p.dump(cfg, format="json", skip_unset=False))
     return {name: values[name] for name in ("task", "objective", "trainer") if name in values}
 
 
@@ -194,6 +195,8 @@ def steps_list(text: str) -> list[int]:
 def _in_short(message: str, p: ArgumentParser) -> str:
     """The parser's complaint in one line, with the nearest name that is known."""
     text = " ".join(message.split())
+    if (absent := re.search(r"No module named '([\w.]+)'", text)) and absent[1].split(".")[0] in EXTRA_OF:
+        return lacking(absent[1])
     known = {key.rpartition(".")[2]: key for key in p.get_defaults().keys(branches=True)}
     if found := re.search(r"class_path '([\w.]+)': Option '(\w+)' is not accepted", text):
         known = dict.fromkeys(inspect.signature(_class(found[1])).parameters, "")

@@ -8,6 +8,9 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+
+from .extras import EXTRA_OF, lacking
 
 COMMANDS = {
     "quickstart": "train on real handwritten digits, sample them in 1, 2, 4 and 8 steps, and measure: a first look",
@@ -54,19 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def explain(error: BaseException) -> str:
     """One line about a mistake: the value and the remedy."""
     if isinstance(error, ImportError):
-        text = f"the package {error.name} is missing; install the extra that brings it: pip install 'flowmaps[all]'"
-        return text.replace("[all]", f"[{EXTRA_OF.get((error.name or '').split('.')[0], 'all')}]")
+        return lacking(error.name or "")
     if isinstance(error, OSError) and error.errno is not None:
         remedy = "free some space" if error.errno in FULL else "choose a path that can be used"
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; {remedy}; earlier files are as they were"
     return " ".join(str(error).split())
-
-
-EXTRA_OF = {
-    "rdkit": "molecules", "fcd": "molecules", "tokenizers": "text", "transformers": "text", "datasets": "text",
-    "torchmetrics": "images", "PIL": "images", "ot": "ot",
-}  # fmt: skip
 
 
 def _optional(error: ImportError) -> bool:
@@ -84,7 +80,7 @@ def _fail(name: str, text: str, code: int) -> int:
 
 
 def _warn(message, category, filename, lineno, file=None, line=None) -> None:
-    if str(filename).find("flowmaps") >= 0:
+    if Path(filename).is_relative_to(Path(__file__).parent.parent):
         print(f"flowmaps: {' '.join(str(message).split())}", file=sys.stderr)
 
 

@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         naive = fit(baseline, directory / "naive", cfg.resume)
         if code := interrupted(naive, again):
             return code
-        results["naive"], drawn = measured(baseline, naive, steps, cfg.ode)
+        results["naive"], drawn = measured(chosen, naive, steps, cfg.ode)  # samples either map, with the same judge
         samples |= {f"naive {name}": row for name, row in drawn.items()}
     results["total_seconds"] = round(time.monotonic() - begun, 2)
     chosen.task.write(samples, directory)

@@ -1,0 +1,180 @@
+"""Every command does what its help says, through the real entry point."""
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+import flowmaps
+from cli.conftest import TINY
+from flowmaps.cli.config import as_json, experiment, find_preset, parse, presets, steps_list, training_parser
+from flowmaps.cli.main import COMMANDS
+from flowmaps.cli.quickstart import step_aside
+from flowmaps.objectives import SelfDistillation, SemigroupKL
+from flowmaps.tasks.images import Images
+
+
+def numbers(path):
+    return json.loads(path.read_text())
+
+
+def test_help_and_version(tell):
+    code, out, _ = tell("--help")
+    assert code == 0 and all(name in out for name in COMMANDS)
+    assert tell("--version")[:2] == (0, f"flowmaps {flowmaps.__version__}\n")
+    assert tell("presets")[1].startswith("digits")
+
+
+def test_presets_say_what_they_are():
+    for path in presets().values():
+        assert re.match(r"# \S", path.read_text()), f"{path.name} opens with a line that says what it is"
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_config_to_yaml_to_config(name, tmp_path):
+    p = training_parser("train", "")
+    try:
+        cfg = parse(p, [f"--config={find_preset(name)}", "--trainer.ema=null", "--trainer.clip=0.5"])
+    except ValueError as error:
+        if "is missing; install the extra" in str(error):
+            pytest.skip(str(error))
+        raise
+    config = as_json(p, cfg)
+    assert config["trainer"]["ema"] is None and config["trainer"]["clip"] == 0.5
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(config))
+    again = parse(training_parser("train", ""), [f"--config={tmp_path / 'again.yaml'}"])
+    assert as_json(p, again) == config
+
+
+def test_print_config_is_a_preset(tell, capsys, tmp_path):
+    with pytest.raises(SystemExit) as left:
+        tell("train", "digits", *TINY, "--print_config")
+    assert left.value.code == 0
+    (tmp_path / "mine.yaml").write_text(capsys.readouterr().out)
+    values = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    assert values["task"]["init_args"]["width"] == 8 and values["trainer"]["max_steps"] == 4
+    with pytest.raises(SystemExit):
+        tell("train", tmp_path / "mine.yaml", "--print_config")
+    assert yaml.safe_load(capsys.readouterr().out) == values
+
+
+def test_overrides_reach_the_objects():
+    p = training_parser("train", "")
+    cfg = parse(p, [f"--config={find_preset('digits')}", "--task.width=8", "--objective.share=0.5",
+                    "--objective.consistency=Lagrangian", "--objective.teacher=null"])  # fmt: skip
+    chosen = experiment(p, cfg)
+    assert isinstance(chosen.task, Images) and chosen.task.network["width"] == 8
+    objective = chosen.objective(chosen.task.build_map())
+    assert isinstance(objective, SelfDistillation) and objective.share == 0.5
+    assert type(objective.consistency).__name__ == "Lagrangian"
+    assert chosen.config["objective"]["init_args"]["consistency"]["class_path"].startswith("flowmaps.")
+    plain = experiment(p, parse(p, [f"--config={find_preset('digits')}"])).objective(chosen.task.build_map())
+    assert isinstance(plain.consistency, SemigroupKL)
+
+
+def test_train_writes_for_programs_and_people(trained):
+    found = numbers(trained / "metrics.json")
+    assert found["steps"] == 4 and found["seed"] == 0 and found["train_seconds"] > 0
+    assert (trained / "samples.png").stat().st_size > 1000
+    with np.load(trained / "samples.npz") as samples:
+        assert set(samples) == {"1", "2", "4", "8"} and samples["1"].shape == (16, 8, 8)
+    config = numbers(trained / "checkpoint" / "step-00000004" / "config.json")
+    assert config["state"] == {"levels": 17, "classes": 10, "shape": [8, 8]}
+
+
+def test_sample_is_reproducible_and_needs_no_data(trained, tell, tmp_path):
+    for name in ("a", "b"):
+        code, out, _ = tell("sample", trained, "--n", 3, "--steps", "1,2", "--seed", 5, "--out", tmp_path / name)
+        assert code == 0 and "2 network evaluations" in out
+    assert tell("sample", trained, "--n", 3, "--steps", "1,2", "--seed", 6, "--out", tmp_path / "c")[0] == 0
+    a, b, c = (np.load(tmp_path / name / "samples.npz") for name in "abc")
+    assert all((a[key] == b[key]).all() for key in ("1", "2")) and (a["1"] != c["1"]).any()
+    assert numbers(tmp_path / "a" / "metrics.json")["by_steps"]["2"]["evaluations"] == 2
+
+
+def test_sample_with_another_sampler(trained, tell, tmp_path):
+    heun = tell("sample", trained, "--n", 2, "--sampler", "Heun", "--sampler.times", 3, "--out", tmp_path)
+    assert heun[0] == 0 and "heun: 2 samples, 5 network evaluations" in heun[1]
+    grid = tell("sample", trained, "--n", 2, "--times", "0,0.7,1", "--temperature", 0.8, "--out", tmp_path)
+    assert grid[0] == 0 and "2 network evaluations" in grid[1]
+
+
+def test_score_puts_bounds_side_by_side(trained, tell, tmp_path):
+    assert tell("score", trained, "--n", 32, "--out", tmp_path)[0] == 0
+    bounds = numbers(tmp_path / "metrics.json")["bounds"]
+    assert 0 < bounds["B1"]["nats"] < bounds["B3"]["nats"], "B3 is the looser bound"
+    assert bounds["B1"]["nats_error"] > 0 and bounds["B1"]["n"] == 32
+    assert bounds["B1"]["bits_per_position"] == pytest.approx(bounds["B1"]["nats"] / 64 / np.log(2))
+    assert tell("score", trained, "--n", 8, "--bound", "Grid", "--bound.steps", 4, "--out", tmp_path)[0] == 0
+    assert list(numbers(tmp_path / "metrics.json")["bounds"]) == ["B4"]
+
+
+def test_info(trained, tell):
+    code, out, _ = tell("info", trained)
+    assert code == 0 and yaml.safe_load(out)["step"] == 4
+    told = json.loads(tell("info", trained, "--json")[1])
+    assert told["parameters"] > 1000 and told["config"]["task"]["init_args"]["width"] == 8
+
+
+def test_evaluate_beside_real_data(trained, tell, tmp_path):
+    code, out, _ = tell("evaluate", trained, "--steps", 1, "--ode", 2, "--n", 24, "--seeds", 2, "--out", tmp_path)
+    assert code == 0 and "frechet" in out and "±" in out
+    rows = numbers(tmp_path / "metrics.json")["by_steps"]
+    assert set(rows) == {"1", "ode2", "data"}
+    assert rows["1"]["frechet_spread"] > 0 and rows["data"]["frechet"] < rows["1"]["frechet"]
+
+
+def test_ctrl_c_saves_and_resume_continues(tell, tmp_path):
+    settings = (*TINY, "--trainer.log_every=1", "--trainer.validate_every=1000")
+    directory = tmp_path / "run"
+
+    def interrupt():
+        records = directory / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (records.exists() and records.stat().st_size):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    code, _, err = tell("train", "digits", "--out", directory, *settings, "--trainer.max_steps=100000")
+    thread.join()
+    assert code == 130 and "--resume" in err.splitlines()[-1]
+    (saved,) = (directory / "checkpoint").iterdir()
+    step = int(saved.name.removeprefix("step-"))
+    more = f"--trainer.max_steps={step + 2}"
+    assert tell("train", "digits", "--out", directory, *settings, more, "--resume")[0] == 0
+    assert (directory / "checkpoint" / f"step-{step + 2:08d}").is_dir()
+
+
+def test_quickstart(tell, tmp_path):
+    out = tmp_path / "quick"
+    small = ("--out", out, "--steps", "1,2", "--ode", 3, *TINY, "--trainer.curves=true")
+    code, told, _ = tell("quickstart", *small, "--baseline")
+    assert code == 0 and "naive" in told
+    found = numbers(out / "metrics.json")
+    assert {"train_seconds", "seed", "versions", "nll_bits_per_dim", "nll_bits_per_dim_error"} <= set(found)
+    assert set(found["by_steps"]) == {"1", "2", "ode3", "data"}
+    assert set(found["naive"]["by_steps"]) == {"1", "2", "ode3"}
+    for row in found["by_steps"].values():
+        assert {"frechet", "classifier_confidence", "class_coverage", "nearest_train_distance"} <= set(row)
+    assert (out / "samples.png").is_file() and (out / "curves.png").is_file() and (out / "checkpoint").is_dir()
+
+
+def test_quickstart_keeps_earlier_runs(tmp_path, capsys):
+    for text in ("first", "second"):
+        (tmp_path / "quick" / "checkpoint").mkdir(parents=True)
+        (tmp_path / "quick" / "metrics.json").write_text(text)
+        step_aside(tmp_path / "quick")
+    assert not (tmp_path / "quick").exists() and "is kept as" in capsys.readouterr().out
+    assert [(tmp_path / f"quick-{i}" / "metrics.json").read_text() for i in (1, 2)] == ["first", "second"]
+
+
+def test_steps_list():
+    assert steps_list("1,4,1") == [1, 4]

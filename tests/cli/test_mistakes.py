@@ -1,0 +1,182 @@
+"""What the user can mend is told in one line with exit code 2, and files stay as they were."""
+
+import hashlib
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import TINY
+from flowmaps.cli.config import check_classes
+from train.toys import environment
+
+
+def contents(directory: Path) -> dict:
+    return {path: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "no command 'nonsense'"),
+        (["trian"], "did you mean 'train'?"),
+        (["train"], "needs a preset first"),
+        (["train", "digitz"], "did you mean 'digits'?"),
+        (["train", "nowhere.yaml"], "no preset 'nowhere.yaml'"),
+        (["train", "digits", "--trainer.max_stps=4"], "did you mean 'trainer.max_steps'?"),
+        (["train", "digits", "--task.widht=4"], "has no argument 'widht' (did you mean 'width'?)"),
+        (["train", "digits", "--trainer.max_steps=many"], "many"),
+        (["train", "digits", "--trainer.max_steps=0"], "max_steps is 0, expected a whole number of at least 1"),
+        (["train", "digits", "--task.drop_label=2"], "drop_label is 2.0, expected a share in [0, 1]"),
+        (["train", "digits", "--objective.consistency=torch.nn.Linear"], "torch.nn.Linear is not a Consistency"),
+        (["train", "digits", "--trainer.optimizer=torch.optim.SGD"], "torch.optim"),
+        (["train", "digits", "--quality=0"], "steps is 0, expected at least 1"),
+        (["sample", "nowhere"], "no checkpoint at nowhere"),
+        (["quickstart", "--steps", "1,x"], "expected whole numbers separated by commas"),
+    ],
+)
+def test_one_line_and_code_2(tell, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = tell(*arguments)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and message in err
+    assert not list(tmp_path.iterdir()), "nothing was written"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sample", "--steps=0"], "steps is 0, expected at least 1"),
+        (["sample", "--n=0"], "n is 0, expected at least 1"),
+        (["sample", "--times=0,1.5"], "expected increasing times within [0, 1]"),
+        (["sample", "--times=0,half,1"], "expected numbers separated by commas"),
+        (["sample", "--temperature=0"], "temperature is 0.0, expected a positive number"),
+        (["sample", "--label=3"], "label is 3, expected no label"),
+        (["sample", "--steps=1", "--times=0,1"], "exclude each other"),
+        (["sample", "--device=abacus"], "device 'abacus' is not there"),
+        (["sample", "--prompt=hello"], "--prompt"),
+        (["evaluate", "--steps=0"], "steps is 0, expected at least 1"),
+        (["evaluate", "--n=100000"], "100000 samples to compare with"),
+        (["score", "--n=1"], "n is 1, expected at least 2"),
+    ],
+)
+def test_mistakes_about_samples(trained, tell, tmp_path, arguments, message):
+    before = contents(trained)
+    code, _, err = tell(arguments[0], trained, *arguments[1:], "--out", tmp_path / "out")
+    assert code == 2 and err.count("\n") == 1 and message in err
+    assert contents(trained) == before and not contents(tmp_path)
+
+
+def test_a_folder_in_use_is_left_alone(trained, tell):
+    before = contents(trained)
+    code, _, err = tell("train", "digits", "--out", trained, *TINY)
+    assert code == 2 and "is not empty; add --resume" in err and contents(trained) == before
+
+
+def test_another_seed_cannot_resume(trained, tell):
+    before = contents(trained / "checkpoint")
+    code, _, err = tell("train", "digits", "--out", trained, *TINY, "--resume", "--trainer.seed=9")
+    assert code == 2 and "seed = 0, and now it is 9" in err.splitlines()[-1]
+    assert contents(trained / "checkpoint") == before
+
+
+def test_quickstart_leaves_foreign_folders_alone(tell, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    code, _, err = tell("quickstart", "--out", tmp_path, *TINY)
+    assert code == 2 and "is not empty" in err and contents(tmp_path) == {tmp_path / "thesis.txt": b"years of work"}
+
+
+def test_a_file_where_a_folder_should_be(trained, tell, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for arguments in (["train", "digits", *TINY], ["sample", trained]):
+        for place in (tmp_path / "file", tmp_path / "file" / "below"):
+            code, _, err = tell(*arguments, "--out", place)
+            assert code == 2 and err.count("\n") == 1 and str(tmp_path / "file") in err
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_full_disk(trained, tell, tmp_path):
+    assert tell("sample", trained, "--out", tmp_path)[0] == 0
+    before = contents(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))  # the system refuses larger files, as a full disk would
+    try:
+        code, _, err = tell("sample", trained, "--n", 64, "--seed", 1, "--out", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 2 and "free some space" in err and contents(tmp_path) == before
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """One checkpoint that may be spoilt."""
+    return Path(shutil.copytree(trained / "checkpoint" / "step-00000004", tmp_path / "step-00000004"))
+
+
+def sign(folder: Path) -> None:
+    """Renew the checksums, as a forger would."""
+    files = [path for path in sorted(folder.iterdir()) if path.name != "SHA256SUMS"]
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+
+
+def change(folder: Path, *keys: str, value) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    part = config
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    sign(folder)
+
+
+def test_truncated_checkpoint(copy, tell):
+    weights = copy / "ema.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    code, _, err = tell("sample", copy)
+    assert code == 2 and err.count("\n") == 1 and "ema.safetensors is damaged" in err
+
+
+def test_wrong_shape(copy, tell, tmp_path):
+    change(copy, "task", "init_args", "width", value=12)
+    code, _, err = tell("sample", copy, "--out", tmp_path / "out")
+    assert code == 2 and err.count("\n") == 1 and "does not fit this model" in err
+
+
+@pytest.mark.parametrize("path", ["os.system", "flowmaps.train.checkpoint.os.system", "subprocess.Popen", 3])
+def test_a_checkpoint_cannot_name_foreign_code(copy, tell, path):
+    change(copy, "task", "class_path", value=path)
+    code, _, err = tell("sample", copy)
+    assert code == 2 and err.count("\n") == 1 and "expected a class of this package" in err
+    change(copy, "task", value={"class_path": "flowmaps.tasks.images.Images", "init_args": {
+        "decoder": {"class_path": path}}})  # fmt: skip
+    assert "task.init_args.decoder has class_path" in tell("info", copy)[2]
+
+
+def test_a_checkpoint_without_a_task(copy, tell):
+    change(copy, "task", value=None)
+    code, _, err = tell("info", copy)
+    assert code == 2 and "has no task and state" in err
+
+
+def test_classes_are_checked_at_every_depth():
+    check_classes({"task": [{"class_path": "flowmaps.tasks.images.Images", "init_args": {}}]})
+    with pytest.raises(ValueError, match="a.b has class_path 'torch.nn.Linear'"):
+        check_classes({"a": {"b": {"class_path": "torch.nn.Linear"}}})
+
+
+def test_broken_yaml(tell, tmp_path):
+    (tmp_path / "broken.yaml").write_text("task: [")
+    code, _, err = tell("train", tmp_path / "broken.yaml")
+    assert code == 2 and err.count("\n") == 1 and "broken.yaml" in err
+
+
+def test_the_process_itself():
+    done = subprocess.run(
+        [sys.executable, "-m", "flowmaps.cli.main", "sample", "nowhere"],
+        env=environment(), capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
