@@ -50,11 +50,13 @@ def test_no_noise_is_the_plain_sampler():
 def test_weights_undo_the_gradient(space):
     """Moves with a gradient, weighted, have the mean and normaliser of moves without it: E[w] = 1, E[w x'] = E[x']."""
     n = 60_000
+    for weight in space.parameters():  # of unit rows, whatever was drawn when the space was made
+        torch.nn.init.normal_(weight, std=weight.shape[1] ** -0.5, generator=generator(9))
     map = EndpointMap(LinearPath(space), torch.nn.Identity())
     shape = (n, 2, 2, space.dim)
     t, g = torch.full((n,), 0.6), generator()
     x = space.normal(torch.randn((*shape[:-1], space.noise_dim), generator=g)).detach()
-    gradient = 0.5 * torch.randn(shape[1:], generator=g).expand(shape)
+    gradient = 0.3 * torch.randn(shape[1:], generator=g).expand(shape)
     with torch.no_grad():
         free = disturb(map, x, t, generator(5))[0]
         moved, log_w = disturb(map, x, t, generator(6), gradient)
