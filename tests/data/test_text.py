@@ -1,6 +1,8 @@
 """Text: tokenisers invert, shards survive interruption and betray damage, windows cover the text, errors are clear."""
 
 import gzip
+import importlib.util
+import json
 import lzma
 import re
 
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowmaps.data.text import Windows, text_splits
-from flowmaps.data.text_corpora import PIECE, at_spaces, corpus, from_path, from_texts
+from flowmaps.data.text_corpora import PIECE, at_spaces, corpus, from_path, from_texts, streamed
 from flowmaps.data.text_shards import Shards, prepare
 from flowmaps.data.text_tokens import SEPARATOR, Bytes, Characters, Letters, Subwords, from_description, tokeniser
 
@@ -118,6 +120,22 @@ def test_text_of_the_wrong_size_is_no_text8(tmp_path):
     (tmp_path / "text8").write_text("too short")
     with pytest.raises(ValueError, match="100,000,000"):
         corpus("text8", tmp_path)
+
+
+def test_streamed_corpora_read_rows_of_the_format(tmp_path):
+    pytest.importorskip("datasets")
+    rows = [{"text": f"document {i}"} for i in range(5)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = streamed("lm1b", "json", "text", 3, data_files=str(tmp_path / "rows.jsonl"))
+    for _ in range(2):  # the same at each call
+        assert "".join(source.pieces()) == SEPARATOR.join(row["text"] for row in rows[:3])
+
+
+def test_streamed_corpora_without_the_library_say_what_to_install():
+    if importlib.util.find_spec("datasets"):
+        pytest.skip("the library is installed")
+    with pytest.raises(ValueError, match=r"pip install 'flowmaps\[text\]'"):
+        list(corpus("openwebtext").pieces())
 
 
 def test_letters_across_pieces_are_the_filter_of_the_whole(tmp_path):

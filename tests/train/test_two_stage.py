@@ -12,7 +12,6 @@ from flowmaps.spaces import Embedded
 from flowmaps.train import CheckpointError, Trainer
 from flowmaps.train.two_stage import TwoStage
 
-
 OUT = "network.write.weight"
 
 
