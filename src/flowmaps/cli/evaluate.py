@@ -82,7 +82,7 @@ def show(by_steps: Rows, title: str) -> None:
 
     columns = list(by_steps)
     table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in columns:
         table.add_column(f"{name} step{'s' * (name != '1')}" if name.isdigit() else name, justify="right")
     metrics = dict.fromkeys(metric for row in by_steps.values() for metric in row)
