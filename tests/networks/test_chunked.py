@@ -9,7 +9,7 @@ from flowmaps.maps import EndpointMap
 from flowmaps.networks import LinearHead, TiedHead, Transformer
 from flowmaps.networks.chunked import weighted_losses
 from flowmaps.paths import LinearPath
-from flowmaps.spaces import Embedded
+from flowmaps.spaces import Embedded, OneHot
 
 K, LENGTH = 11, 6
 CONSISTENCIES = [O.Lagrangian, O.LagrangianCE, O.LagrangianKL, O.EulerianKL, O.EndpointConsistency, O.SemigroupKL]
@@ -111,3 +111,14 @@ def test_mixed_precision_stays_close():
         found[autocast] = map.head.weight.grad.flatten()
     assert loss.dtype == found[True].dtype == torch.float32
     assert torch.cosine_similarity(found[True], found[False], dim=0) > 0.99
+
+
+@pytest.mark.parametrize("consistency", [O.Lagrangian, O.Eulerian, O.SemigroupKL])
+def test_networks_without_a_head(consistency):
+    torch.manual_seed(0)
+    map = EndpointMap(LinearPath(OneHot(K)), Transformer(K, width=8, depth=1, heads=2, out=K)).double()
+    for parameter in map.parameters():
+        parameter.data.add_(0.2 * torch.randn_like(parameter))
+    options = {"from_data": True} if consistency is O.Eulerian else {}
+    objective = O.SelfDistillation(map, consistency(**options), share=0.5)
+    assert_same(gradients(map, objective, 5), gradients(map, objective, None))
