@@ -11,9 +11,7 @@ from flowmaps.pictures import curves, sample_grid
 
 def test_grid_shows_dark_and_light_images(tmp_path):
     path = tmp_path / "new" / "samples.png"
-    sample_grid(
-        path, {"1 step": torch.zeros(3, 8, 8).long(), "real": torch.full((9, 8, 8), 16)}, levels=17, columns=4
-    )
+    sample_grid(path, {"1 step": torch.zeros(3, 8, 8).long(), "real": torch.full((9, 8, 8), 16)}, levels=17, columns=4)
     grey = np.asarray(Image.open(path).convert("L"))
     upper, lower = grey[: len(grey) // 2, -100:], grey[len(grey) // 2 :, -100:]
     assert upper.min() > 200 and (lower < 50).mean() > 0.5
