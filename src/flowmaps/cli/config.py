@@ -100,7 +100,9 @@ def parse(p: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     try:
         return p.parse_args(list(arguments))
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
-        raise ValueError(_in_short(str(error), p)) from error
+        files = [text.partition("=")[2] for text in arguments if text.startswith("--config=")]
+        where = f"{files[0]}: " if files and "parsing config" in str(error) else ""
+        raise ValueError(where + _in_short(str(error), p)) from error
 
 
 def experiment(p: ArgumentParser, cfg: Namespace) -> Experiment:
@@ -118,7 +120,10 @@ def experiment(p: ArgumentParser, cfg: Namespace) -> Experiment:
 
 def as_json(p: ArgumentParser, cfg: Namespace) -> dict[str, Any]:
     """Task, objective and trainer of a configuration as JSON values."""
-    values = json.loads(p.dump(cfg, format="json", skip_unset=False))
+    try:
+        values = json.loads(p.dump(cfg, format="json", skip_unset=False))
+    except TypeError as error:
+        raise ValueError(_in_short(str(error), p)) from error
     return {name: values[name] for name in ("task", "objective", "trainer") if name in values}
 
 

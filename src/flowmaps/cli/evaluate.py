@@ -40,8 +40,9 @@ def run(arguments: Sequence[str]) -> int:
     task = opened.task
     seeds = [cfg.seed + i for i in range(cfg.seeds)]
     n = cfg.n or task.samples
+    data = task.of_data(cfg.n)  # first: it tells whether there are data enough
     by_steps, samples = measure(task, opened.map, task.rows(steps, cfg.ode or None), n, seeds)
-    by_steps["data"] = task.of_data(cfg.n)
+    by_steps["data"] = data
     directory = results(cfg, opened, "evaluation")
     task.write({name: first(row, SHOWN) for name, row in samples.items()}, directory)
     write_json(
