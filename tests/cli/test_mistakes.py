@@ -33,7 +33,7 @@ def contents(directory: Path) -> dict:
         (["train", "digits", "--trainer.max_steps=0"], "max_steps is 0, expected a whole number of at least 1"),
         (["train", "digits", "--task.drop_label=2"], "drop_label is 2.0, expected a share in [0, 1]"),
         (["train", "digits", "--objective.consistency=torch.nn.Linear"], "torch.nn.Linear is not a Consistency"),
-        (["train", "digits", "--trainer.optimizer=torch.optim.SGD"], "torch.optim"),
+        (["train", "digits", "--trainer.optimizer=torch.optim.SGD"], "AdamW has no argument 'momentum'"),
         (["train", "digits", "--quality=0"], "steps is 0, expected at least 1"),
         (["sample", "nowhere"], "no checkpoint at nowhere"),
         (["quickstart", "--steps", "1,x"], "expected whole numbers separated by commas"),
