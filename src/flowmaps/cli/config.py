@@ -24,7 +24,7 @@ from ..train import Trainer
 from .extras import EXTRA_OF, lacking
 
 PRESETS = Path(__file__).parent.parent / "presets"
-FOUND_AT_RUN_TIME = {"objective", "train_data", "valid_data", "directory", "config", "evaluate"}  # of the trainer
+FOUND_AT_RUN_TIME: set[str | int] = {"objective", "train_data", "valid_data", "directory", "config", "evaluate"}
 
 
 class Experiment(NamedTuple):

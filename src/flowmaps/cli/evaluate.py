@@ -90,7 +90,8 @@ def show(by_steps: Rows, title: str) -> None:
     for metric in metrics:
         if not metric.endswith(("_error", "_spread")):
             table.add_row(metric, *(_cell(by_steps[name], metric) for name in columns))
-    Console().print(table)
+    console = Console()
+    console.print(table, width=console.width if console.is_terminal else 120)
 
 
 def first(samples: Any, n: int) -> Any:

@@ -17,7 +17,7 @@ from .config import parse, steps_list
 
 HELP = """Draw samples by a few jumps of the flow map, or by any sampler, and write them as files and pictures.
 The modality's own options come after the checkpoint; `flowmaps sample CHECKPOINT --help` lists them."""
-SHARED = {"map", "n", "sampler", "generator"}
+SHARED: set[str | int] = {"map", "n", "sampler", "generator"}
 
 
 def run(arguments: Sequence[str]) -> int:
