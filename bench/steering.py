@@ -76,7 +76,8 @@ def trained(images: Tensor, o: argparse.Namespace) -> EndpointMap:
         optimiser.step()
         ema.update_parameters(objective.map)
         if step % 200 == 0:
-            print(f"train {step}/{o.train}: {float(loss.detach()):.4f}, {time.perf_counter() - start:.0f} s", flush=True)
+            spent = time.perf_counter() - start
+            print(f"train {step}/{o.train}: {float(loss.detach()):.4f}, {spent:.0f} s", flush=True)
     map: Any = ema.module
     if o.map:
         torch.save(map.state_dict(), o.map)
