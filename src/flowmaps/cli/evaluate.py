@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
@@ -90,8 +91,7 @@ def show(by_steps: Rows, title: str) -> None:
     for metric in metrics:
         if not metric.endswith(("_error", "_spread")):
             table.add_row(metric, *(_cell(by_steps[name], metric) for name in columns))
-    console = Console()
-    console.print(table, width=console.width if console.is_terminal else 120)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def first(samples: Any, n: int) -> Any:
