@@ -46,10 +46,11 @@ class TextQuality:
         rows = samples.cpu().numpy()
         texts = [self.tokeniser.decode(row.tolist()) for row in rows]
         words = [text.split() for text in texts]
+        grams = words if sum(len(w) > 2 for w in words) > len(words) / 2 else list(rows)
         measures: dict[str, Measure] = {
             "judge_perplexity": perplexity(self.ngrams.nats(rows)),
             "entropy": mean(entropies(rows)),
-            "distinct_3": jackknife(lambda part: distinct(part, 3), words if sum(len(w) > 2 for w in words) > len(words) / 2 else list(rows)),
+            "distinct_3": jackknife(lambda part: distinct(part, 3), grams),
             "self_bleu": mean(self_bleu(words)) if len(words) > 1 else Measure(0.0, float("nan")),
             "word_validity": mean(word_validity(texts, self.vocabulary)),
             "longest_match": mean(longest_matches(rows, self.corpus).astype(float)),
