@@ -80,7 +80,7 @@ class Task:
 class Method(ABC):
     """A way to steer.
 
-    Arguments (of a call):
+    Arguments:
         map: A flow map, learned, guided or exact, in evaluation mode.
         reward: r; a plain function is taken as a black box on samples, :class:`~flowmaps.steering.rewards.Hard`.
         shape: Shape of one sample, ``positions`` per field, without a batch.
