@@ -172,6 +172,18 @@ def test_an_impossible_share_is_named(share):
         O.SelfDistillation(map, share=share)
 
 
+def test_the_default_pair_and_a_consistency_of_ones_own():
+    """Alone, the semigroup at the midpoint with an average; a named identity takes its targets from the map itself."""
+    map = EndpointMap(LinearPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
+    default = O.SelfDistillation(map)
+    assert isinstance(default.consistency, O.SemigroupKL) and default.consistency.fraction == 0.5
+    assert isinstance(default.teacher, O.Average)
+    assert O.SelfDistillation(map, O.Lagrangian()).teacher(map) is map
+    made = O.SelfDistillation(map, O.Lagrangian(), teacher=lambda map: O.Average(map, 0.5))
+    assert isinstance(made.teacher, O.Average) and made.teacher.decay == 0.5
+    assert isinstance(O.SelfDistillation(map, share=1.0).teacher, O.Itself)  # no targets, no copy
+
+
 def test_a_batch_of_one_cannot_be_split():
     map = EndpointMap(LinearPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
     batch = Batch(torch.zeros(1, 2, dtype=torch.long))

@@ -16,7 +16,7 @@ from ..times import PairLaw, TimeLaw, Triangle, Uniform, stratified
 from .base import Consistency, Jump, Objective
 from .diagonal import CrossEntropy, Diagonal, SquaredError
 from .semigroup import SemigroupKL
-from .teachers import Itself, Teacher
+from .teachers import Average, Itself, Teacher
 
 
 class Draw(NamedTuple):
@@ -39,13 +39,14 @@ class SelfDistillation(Objective):
 
     Arguments:
         map: The flow map in training.
-        consistency: The identity off the diagonal; by default the semigroup at the midpoint, by Kullback-Leibler
-            divergence, which the comparison on exact laws favours (``bench/results/objectives.md``).
+        consistency: The identity off the diagonal. Without one, and without a teacher, the pair that the comparison on
+            exact laws favours (``bench/results``): the semigroup at the midpoint with targets from an ``Average``.
         diagonal: The loss on it; cross-entropy for endpoint maps, squared error otherwise.
         times, pairs: Laws of t on the diagonal and of (s, t) off it.
         share: Share of the batch on the diagonal, in (0, 1].
         strength: The factor c.
-        teacher: Who gives targets, or how to make it of the map (``Average``); the map itself by default.
+        teacher: Who gives targets, or how to make it of the map (``Average``); the map itself if only a consistency is
+            named.
         weight: Optional weight of the loss off the diagonal.
         coupling: Pairing of noise and data within a batch.
     Invariant: on an exact map with the identity's own minimum, gradients vanish (``tests/identities``).
@@ -74,6 +75,8 @@ class SelfDistillation(Objective):
         self.diagonal = diagonal or (CrossEntropy() if isinstance(map, EndpointMap) else SquaredError())
         self.times, self.pairs = times or Uniform(), pairs or Triangle()
         self.share, self.strength = share, strength
+        if consistency is None and teacher is None and share < 1:
+            teacher = Average
         made = teacher if isinstance(teacher, Teacher) or teacher is None else teacher(map)
         self.teacher, self.weight, self.coupling = made or Itself(), weight, coupling or Independent()
         self._dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in map.modules())
