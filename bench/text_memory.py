@@ -57,7 +57,7 @@ SETTINGS = {
     "depth": 4,
     "batch": 8,
     "length": 128,
-    "chunk": 32,
+    "chunk": 64,
     "steps": 5,
     "threads": torch.get_num_threads(),
 }

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .fields import FREE, Condition, across, fieldwise, leaves
-from .networks.chunked import weighted_losses
+from .networks.chunked import Sums, weighted_losses
 from .networks.heads import Head
 from .paths import LinearPath
 
@@ -233,7 +233,11 @@ def wide(z: Tensor) -> Tensor:
 
 
 def in_chunks(
-    function: Callable[..., Any], *arguments: Any, chunk: int | None = None, weight: Tensor | None = None
+    function: Callable[..., Any],
+    *arguments: Any,
+    chunk: int | None = None,
+    weight: Tensor | None = None,
+    sums: Sums | None = None,
 ) -> Any:
     """Apply a function of predictions, position by position, so that only a chunk of them exists at a time.
 
@@ -245,6 +249,7 @@ def in_chunks(
         chunk: Positions at a time, recomputed in the backward pass; ``None`` for all at once.
         weight: Weight of each position's first result in the final loss, up to a common factor, ``(*batch,
             *positions)``: gradients are then taken in the forward pass and nothing is recomputed.
+        sums: Shared by all losses of a backward pass whose weights have the same factor.
     Returns: the function's results with leading ``(*batch, *positions)``.
     Invariant: values and gradients equal the unchunked ones (``tests/test_maps.py``).
     """
@@ -264,7 +269,7 @@ def in_chunks(
         result = evaluate(*table)
     elif weight is not None:
         reads = [affine(a) if isinstance(a, Readout) else None for a in arguments]
-        result = weighted_losses(function, reads, table, weight.flatten(), chunk)
+        result = weighted_losses(function, reads, table, weight.flatten(), chunk, sums)
     else:
         parts = [
             checkpoint(evaluate, *part, use_reentrant=False)

@@ -7,7 +7,7 @@ from flowmaps import objectives as O
 from flowmaps.fields import Batch, Condition
 from flowmaps.maps import EndpointMap
 from flowmaps.networks import LinearHead, TiedHead, Transformer
-from flowmaps.networks.chunked import weighted_losses
+from flowmaps.networks.chunked import Sums, weighted_losses
 from flowmaps.paths import LinearPath
 from flowmaps.spaces import Embedded, OneHot
 
@@ -122,3 +122,22 @@ def test_networks_without_a_head(consistency):
     options = {"from_data": True} if consistency is O.Eulerian else {}
     objective = O.SelfDistillation(map, consistency(**options), share=0.5)
     assert_same(gradients(map, objective, 5), gradients(map, objective, None))
+
+
+def test_losses_added_share_one_gradient_of_a_matrix():
+    """Also where one of them has no weight at all, and whichever way round they are added."""
+    g = torch.Generator().manual_seed(0)
+    W = torch.randn(5, 3, generator=g, dtype=torch.float64, requires_grad=True)
+    rows = [torch.randn(4, 3, generator=g, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    for weights in ([torch.rand(4).double(), torch.rand(4).double()], [torch.zeros(4).double(), torch.ones(4).double()]):
+        plain = sum((w * (h @ W.T).logsumexp(-1)).sum() for h, w in zip(rows, weights, strict=True))
+        expected = torch.autograd.grad(0.3 * plain, [W, *rows])
+        for order in (1, -1):
+            sums = Sums()
+            losses = [
+                (weighted_losses(lambda z: z.logsumexp(-1), [(W, None)], [h], w, 2, sums) * w).sum()
+                for h, w in list(zip(rows, weights, strict=True))[::order]
+            ]
+            assert len(sums.grads) == 1
+            for one, other in zip(torch.autograd.grad(0.3 * sum(losses), [W, *rows]), expected, strict=True):
+                torch.testing.assert_close(one, other)

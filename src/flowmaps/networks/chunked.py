@@ -20,7 +20,12 @@ from torch.nn import functional as F
 
 
 def weighted_losses(
-    function: Callable[..., Any], reads: Sequence[Any], rows: Sequence[Tensor], weight: Tensor, chunk: int
+    function: Callable[..., Any],
+    reads: Sequence[Any],
+    rows: Sequence[Tensor],
+    weight: Tensor,
+    chunk: int,
+    sums: Sums | None = None,
 ) -> Any:
     """``function`` of read-outs chunk by chunk; it must enter the final loss as ``c * (weight * loss).sum()``.
 
@@ -31,11 +36,12 @@ def weighted_losses(
         rows: ``(positions, d)`` each. Rows without gradient are targets, unless no row has one.
         weight: Weight of each position in the loss, ``(positions,)``, up to a common factor c.
         chunk: Positions at a time.
+        sums: Shared by the losses of one backward pass, so that matrices have one gradient between them.
     Invariant: values and gradients equal the plain ones (``tests/networks/test_chunked.py``).
     """
     parameters: list[Tensor] = []
     places = [_place(read, parameters) if isinstance(read, tuple) else read for read in reads]
-    return _Losses.apply(function, places, weight, chunk, len(rows), *rows, *parameters)
+    return _Losses.apply(function, places, weight, chunk, sums or Sums(), len(rows), *rows, *parameters)
 
 
 def _place(read: tuple, parameters: list[Tensor]) -> tuple[int | None, ...]:
@@ -50,14 +56,38 @@ def _place(read: tuple, parameters: list[Tensor]) -> tuple[int | None, ...]:
     return tuple(result)
 
 
+class Sums:
+    """Gradients of the matrices that several losses of one backward pass read: one sum for each, whichever reads it.
+
+    All losses have weights up to the same factor and are part of what is differentiated. The last one to be reached by
+    the backward pass hands the sums over.
+    """
+
+    def __init__(self) -> None:
+        self.grads: dict[int, tuple[Tensor, Tensor]] = {}  # with the matrix itself, whose id then stays its own
+        self.open, self.along, self.square = 0, 0.0, 0.0
+
+    def of(self, parameter: Tensor) -> Tensor:
+        if id(parameter) not in self.grads:
+            self.grads[id(parameter)] = parameter, torch.zeros_like(parameter)
+        return self.grads[id(parameter)][1]
+
+    def close(self, along: Tensor, square: Tensor) -> Tensor | None:
+        """The common factor once every loss has said g·w and w·w; ``None`` while others are to come."""
+        self.open, self.along, self.square = self.open - 1, self.along + along, self.square + square
+        return None if self.open else _ratio(self.along, self.square)
+
+
 class _Losses(torch.autograd.Function):
     """Evaluates losses and, while a chunk is there, their weighted gradient in rows and parameters."""
 
     @staticmethod
-    def forward(ctx: Any, function: Any, places: Any, weight: Tensor, chunk: int, n: int, *tensors: Tensor) -> Any:
+    def forward(
+        ctx: Any, function: Any, places: Any, weight: Tensor, chunk: int, shared: Sums, n: int, *tensors: Tensor
+    ) -> Any:
         rows, parameters = tensors[:n], tensors[n:]
-        wanted = ctx.needs_input_grad[5:]
-        sums = [torch.zeros_like(p) if want else None for p, want in zip(parameters, wanted[n:], strict=True)]
+        wanted = ctx.needs_input_grad[6:]
+        sums = [shared.of(p) if want else None for p, want in zip(parameters, wanted[n:], strict=True)]
         grads = [torch.empty_like(x) if want else None for x, want in zip(rows, wanted[:n], strict=True)]
         # Without a gradient in any row the head alone is trained, through every row that it reads.
         alone = not any(wanted[:n])
@@ -67,8 +97,8 @@ class _Losses(torch.autograd.Function):
             piece = slice(start, start + chunk)
             leaves = [x[piece].detach().requires_grad_(a) for x, a in zip(rows, active, strict=True)]
             with torch.enable_grad():
-                read = [_read(x, place, parameters, sums) for x, place in zip(leaves, places, strict=True)]
-                result = function(*read)
+                # No name holds the predictions: the graph keeps what it needs of them, and frees it as it goes.
+                result = function(*(_read(x, p, parameters, sums) for x, p in zip(leaves, places, strict=True)))
                 result = result if isinstance(result, tuple) else (result,)
                 total = (result[0] * weight[piece]).sum()
             asked = [x for x in leaves if x.requires_grad]
@@ -78,7 +108,8 @@ class _Losses(torch.autograd.Function):
                 if grad is not None:
                     grad[piece] = 0 if part is None else part
             results.append([y.detach() for y in result])
-        ctx.grads, ctx.weight = [*grads, *sums], weight
+        shared.open += any(wanted)
+        ctx.grads, ctx.sums, ctx.shared, ctx.weight = grads, sums, shared, weight
         columns: Any = tuple(torch.cat(column) for column in zip(*results, strict=True))
         ctx.mark_non_differentiable(*columns[1:])
         return columns if len(columns) > 1 else columns[0]
@@ -88,10 +119,17 @@ class _Losses(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor, *_: Any) -> Any:
         if ctx.grads is None:
             raise RuntimeError("gradients of a chunked loss are used up by the first backward pass; evaluate it again")
-        factor = (g * ctx.weight).sum() / ctx.weight.square().sum().clamp(min=torch.finfo(ctx.weight.dtype).tiny)
-        scaled = [None if x is None else x.mul_(factor.to(x.dtype)) for x in ctx.grads]
-        ctx.grads = None
-        return None, None, None, None, None, *scaled
+        along, square = (g * ctx.weight).sum(), ctx.weight.square().sum()
+        factor, common = _ratio(along, square), ctx.shared.close(along, square)
+        rows = [None if x is None else x.mul_(factor.to(x.dtype)) for x in ctx.grads]
+        sums = [None if x is None or common is None else x.mul_(common.to(x.dtype)) for x in ctx.sums]
+        ctx.grads = ctx.sums = None
+        return None, None, None, None, None, None, *rows, *sums
+
+
+def _ratio(along: Any, square: Any) -> Tensor:
+    """The factor c of g = c w by least squares; 0 where w is."""
+    return along / square.clamp(min=torch.finfo(square.dtype).tiny)
 
 
 def _read(x: Tensor, place: Any, parameters: Sequence[Tensor], sums: Sequence[Tensor | None]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..autodiff import Derivative, ForwardMode
 from ..fields import FREE, Batch, Condition, fieldwise
 from ..maps import EndpointMap, FlowMap, in_chunks
+from ..networks.chunked import Sums
 
 
 class Objective(nn.Module, ABC):
@@ -42,6 +43,7 @@ class Jump(NamedTuple):
         condition: What else the network may know.
         weight: Weight of each position in the loss, per field, where it is known beforehand up to a common factor: the
             gradient of a chunk is then taken while its predictions are there, and they are not computed again.
+        sums: Shared by jumps whose losses, with these weights, are added: matrices then have one gradient between them.
     """
 
     x_s: Any
@@ -52,6 +54,7 @@ class Jump(NamedTuple):
     r: Tensor
     condition: Condition = FREE
     weight: Any = None
+    sums: Sums | None = None
 
 
 class Consistency(nn.Module, ABC):
@@ -81,18 +84,18 @@ class Consistency(nn.Module, ABC):
         return self.derivative(map.network, (jump.x_s, jump.s, jump.t), tangents, jump.condition)
 
 
-def per_position(map: FlowMap, loss: Callable[..., Any], *arguments: Any, weight: Any = None) -> dict[str, Any]:
+def per_position(map: FlowMap, loss: Callable[..., Any], jump: Jump, *arguments: Any) -> dict[str, Any]:
     """Evaluate a loss of predictions field by field and chunk by chunk; a second result is the clamp rate.
 
     With the ``weight`` of each position in the final loss (:class:`Jump`) gradients are taken on the way.
     """
+    plain = map.chunk is None or not torch.is_grad_enabled() or torch.compiler.is_compiling()
 
     def evaluate(weight: Tensor | None, *fields: Any) -> Any:
-        if weight is None or map.chunk is None or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return in_chunks(loss, *fields, chunk=map.chunk)
-        return in_chunks(loss, *fields, chunk=map.chunk, weight=weight)
+        known = {} if weight is None or plain else {"weight": weight, "sums": jump.sums}
+        return in_chunks(loss, *fields, chunk=map.chunk, **known)
 
-    results = fieldwise(evaluate, weight, *arguments)
+    results = fieldwise(evaluate, jump.weight, *arguments)
     first = next(iter(results.values())) if isinstance(results, dict) else results
     if not isinstance(first, tuple):
         return {"loss": results}

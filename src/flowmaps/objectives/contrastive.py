@@ -49,7 +49,7 @@ class ContrastiveCrossEntropy(Diagonal):
             return cross_entropy(z, x_1) - self.strength * cross_entropy(z, another).clamp(max=self.clip)
 
         h = map.features(jump.x_s, jump.s, jump.s, jump.condition)
-        return per_position(map, loss, map.readout(h), jump.x_1, other(jump.x_1))["loss"]
+        return per_position(map, loss, jump, map.readout(h), jump.x_1, other(jump.x_1))["loss"]
 
 
 class ContrastiveSquaredError(Diagonal):

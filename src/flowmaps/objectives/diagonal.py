@@ -35,7 +35,7 @@ class CrossEntropy(Diagonal):
     def forward(self, map: FlowMap, jump: Jump) -> Any:
         require_simplex(map, "CrossEntropy")
         h = map.features(jump.x_s, jump.s, jump.s, jump.condition)
-        return per_position(map, cross_entropy, map.readout(h), jump.x_1, weight=jump.weight)["loss"]
+        return per_position(map, cross_entropy, jump, map.readout(h), jump.x_1)["loss"]
 
 
 def cross_entropy(z: Tensor, x_1: Tensor) -> Tensor:

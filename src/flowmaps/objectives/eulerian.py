@@ -46,7 +46,7 @@ class EulerianFamily(Consistency):
         tangents = (direction, map.slack(s), torch.zeros_like(t))
         h_st, dh_st = self.derivative(map.network, (x_s, s, t), tangents, condition)
         compare = lambda *z: self.compare(map, *z)  # noqa: E731
-        return per_position(map, compare, map.readout(h_st), map.tangent(dh_st), start, s, t, weight=jump.weight)
+        return per_position(map, compare, jump, map.readout(h_st), map.tangent(dh_st), start, s, t)
 
     @abstractmethod
     def compare(self, map: FlowMap, z_st: Tensor, dz_st: Tensor, z_ss: Tensor, s: Tensor, t: Tensor) -> Any:

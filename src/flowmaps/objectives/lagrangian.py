@@ -30,7 +30,7 @@ class LagrangianFamily(Consistency):
             h_tt = teacher.features(x_t, t, t, condition)
         compare = lambda *z: self.compare(map, *z)  # noqa: E731
         return per_position(
-            map, compare, map.readout(h_st), map.tangent(dh_st), teacher.readout(h_tt), s, t, weight=jump.weight
+            map, compare, jump, map.readout(h_st), map.tangent(dh_st), teacher.readout(h_tt), s, t
         )
 
     @abstractmethod

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..fields import Batch, fieldwise, leaves, select
 from ..maps import EndpointMap, FlowMap, per_sample, wide
+from ..networks.chunked import Sums
 from ..paths import Coupling, Independent
 from ..times import PairLaw, TimeLaw, Triangle, Uniform, stratified
 from .base import Consistency, Jump, Objective
@@ -111,8 +112,10 @@ class SelfDistillation(Objective):
         m = self.on_diagonal(len(draw.s))
         here, away = part(everything, slice(None, m)), part(everything, slice(m, None))
         if self.map.chunk is not None:
-            here = here._replace(weight=sample_weight(here))
-            away = away._replace(weight=sample_weight(away)) if self.weight is None else away
+            sums = Sums()
+            here = here._replace(weight=sample_weight(here, 1.0), sums=sums)
+            if self.weight is None:
+                away = away._replace(weight=sample_weight(away, self.strength), sums=sums)
         diagonal = per_sample(self.diagonal(self.map, here), here.condition).mean()
         if m == len(draw.s):
             return {"loss": diagonal, "diagonal": diagonal.detach()}
@@ -167,8 +170,9 @@ def part(jump: Jump, index: Any) -> Jump:
     return Jump(x_s, x_0, x_1, s, t, r, select(jump.condition, index), weight)
 
 
-def sample_weight(jump: Jump) -> Any:
-    """What the mean over samples of :func:`flowmaps.maps.per_sample` multiplies each position by, up to a factor."""
+def sample_weight(jump: Jump, strength: float) -> Any:
+    """What ``strength`` times the mean over samples of :func:`flowmaps.maps.per_sample` multiplies each position by."""
+    each = strength / max(len(jump.s), 1)
 
     def weight(x_1: Tensor, x_s: Tensor, mask: Tensor | None, known: Tensor | None) -> Tensor:
         counted = torch.ones_like(x_1, dtype=wide(x_s).dtype)
@@ -176,6 +180,6 @@ def sample_weight(jump: Jump) -> Any:
             counted = counted * mask
         if known is not None:
             counted = counted * ~known
-        return counted / counted.flatten(1).sum(1).clamp(min=1).reshape(-1, *(1,) * (x_1.ndim - 1))
+        return each * counted / counted.flatten(1).sum(1).clamp(min=1).reshape(-1, *(1,) * (x_1.ndim - 1))
 
     return fieldwise(weight, jump.x_1, jump.x_s, jump.condition.mask, jump.condition.known)

@@ -43,7 +43,7 @@ class SemigroupFamily(Consistency):
         lam = torch.where(t > s, map.weight(s, u, torch.where(t > s, t, s + (1 - s) / 2)), 1)  # s = t: no jump
         compare = lambda *z: self.compare(map, *z)  # noqa: E731
         reads = map.readout(h_st), teacher.readout(h_su), teacher.readout(h_ut)
-        return per_position(map, compare, *reads, lam, weight=jump.weight)
+        return per_position(map, compare, jump, *reads, lam)
 
     @abstractmethod
     def compare(self, map: FlowMap, z_st: Tensor, z_su: Tensor, z_ut: Tensor, lam: Tensor) -> Any:
