@@ -26,6 +26,7 @@ from torch import nn
 from flowmaps.files import write_json, write_text
 from flowmaps.maps import FlowMap
 from flowmaps.objectives import (
+    Average,
     Consistency,
     EndpointConsistency,
     EulerianKL,
@@ -42,8 +43,10 @@ from flowmaps.train.ema import EMA
 from flowmaps.train.optim import AdamW, Cosine
 from flowmaps.train.stream import Stream, generator
 
+AVERAGED = ", averaged"  # targets from a moving average of the weights
 OBJECTIVES: dict[str, Callable[[], Consistency] | None] = {
     "LSD": Lagrangian,
+    "LSD, averaged": Lagrangian,
     "LSD-CE": LagrangianCE,
     "ECLD": EndpointConsistency,
     "ECLD (1; 1/2)": lambda: EndpointConsistency(endpoint=1.0, drift=0.5),
@@ -51,6 +54,7 @@ OBJECTIVES: dict[str, Callable[[], Consistency] | None] = {
     "ESD-KL": EulerianKL,
     "PSD-KL": SemigroupKL,
     "PSD-KL midpoint": lambda: SemigroupKL(fraction=0.5),
+    "PSD-KL midpoint, averaged": lambda: SemigroupKL(fraction=0.5),
     "naive": Lagrangian,
     "diagonal": None,
 }
@@ -68,6 +72,7 @@ def train(task: Molecules, name: str, seed: int, arguments: Any) -> tuple[FlowMa
         times=LogitNormal(0.0, 1.0),
         pairs=FullJump(probability=0.1),
         share=1.0 if consistency is None else 0.75,
+        teacher=Average(flow_map) if name.endswith(AVERAGED) else None,
     )
     optimiser, schedule, ema = AdamW(lr=arguments.lr)(objective), Cosine(warmup=50), EMA(flow_map, arguments.ema)
     stream, spent, step = Stream(len(task.train_data), arguments.batch, seed), 0.0, 0
@@ -81,6 +86,7 @@ def train(task: Molecules, name: str, seed: int, arguments: Any) -> tuple[FlowMa
         objective(batch, objective.draw(batch, generator("cpu", seed, step)))["loss"].backward()
         nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
         optimiser.step()
+        objective.after_step()
         ema.update_parameters(flow_map)
         spent += time.process_time() - start
         done = spent / arguments.seconds if arguments.seconds else step / arguments.steps

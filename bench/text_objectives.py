@@ -22,6 +22,7 @@ import torch
 
 from flowmaps.maps import EndpointMap, VelocityMap
 from flowmaps.objectives import (
+    Average,
     Consistency,
     EndpointConsistency,
     EulerianKL,
@@ -36,6 +37,7 @@ from flowmaps.tasks.text import Text
 from flowmaps.times import DecodeRateClock, FullJump, OnClock, PairOnClock
 from flowmaps.train import AdamW, Cosine, Trainer
 
+AVERAGED = ", averaged"  # targets from a moving average of the weights
 OBJECTIVES: dict[str, Callable[[], Consistency] | None] = {
     "LSD": Lagrangian,
     "LSD-CE": LagrangianCE,
@@ -43,6 +45,7 @@ OBJECTIVES: dict[str, Callable[[], Consistency] | None] = {
     "LSD-KL": LagrangianKL,
     "ESD-KL": EulerianKL,
     "PSD-KL": SemigroupKL,
+    "PSD-KL midpoint, averaged": lambda: SemigroupKL(fraction=0.5),
     "naive": Lagrangian,
     "diagonal": None,
 }
@@ -62,6 +65,7 @@ def train(task: Text, name: str, seed: int, arguments: argparse.Namespace) -> tu
         times=OnClock(clock),
         pairs=PairOnClock(clock, FullJump()),
         share=1.0 if consistency is None else 0.75,
+        teacher=Average(map) if name.endswith(AVERAGED) else None,  # pyright: ignore[reportArgumentType]
     )
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(

@@ -129,7 +129,8 @@ def test_losses_added_share_one_gradient_of_a_matrix():
     g = torch.Generator().manual_seed(0)
     W = torch.randn(5, 3, generator=g, dtype=torch.float64, requires_grad=True)
     rows = [torch.randn(4, 3, generator=g, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-    for weights in ([torch.rand(4).double(), torch.rand(4).double()], [torch.zeros(4).double(), torch.ones(4).double()]):
+    one, none = torch.rand(4, generator=g, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    for weights in ([one, one + 1], [none, one]):
         plain = sum((w * (h @ W.T).logsumexp(-1)).sum() for h, w in zip(rows, weights, strict=True))
         expected = torch.autograd.grad(0.3 * plain, [W, *rows])
         for order in (1, -1):
