@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 from flowmaps import objectives as O
 from flowmaps.fields import Batch, Condition
 from flowmaps.maps import EndpointMap, Readout, in_chunks, per_sample
-from flowmaps.networks import LinearHead, TiedHead, Transformer
+from flowmaps.networks import MLP, LinearHead, TiedHead, Transformer
 from flowmaps.paths import LinearPath
 from flowmaps.samplers import Categorical, Jumps, generate
 from flowmaps.spaces import Embedded, OneHot
@@ -132,3 +132,24 @@ def test_padding_never_reaches_the_loss():
 def test_a_chunk_of_nothing_is_refused():
     with pytest.raises(ValueError, match="chunk is 0"):
         small(4, OneHot(4), 0)
+
+
+def test_a_zero_head_over_zero_features_is_refused():
+    """Of z = h Wᵀ both gradients vanish with h and W: no other weight than the offset would ever move."""
+    space, head = Embedded(7, 16), LinearHead(16, 7)
+    build = lambda network, head: EndpointMap(LinearPath(space), network, head)  # noqa: E731
+    silent = MLP((4, 16), width=16, depth=1, K=7)
+    h = silent(torch.randn(2, 4, 16, generator=seeded()), torch.zeros(2), torch.ones(2))
+    head(h).log_softmax(-1)[..., 0].sum().backward()
+    assert not any(p.grad.any() for p in [*silent.parameters(), head.weight] if p.grad is not None)
+    assert head.bias.grad.any()
+    with pytest.raises(ValueError, match=r"MLP and its head are both zero.*out=None"):
+        build(silent, head)
+    with pytest.raises(ValueError, match=r"Transformer and its head are both zero"):
+        build(Transformer(16, width=16, depth=1, heads=2, out=16, K=7), head)
+    with torch.device("meta"):
+        EndpointMap(LinearPath(space), MLP((4, 16), width=16, depth=1, K=7), LinearHead(16, 7))  # no numbers yet
+    build(silent, TiedHead(space))
+    build(Transformer(16, width=16, depth=1, heads=2, K=7), head)
+    torch.nn.init.ones_(silent.write.bias)
+    build(silent, head)

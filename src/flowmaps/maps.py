@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .fields import FREE, Condition, across, fieldwise, leaves
 from .networks.chunked import Sums, weighted_losses
+from .networks.embeddings import ReadOut
 from .networks.heads import Head
 from .paths import LinearPath
 
@@ -52,6 +53,7 @@ class FlowMap(nn.Module, ABC):
             the network's output is the prediction itself.
         chunk: Positions whose predictions exist at one time; ``None`` for all. Smaller chunks recompute the head in
             the backward pass instead of keeping it.
+    Raises: ValueError if network and head both end in zeros, because then neither ever learns.
     Invariant: X_{s,s}(x) equals x bit for bit, trained or not (``tests/identities``).
     """
 
@@ -60,6 +62,7 @@ class FlowMap(nn.Module, ABC):
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk is {chunk}, expected a positive number of positions or None")
         self.path, self.network, self.head, self.chunk = path, network, head or Plain(), chunk
+        _require_gradient(self)
 
     # -- the parametrisation ------------------------------------------------------------------------------------
 
@@ -221,6 +224,23 @@ class VelocityMap(FlowMap):
 
     def weight(self, s: Tensor, u: Tensor, t: Tensor) -> Tensor:
         return (u - s) / (t - s)
+
+
+def _require_gradient(map: FlowMap) -> None:
+    """Refuse a zero head over zero features: of z = h Wᵀ, dW = dzᵀ h and dh = dz W, both stay 0 for ever."""
+    last = [m for m in map.network.modules() if isinstance(m, ReadOut)]
+    heads = [m for m in map.head.modules() if isinstance(m, Head)]
+    silent = last and not any(_nonzero(p) for m in last for p in m.parameters())
+    if silent and not all(_nonzero(m.matrix) for m in heads):
+        raise ValueError(
+            f"the last layer of the {type(map.network).__name__} and its head are both zero, so that neither would "
+            "ever have a gradient. Build the network without that layer (out=None), or start one of the two at random"
+        )
+
+
+def _nonzero(weight: Tensor) -> bool:
+    """Whether anything but zeros is in ``weight``; assumed where it holds no numbers yet."""
+    return weight.is_meta or bool(weight.any())
 
 
 def _like(tree: Any, x: Any) -> Any:

@@ -46,7 +46,7 @@ LEARNED = {
     "perceptron": lambda: EndpointMap(LinearPath(OneHot(3)), MLP((4, 3), width=16, depth=1)),
     "transformer": lambda: EndpointMap(LinearPath(OneHot(3)), Transformer(3, width=16, depth=1, heads=2, out=3)),
     "embedded, chunked": lambda: EndpointMap(
-        LinearPath(Embedded(3, 5)), MLP((4, 5), width=16, depth=1, out=8, K=3), LinearHead(8, 3), chunk=3
+        LinearPath(Embedded(3, 5)), randomised(MLP((4, 5), width=16, depth=1, out=8, K=3)), LinearHead(8, 3), chunk=3
     ),
     "two fields": lambda: EndpointMap(
         LinearPath(Product({"a": OneHot(3), "b": OneHot(2, symmetric=True)})),

@@ -48,7 +48,9 @@ def embedded(seed: int = 0, tied: bool = False) -> EndpointMap:
         torch.manual_seed(seed)
         space = Embedded(K, D)
         head = TiedHead(space) if tied else LinearHead(D, K)
-        return EndpointMap(LinearPath(space), MLP((L, D), width=32, depth=2, K=K), head)
+        network = MLP((L, D), width=32, depth=2, K=K)
+        torch.nn.init.normal_(network.write.weight, std=32**-0.5)  # under a head that starts at zero
+        return EndpointMap(LinearPath(space), network, head)
 
 
 def with_average(seed: int = 0) -> SelfDistillation:

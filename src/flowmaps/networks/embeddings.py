@@ -196,9 +196,10 @@ def read_in(d: int, width: int) -> nn.Linear:
     return linear
 
 
-def read_out(width: int, out: int) -> nn.Linear:
+class ReadOut(nn.Linear):
     """The last layer, zero at first."""
-    linear = nn.Linear(width, out)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear
+
+    def __init__(self, width: int, out: int):
+        super().__init__(width, out)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..fields import FREE, Condition, across
-from .embeddings import Context, Modulation, TimeFeatures, input_scale, own_time, read_in, read_out
+from .embeddings import Context, Modulation, ReadOut, TimeFeatures, input_scale, own_time, read_in
 from .norms import adapt
 
 NONE = 20.0  # logit of category 0 where there is no position: π is the vertex "none" within rounding
@@ -161,7 +161,7 @@ class GraphTransformer(nn.Module):
         self.pool = nn.Linear(atoms + bonds + 1, width)
         self.blocks = nn.ModuleList(GraphBlock(width, edge, heads, paths) for _ in range(depth))
         self.norm, self.edge_norm = Modulation(width, width, 2), Modulation(width, edge, 2)
-        self.out_atoms, self.out_bonds = read_out(width, atoms), read_out(edge, bonds)
+        self.out_atoms, self.out_bonds = ReadOut(width, atoms), ReadOut(edge, bonds)
 
     def forward(
         self, x: dict[str, Tensor], s: Tensor, t: Tensor, condition: Condition | None = None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..fields import Condition, across, fieldwise, leaves
-from .embeddings import Context, Modulation, TimeFeatures, input_scale, own_time, read_out
+from .embeddings import Context, Modulation, ReadOut, TimeFeatures, input_scale, own_time
 from .norms import adapt
 
 Shape = Sequence[int] | Mapping[str, Sequence[int]]
@@ -57,7 +57,7 @@ class MLP(nn.Module):
         self.context = Context(width, classes, properties, times)
         self.blocks = nn.ModuleList(Residual(width) for _ in range(depth))
         self.norm = Modulation(width, width, parts=2)
-        self.write = read_out(width, sum(math.prod(field) for (field,) in leaves(self.out)))
+        self.write = ReadOut(width, sum(math.prod(field) for (field,) in leaves(self.out)))
 
     def forward(self, x: Any, s: Tensor, t: Tensor, condition: Condition | None = None) -> Any:
         condition = condition or Condition()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..fields import Condition, across
 from .attention import Attention, rotary
-from .embeddings import Context, Modulation, TimeFeatures, input_scale, own_time, read_in, read_out
+from .embeddings import Context, Modulation, ReadOut, TimeFeatures, input_scale, own_time, read_in
 from .norms import adapt
 
 
@@ -76,7 +76,7 @@ class Transformer(nn.Module):
         self.context = Context(width, classes, properties, times)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = Modulation(width, width, parts=2)
-        self.out = nn.Identity() if out is None else read_out(width, out)
+        self.out = nn.Identity() if out is None else ReadOut(width, out)
 
     def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         condition = condition or Condition()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..fields import Condition, across
 from .attention import Attention
-from .embeddings import Context, Modulation, TimeFeatures, input_scale, own_time, read_in, read_out
+from .embeddings import Context, Modulation, ReadOut, TimeFeatures, input_scale, own_time, read_in
 from .norms import GroupNorm
 
 
@@ -152,7 +152,7 @@ class UNet(nn.Module):
         self.context = Context(context := 4 * width, classes, properties, times)
         self.level = Level([width, *lower], depth, heads, context)
         self.norm = GroupNorm(width)
-        self.out = nn.Identity() if out is None else read_out(width, out)
+        self.out = nn.Identity() if out is None else ReadOut(width, out)
 
     def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         condition = condition or Condition()
