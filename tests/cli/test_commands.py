@@ -13,6 +13,7 @@ import yaml
 
 import flowmaps
 from cli.conftest import TINY
+from flowmaps.cli import checkpoints
 from flowmaps.cli.config import as_json, experiment, find_preset, parse, presets, steps_list, training_parser
 from flowmaps.cli.main import COMMANDS
 from flowmaps.cli.quickstart import step_aside
@@ -178,3 +179,21 @@ def test_quickstart_keeps_earlier_runs(tmp_path, capsys):
 
 def test_steps_list():
     assert steps_list("1,4,1") == [1, 4]
+
+
+def test_an_exported_model_draws_the_same_samples_by_name(tell, trained, tmp_path, monkeypatch):
+    note = tmp_path / "note.md"
+    note.write_text("Eight by eight.\n")
+    code, out, _ = tell("export", trained, tmp_path / "models" / "small", "--note", note)
+    assert code == 0 and "wrote" in out
+    card = (tmp_path / "models" / "small" / "README.md").read_text()
+    assert card.startswith("# small\n\nEight by eight.\n") and "flowmaps sample small" in card
+    again, _, error = tell("export", trained, tmp_path / "models" / "small")
+    assert again == 2 and "is there already" in error
+    monkeypatch.setattr(checkpoints, "MODELS", (tmp_path / "models",))
+    monkeypatch.chdir(tmp_path)
+    assert tell("sample", "small", "--n", 3)[0] == 0
+    assert tell("sample", trained, "--n", 3, "--out", tmp_path / "plain")[0] == 0
+    one, other = (np.load(folder / "samples.npz") for folder in (tmp_path / "runs/small/samples", tmp_path / "plain"))
+    np.testing.assert_array_equal(one["1"], other["1"])
+    assert not (tmp_path / "models" / "small" / "samples").exists(), "nothing is written beside the model"

@@ -13,6 +13,8 @@ from ..tasks.base import Task
 from ..train import load_map, read_config, read_state, resolve
 from .config import parser, task_from
 
+MODELS = tuple(Path(__file__).parents[depth] / "models" for depth in (1, 3))  # of the package, of a working copy
+
 
 class Opened(NamedTuple):
     """A checkpoint: its folder, task, map in evaluation mode with averaged weights, configuration and records."""
@@ -31,7 +33,7 @@ class Opened(NamedTuple):
 def checkpoint_parser(command: str, description: str) -> ArgumentParser:
     """Options of every command on a checkpoint."""
     p = parser(command, description)
-    p.add_argument("checkpoint", type=str, help="folder of a run, or one of its checkpoints")
+    p.add_argument("checkpoint", type=str, help="folder of a run, one of its checkpoints, or a model by name (qm9)")
     p.add_argument("--best", action="store_true", help="the best checkpoint of a run instead of its newest")
     p.add_argument("--seed", type=int, default=0, help="of noise and decoding; a seed reproduces samples exactly")
     p.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes an accelerator where there is one")
@@ -45,12 +47,21 @@ def open_checkpoint(cfg: Namespace) -> Opened:
     Raises: CheckpointError, ValueError if it is missing, damaged or not of this package.
     """
     device = find_device(cfg.device)
-    folder = resolve(cfg.checkpoint, "best" if cfg.best else "newest")
+    folder = find(cfg.checkpoint, cfg.best)
     config = read_config(folder)
     task = task_from(config)
     map = task.build_map()
     load_map(folder, map)
     return Opened(folder, task, map.to(device).eval(), config, read_state(folder), device)
+
+
+def find(name: str, best: bool = False) -> Path:
+    """The checkpoint meant by a path, or the model of this name that comes with the package.
+
+    Raises: CheckpointError if there is none or it is damaged.
+    """
+    models = [place / name for place in MODELS if Path(name).name == name and (place / name).is_dir()]
+    return resolve(models[0] if models and not Path(name).exists() else name, "best" if best else "newest")
 
 
 def find_device(name: str) -> torch.device:
@@ -67,9 +78,11 @@ def find_device(name: str) -> torch.device:
 
 
 def results(cfg: Namespace, opened: Opened, name: str) -> Path:
-    """The folder for results of a command: ``--out``, or ``name`` in the folder of the run."""
+    """The folder for results of a command: ``--out``, or ``name`` in the folder of the run; never in the package."""
     if cfg.out:
         directory = Path(cfg.out)
+    elif opened.folder.parent in MODELS:
+        directory = Path("runs") / opened.folder.name / name
     else:
         parent = opened.folder.absolute().parent
         directory = (parent.parent if parent.name == "checkpoint" else parent) / name

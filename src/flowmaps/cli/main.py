@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "measure samples of a checkpoint at several step counts, beside real data",
     "score": "bounds on the likelihood of held-out data under a checkpoint",
     "info": "what a checkpoint is: its step, settings, size and records",
+    "export": "keep what sampling needs of a checkpoint, with a card",
     "presets": "the experiments that come with the package",
 }
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

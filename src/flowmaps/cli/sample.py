@@ -12,7 +12,7 @@ import torch
 from ..files import write_json
 from ..samplers import Categorical, Jumps, Sampler
 from ..tasks.base import Task
-from .checkpoints import checkpoint_parser, open_checkpoint, origin, results
+from .checkpoints import checkpoint_parser, find, open_checkpoint, origin, results
 from .config import parse, steps_list
 
 HELP = """Draw samples by a few jumps of the flow map, or by any sampler, and write them as files and pictures.
@@ -78,14 +78,14 @@ def tempered(task: Task, temperature: float | None) -> dict[str, Any]:
 
 def _task_class(arguments: Sequence[str]) -> type[Task] | None:
     """The class of the checkpoint's task, if there is a checkpoint: its sampling options are the command's."""
-    from ..train import CheckpointError, read_config, resolve
+    from ..train import CheckpointError, read_config
     from .config import task_from
 
     paths = [text for text in arguments[:1] if not text.startswith("-")]
     if not paths:
         return None
     try:
-        return type(task_from(read_config(resolve(paths[0], "best" if "--best" in arguments else "newest"))))
+        return type(task_from(read_config(find(paths[0], "--best" in arguments))))
     except CheckpointError:
         if {"-h", "--help"} & set(arguments):
             return None

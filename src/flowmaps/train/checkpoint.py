@@ -33,14 +33,19 @@ def write(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], 
     Raises: CheckpointError if the disk is full or the folder cannot be written; earlier checkpoints are as they were
         and the temporary folder is gone.
     """
-    place = parent / f"step-{step:08d}"
-    temporary = parent / f".{place.name}.{os.getpid()}.tmp"
+    return write_folder(parent / f"step-{step:08d}", tensors, documents)
+
+
+def write_folder(place: Path, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any]) -> Path:
+    """:func:`write` of a folder by any name; a document that is a text is written as it is."""
+    temporary = place.parent / f".{place.name}.{os.getpid()}.tmp"
     try:
         temporary.mkdir(parents=True)
         for name, group in tensors.items():
             write_tensors(temporary / name, group)
         for name, document in documents.items():
-            (temporary / name).write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            text = document if isinstance(document, str) else json.dumps(document, indent=2, allow_nan=False) + "\n"
+            (temporary / name).write_text(text, encoding="utf-8")
         sums = [f"{_sha256(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
         (temporary / SUMS).write_text("".join(sums), encoding="utf-8")
         for path in (*temporary.iterdir(), temporary):
@@ -48,7 +53,7 @@ def write(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], 
         if place.exists():
             _remove(place)
         temporary.rename(place)
-        _flush(parent)
+        _flush(place.parent)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(unwritable(place, error, "earlier checkpoints are untouched")) from error
@@ -56,6 +61,13 @@ def write(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], 
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return place
+
+
+def export(
+    place: Path, flow_map: nn.Module, config: Mapping[str, Any], state: Mapping[str, Any], documents: Mapping[str, Any]
+) -> Path:
+    """Write a checkpoint that is there to be drawn from: the weights of ``flow_map`` and no state of a training."""
+    return write_folder(place, {MODEL: flow_map.state_dict()}, {CONFIG: config, STATE: state, **documents})
 
 
 def verify(folder: Path) -> None:

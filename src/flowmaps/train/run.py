@@ -21,6 +21,7 @@ from .parallel import on_first, pinned, reduced
 from .progress import Bar
 from .state import check_same_run, restore_training, training_tensors, versions
 from .stream import Stream, ahead, generator, key, seed_dropout
+from .surgery import Surgery
 from .tensors import CheckpointError, restore, unwritable
 from .validation import Validation
 
@@ -62,6 +63,7 @@ class Run:
         if trainer.compile:
             module = torch.compile(module, mode=trainer.compile if isinstance(trainer.compile, str) else "default")
         self.module, self.stepper = fabric.setup(module, self.optimizer)  # Fabric compiles outside of DDP
+        self.surgery = Surgery(fabric, self.objective) if trainer.surgery else None
         self.ema = None if trainer.ema is None else EMA(self.objective.map, trainer.ema)
         self.validation = None
         if trainer.valid_data is not None:
@@ -114,10 +116,11 @@ class Run:
             batch = self.fabric.to_device(batch)
             draw = self.objective.draw(batch, noise)
             with self.fabric.no_backward_sync(self.module, enabled=i + 1 < len(batches)):
-                values = self.module(batch, draw)
-                self.fabric.backward(values["loss"] / len(batches))
+                values = self._backward(batch, draw, 1 / len(batches))
             self.window.add(values)
             broken = torch.where(values["loss"].isfinite(), broken, broken.clamp(max=step))
+        if self.surgery is not None:
+            self.window.add({"gradient_cosine": self.surgery.operate()})
         norm = self.fabric.clip_gradients(self.module, self.stepper, max_norm=self.trainer.clip or float("inf"),
                                           error_if_nonfinite=False)
         assert norm is not None
@@ -132,6 +135,18 @@ class Run:
             self.objective.after_step()
         if self.ema is not None:
             self.ema.update_parameters(self.objective.map)
+
+    def _backward(self, batch: Any, draw: Any, share: float) -> dict[str, Any]:
+        """Add to the gradient, or to those of both losses, the share of a micro-batch. Returns the scalars."""
+        total: dict[str, Any] = {}
+        for part in [(batch, draw)] if self.surgery is None else self.objective.apart(batch, draw):
+            values = self.module(*part)
+            self.fabric.backward(values["loss"] * share)
+            if self.surgery is not None:
+                self.surgery.turn()
+            loss = values["loss"].detach()
+            total |= {**values, "loss": total["loss"] + loss if total else loss}
+        return total
 
     def attend(self, bar: Bar, reason: str) -> str:
         """After an update: what is due, and the reason to stop, if any."""

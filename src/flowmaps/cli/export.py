@@ -1,0 +1,88 @@
+"""``flowmaps export CHECKPOINT FOLDER``"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..train import export
+from .checkpoints import Opened, checkpoint_parser, open_checkpoint
+from .config import parse
+
+HELP = """Keep what sampling needs of a checkpoint: averaged weights, configuration, and a card with what was measured
+(of `flowmaps evaluate`, if it was run). Every command takes the folder in the place of a run."""
+OF_ONE_MACHINE = ("path", "cache")  # settings that mean nothing elsewhere
+
+
+def run(arguments: Sequence[str]) -> int:
+    p = checkpoint_parser("export", HELP)
+    p.add_argument("folder", type=str, help="where to write; its name is the model's")
+    p.add_argument("--note", type=str | None, help="a file of Markdown that the card begins with")
+    cfg = parse(p, arguments)
+    place = Path(cfg.folder)
+    if place.exists():
+        raise ValueError(f"{place} is there already; choose another folder, or remove it")
+    note = None if cfg.note is None else Path(cfg.note).read_text(encoding="utf-8")
+    opened = open_checkpoint(cfg)
+    config = portable(opened.config)
+    state = {name: opened.state.get(name) for name in ("step", "epoch", "seconds", "seed", "precision", "versions")}
+    documents = {"README.md": card(place.name, opened, config, measured(opened.folder), note)}
+    export(place, opened.map, config, state, documents)
+    size = sum(path.stat().st_size for path in place.iterdir())
+    print(f"wrote {place}: {size / 1e6:.1f} MB; draw from it by `flowmaps sample {place}`")
+    return 0
+
+
+def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the paths of the machine that trained it."""
+    result = copy.deepcopy(dict(config))
+    settings = result["task"]["init_args"]
+    settings |= {name: None for name in OF_ONE_MACHINE if name in settings}
+    return result
+
+
+def measured(folder: Path) -> dict[str, Any] | None:
+    """What `flowmaps evaluate` wrote about the run of a checkpoint."""
+    parent = folder.absolute().parent
+    file = (parent.parent if parent.name == "checkpoint" else parent) / "evaluation" / "metrics.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def card(name: str, opened: Opened, config: Mapping[str, Any], found: Any, note: str | None) -> str:
+    """What the model is, how to draw from it, how it was trained, and its numbers."""
+    state, task = opened.state, config["task"]["init_args"]
+    parameters = sum(parameter.numel() for parameter in opened.map.parameters())
+    versions = ", ".join(f"{key} {value}" for key, value in state.get("versions", {}).items())
+    lines = [f"# {name}", "", note.strip() + "\n" if note else None]
+    lines += ["```console", f"flowmaps sample {name} --n 16", "```", ""]
+    lines += [
+        f"A flow map of {parameters:,} parameters, float32, averaged weights; data: {task.get('source')}. "
+        f"{state['step']:,} updates in {state['seconds']:,.0f} s, seed {state['seed']}; {versions}.",
+        "",
+    ]
+    if found:
+        lines += [f"## {found['n']:,} samples a row, seeds {found['seeds']}", "", *table(found["by_steps"]), ""]
+    settings = yaml.safe_dump({key: config[key] for key in ("task", "objective", "trainer")}, sort_keys=False)
+    lines += ["## Settings", "", "```yaml", settings.rstrip(), "```", ""]
+    return "\n".join(line for line in lines if line is not None)
+
+
+def table(by_steps: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Metrics as Markdown, one row each, with their errors."""
+    names = [name for name in next(iter(by_steps.values())) if not name.endswith("_error") and name != "samples"]
+    lines = [f"| | {' | '.join(by_steps)} |", "|---" * (len(by_steps) + 1) + "|"]
+    for name in names:
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(_cell(row, name) for row in by_steps.values())} |")
+    return lines
+
+
+def _cell(row: Mapping[str, float], name: str) -> str:
+    value, error = row.get(name), row.get(f"{name}_error")
+    if value is None:
+        return ""
+    return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.1g}"
