@@ -12,7 +12,7 @@ import torch
 
 from flowmaps.train.logs import read_records
 from train.test_resume import records
-from train.toys import Linear, assert_equal_bits, environment, tensors_of, trainer
+from train.toys import Linear, Torn, assert_equal_bits, environment, tensors_of, trainer
 
 
 def assert_close(one, other):
@@ -57,6 +57,17 @@ def two(tmp_path_factory):
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_two_processes_are_the_large_batch(one, two, accumulation):
     assert_close(weights(one), weights(two / f"linear_{accumulation}"))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_processes_operate_on_the_gradients_of_the_large_batch(two, tmp_path, accumulation):
+    trainer(tmp_path, Torn(), surgery=True).fit()
+    assert_close(weights(tmp_path), weights(two / f"torn_{accumulation}"))
+    cosines = column(tmp_path, "train/gradient_cosine")
+    assert min(cosines) < -0.1
+    assert cosines == pytest.approx(column(two / f"torn_{accumulation}", "train/gradient_cosine"), rel=1e-5)
+    told = json.loads((two / "told_by_1.json").read_text())["lonely"]
+    assert "log_weight is no part of the map" in told
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

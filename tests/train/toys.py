@@ -95,6 +95,22 @@ class Linear(nn.Module):
         return {"loss": (self.map(batch.x_1.double()) - batch.condition.label.double()).square().mean()}
 
 
+class Torn(Linear):
+    """Two least squares of one matrix: y asks for one thing, and -y/2 with three times the weight for another."""
+
+    share = 0.5
+    targets = ((1.0, 1.0), (-0.5, 3.0))
+
+    def apart(self, batch: Batch, draw: None) -> tuple[tuple[Batch, int], tuple[Batch, int]]:
+        return (batch, 0), (batch, 1)
+
+    def forward(self, batch: Batch, draw: int | None) -> dict[str, Tensor]:
+        y, asked = batch.condition.label.double(), self.targets if draw is None else self.targets[draw : draw + 1]
+        moved = self.map(batch.x_1.double())
+        losses = [weight * (moved - factor * y).square().mean() for factor, weight in asked]
+        return {"loss": sum(losses[1:], losses[0])}
+
+
 def trainer(directory: Path, objective: nn.Module | None = None, data: Any = None, held_out: Any = None,
             **settings) -> Trainer:
     """A run of 40 quick updates that records, validates and saves often; settings override."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from flowmaps.train import CheckpointError, NonFiniteError
-from train.toys import Broken, Linear, Pairs, Signalling, trainer
+from train.toys import Broken, Linear, Pairs, Signalling, Torn, trainer
 
 torch.set_num_threads(1)
 warnings.filterwarnings("ignore", module="lightning")
@@ -37,6 +37,7 @@ def main(directory: Path) -> None:
     told: dict[str, object] = {}
     for accumulation in (1, 2):
         fit(directory / f"linear_{accumulation}", Linear(), accumulation=accumulation)
+        fit(directory / f"torn_{accumulation}", Torn(), accumulation=accumulation, surgery=True)
     told["unbroken"] = fit(directory / "unbroken").step
     data = Signalling(17) if FIRST else Pairs()  # only one of the processes gets the signal
     stopped = fit(directory / "stopped", None, data)
@@ -44,6 +45,9 @@ def main(directory: Path) -> None:
     told["resumed"] = fit(directory / "stopped", resume=True).step
     told["not_finite"] = failure(NonFiniteError, directory / "not_finite", Broken(13))
     told["unwritable"] = failure(CheckpointError, directory / "linear_1" / "metrics.csv" / "below")
+    lonely = Torn()
+    lonely.log_weight = torch.nn.Parameter(torch.zeros(()))
+    told["lonely"] = failure(ValueError, directory / "lonely", lonely, surgery=True)
     (directory / f"told_by_{int(not FIRST)}.json").write_text(json.dumps(told))
 
 

@@ -21,12 +21,14 @@ from .teachers import Average, Itself, Teacher
 
 
 class Draw(NamedTuple):
-    """Raw noise per field, times s <= t ``(batch,)``, and uniforms r ``(batch,)`` for a time between them."""
+    """Raw noise per field, times s <= t ``(batch,)``, uniforms r ``(batch,)`` for a time between them; s = t for the
+    first m samples, which are on the diagonal."""
 
     noise: Any
     s: Tensor
     t: Tensor
     r: Tensor
+    m: int
 
 
 class SelfDistillation(Objective):
@@ -102,35 +104,47 @@ class SelfDistillation(Objective):
         t = self.times(stratified(m, generator=generator).squeeze(-1))
         jumps = self.pairs(stratified(n - m, 2, generator=generator)) if m < n else (t[:0], t[:0])
         r = stratified(n, generator=generator).squeeze(-1)
-        return Draw(noise, torch.cat([t, jumps[0]]), torch.cat([t, jumps[1]]), r)
+        return Draw(noise, torch.cat([t, jumps[0]]), torch.cat([t, jumps[1]]), r, m)
 
     def forward(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
         x_1, condition = batch
         x_0 = self.map.path.start(draw.noise)
         x_s = self.map.path(x_0, x_1, draw.s, condition)
         everything = Jump(x_s, x_0, x_1, draw.s, draw.t, draw.r, condition)
-        m = self.on_diagonal(len(draw.s))
-        here, away = part(everything, slice(None, m)), part(everything, slice(m, None))
+        m, n = draw.m, len(draw.s)
+        sums = Sums()
+        on = self._on(part(everything, slice(None, m)), sums) if m > 0 else {}
+        off = self._off(part(everything, slice(m, None)), sums) if m < n else {}
+        losses = [terms.pop("loss") for terms in (on, off) if terms]
+        return {"loss": sum(losses[1:], losses[0]), **on, **off}
+
+    def apart(self, batch: Batch, draw: Draw) -> tuple[tuple[Batch, Draw], tuple[Batch, Draw]]:
+        """The samples on the diagonal and those off it, each a batch with its draw; their losses sum to that of all."""
+
+        def some(index: slice, m: int) -> tuple[Batch, Draw]:
+            noise, s, t, r = (take(tree, index) for tree in draw[:4])
+            return Batch(take(batch.x_1, index), select(batch.condition, index)), Draw(noise, s, t, r, m)
+
+        return some(slice(None, draw.m), draw.m), some(slice(draw.m, None), 0)
+
+    def _on(self, here: Jump, sums: Sums) -> dict[str, Tensor]:
+        """The loss on the diagonal."""
         if self.map.chunk is not None:
-            sums = Sums()
             here = here._replace(weight=sample_weight(here, 1.0), sums=sums)
-            if self.weight is None:
-                away = away._replace(weight=sample_weight(away, self.strength), sums=sums)
         diagonal = per_sample(self.diagonal(self.map, here), here.condition).mean()
-        if m == len(draw.s):
-            return {"loss": diagonal, "diagonal": diagonal.detach()}
-        terms = self._consistency(away)
+        return {"loss": diagonal, "diagonal": diagonal.detach()}
+
+    def _off(self, away: Jump, sums: Sums) -> dict[str, Tensor]:
+        """The loss off the diagonal, with its strength, and what else the identity returns."""
+        if self.map.chunk is not None and self.weight is None:
+            away = away._replace(weight=sample_weight(away, self.strength), sums=sums)
+        teacher = self.teacher(self.map)
+        values = self.consistency(self.map, _Calm(teacher) if self._dropout else teacher, away)  # type: ignore[arg-type]
+        terms = {name: per_sample(value, away.condition) for name, value in values.items()}
         off = terms.pop("loss")
         weighted = off if self.weight is None else self.weight(off, away.s, away.t)
-        loss = diagonal + self.strength * weighted.mean()
         log = {name: value.mean().detach() for name, value in terms.items()}
-        return {"loss": loss, "diagonal": diagonal.detach(), "off_diagonal": off.mean().detach(), **log}
-
-    def _consistency(self, jump: Jump) -> dict[str, Tensor]:
-        """Per-sample means of what the identity returns."""
-        teacher = self.teacher(self.map)
-        values = self.consistency(self.map, _Calm(teacher) if self._dropout else teacher, jump)  # type: ignore[arg-type]
-        return {name: per_sample(value, jump.condition) for name, value in values.items()}
+        return {"loss": self.strength * weighted.mean(), "off_diagonal": off.mean().detach(), **log}
 
     def after_step(self) -> None:
         self.teacher.after_step(self.map)
@@ -162,11 +176,15 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             m.training = True
 
 
+def take(tree: Any, index: Any) -> Any:
+    """Some samples of every field."""
+    return fieldwise(lambda leaf: leaf[index], tree)
+
+
 def part(jump: Jump, index: Any) -> Jump:
     """Some samples of a batch of jumps."""
-    take = lambda tree: fieldwise(lambda leaf: leaf[index], tree)  # noqa: E731
-    x_s, x_0, x_1, s, t, r = (take(tree) for tree in jump[:6])
-    weight = None if jump.weight is None else take(jump.weight)
+    x_s, x_0, x_1, s, t, r = (take(tree, index) for tree in jump[:6])
+    weight = None if jump.weight is None else take(jump.weight, index)
     return Jump(x_s, x_0, x_1, s, t, r, select(jump.condition, index), weight)
 
 

@@ -63,6 +63,8 @@ class Trainer:
         optimizer: Builds the optimiser of the objective's trainable parameters.
         schedule: Factor of its learning rates, of the update (from 1) and ``max_steps``.
         clip: Largest norm of the gradient; ``None`` only records the norm.
+        surgery: Take from the gradient of the loss off the diagonal what works against that of the loss on it
+            (:class:`~flowmaps.train.surgery.Surgery`), before clipping; records their cosine as ``gradient_cosine``.
         ema: Final decay of the averaged weights; ``None`` for none.
         precision: ``"32-true"``, ``"bf16-mixed"`` or ``"64-true"``.
         accelerator, devices, strategy: As in Lightning Fabric; ``devices=2, strategy="ddp"`` starts the script again.
@@ -94,6 +96,7 @@ class Trainer:
     optimizer: AdamW | Callable[[nn.Module], Optimizer] = AdamW()
     schedule: Cosine | Callable[[int, int], float] = Cosine()
     clip: float | None = 1.0
+    surgery: bool = False
     ema: float | None = 0.999
     precision: str = "32-true"
     accelerator: str = "auto"
@@ -124,6 +127,9 @@ class Trainer:
                 raise ValueError(f"{name} is {value}, expected a number above 0, or None")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+        if self.surgery and not (hasattr(self.objective, "apart") and self.objective.share < 1):
+            raise ValueError("surgery compares a loss on the diagonal with one off it, but the objective "
+                             f"{type(self.objective).__name__} has one loss only; give it a share below 1")
 
     def fit(self, resume: bool = False) -> Report:
         """Train to the end of the budget, from the newest whole checkpoint in the directory if ``resume`` is set.

@@ -116,7 +116,7 @@ class Run:
             batch = self.fabric.to_device(batch)
             draw = self.objective.draw(batch, noise)
             with self.fabric.no_backward_sync(self.module, enabled=i + 1 < len(batches)):
-                values = self._backward(batch, draw, 1 / len(batches))
+                values = self._backward(batch, draw, len(batches))
             self.window.add(values)
             broken = torch.where(values["loss"].isfinite(), broken, broken.clamp(max=step))
         if self.surgery is not None:
@@ -136,12 +136,12 @@ class Run:
         if self.ema is not None:
             self.ema.update_parameters(self.objective.map)
 
-    def _backward(self, batch: Any, draw: Any, share: float) -> dict[str, Any]:
-        """Add to the gradient, or to those of both losses, the share of a micro-batch. Returns the scalars."""
+    def _backward(self, batch: Any, draw: Any, count: int) -> dict[str, Any]:
+        """Add to the gradient, or to those of both losses, the share of one of ``count`` micro-batches."""
         total: dict[str, Any] = {}
         for part in [(batch, draw)] if self.surgery is None else self.objective.apart(batch, draw):
             values = self.module(*part)
-            self.fabric.backward(values["loss"] * share)
+            self.fabric.backward(values["loss"] / count)
             if self.surgery is not None:
                 self.surgery.turn()
             loss = values["loss"].detach()
