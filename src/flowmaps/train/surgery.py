@@ -17,9 +17,9 @@ class Surgery:
     .. math:: g = g_d + g_c - \min\Big(0, \frac{\langle g_d, g_c \rangle}{\|g_d\|^2}\Big)\, g_d
 
     The published method projects both gradients, in random order. Here the diagonal is the anchor, because targets off
-    it are only as good as it is: to first order no update is worse for it than that of the diagonal alone. Gradients
-    are those of the whole batch, over micro-batches and processes, each loss in a backward pass of its own: together
-    they cost what one costs that passes through both, and one more gradient in memory.
+    it are only as good as it is: a small step of plain descent lowers the diagonal's loss as far as its own gradient
+    would, or further. Gradients are those of the whole batch, over micro-batches and processes; each loss has a pass of
+    its own over its part of the batch, so that the price is one more gradient in memory.
 
     Arguments:
         fabric: Its strategy; one device or DDP, where a parameter keeps its gradient whole.
