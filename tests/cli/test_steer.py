@@ -51,7 +51,7 @@ def test_every_method(run, tmp_path):
         ([], "no reward; name one"),
         (["--reward", "clas:3"], "no reward 'clas' for images; there are class, log-class, ink"),
         (["--reward", "class:13"], "expected 0..9"),
-        (["--reward", "class"], "write it as class:ARGUMENT"),
+        (["--reward", "class"], "written behind a colon, class:ARGUMENT"),
         (["--reward", "ink", "--label", "12"], "label is 12, expected 0..9"),
         (["--reward", "ink", "--prompt", "x"], "prompt is 'x', but images have none"),
         (["--reward", "ink", "--particles", "0"], "particles is 0"),

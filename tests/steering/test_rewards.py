@@ -1,12 +1,16 @@
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from flowmaps.metrics.text_judges import NgramJudge
 from flowmaps.samplers import Renoise
 from flowmaps.steering import (
     BestOf,
     FeynmanKac,
     Hard,
+    Led,
+    LookAhead,
     RewardError,
     Soft,
     Tilted,
@@ -14,11 +18,12 @@ from flowmaps.steering import (
     each,
     ink,
     keyword,
+    likelihood,
     matches,
     of_text,
     word_length,
 )
-from steering.laws import generator, small_law
+from steering.laws import assert_exact, generator, linear_reward, small_law, tilted
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
 
@@ -152,3 +157,46 @@ def test_a_reward_of_text_that_raises_names_the_particle():
     reward = of_text(lambda text: 1 / text.count("a"), decode, "per a")
     with pytest.raises(RewardError, match="'per a' raised ZeroDivisionError at particle 1"):
         reward.of_sample(encode("a", "b"), 27)
+
+
+def test_likelihood_is_the_mean_over_the_tokens_of_each_sample():
+    judge = NgramJudge(encode("the cat sat on the mat and the rat sat on the cat " * 4)[0].numpy(), 27, order=4)
+    x_1 = encode("the cat sat", "the mat sat", "xyz zyx qqq")
+    reward = likelihood(judge.nats)
+    one_by_one = [-float(judge.nats([row])[0].mean()) for row in x_1.numpy()]
+    values = reward.of_sample(x_1, 27)
+    assert values.tolist() == pytest.approx(one_by_one) and values[0] > values[1] > values[2]
+    assert torch.equal(reward.of_endpoint(F.one_hot(x_1, 27).float()), values)
+
+
+def test_likelihood_under_a_judge_of_strings():
+    judge = NgramJudge(encode("the cat sat on the mat")[0].numpy(), 27, order=3)
+
+    def nats(texts):  # a judge with an alphabet of its own, which sees nothing in blanks
+        return [judge.nats(encode(text.strip()).numpy())[0] if text.strip() else np.zeros(0) for text in texts]
+
+    x_1 = encode("the cat   ", "          ")
+    values = likelihood(nats, decode, least=-9.0).of_sample(x_1, 27)
+    assert float(values[0]) == pytest.approx(-float(judge.nats(encode("the cat").numpy())[0].mean()), rel=1e-6)
+    assert float(values[1]) == -9.0
+
+
+@pytest.mark.parametrize("method", [FeynmanKac(Renoise(4)), Tilted(Renoise(4))], ids=["gradient-free", "tilted"])
+def test_weights_follow_the_black_box_whatever_leads_to_it(method):
+    law = small_law()
+    truth, wrong = linear_reward(law), linear_reward(law, seed=5)
+    led = Led(Hard(lambda x_1: truth.of_sample(x_1, 4), "truth"), by=Soft(lambda pi: 0.3 * wrong.function(pi)))
+    result = method(law.map(), led, (3,), 4000, generator(), strength=0.7)
+    assert torch.equal(result.rewards, truth.of_sample(result.samples, 4))
+    assert_exact(result, *tilted(law, truth, 0.7))
+
+
+def test_a_stand_in_leads_to_its_black_box():
+    law = small_law()
+    truth = linear_reward(law)
+    led = Led(Hard(lambda x_1: truth.of_sample(x_1, 4), "truth"), by=truth, about={"surrogate_r2": 1.0})
+    assert led.name == "truth" and led.about["surrogate_r2"] == 1.0 and led.differentiable
+    with pytest.raises(ValueError, match="black box"):
+        LookAhead(4)(law.map(), led.reward, (3,), 10, generator())
+    found, same = (LookAhead(4)(law.map(), r, (3,), 200, generator(), strength=2.0) for r in (led, truth))
+    assert torch.equal(found.samples, same.samples)

@@ -25,6 +25,7 @@ METHODS = ("auto", "tilted", "feynman-kac", "look-ahead", "best-of-n")
 def run(arguments: Sequence[str]) -> int:
     p = checkpoint_parser("steer", HELP)
     p.add_argument("--reward", type=str, help="its name, with an argument behind a colon; a wrong name lists them all")
+    p.add_argument("--surrogate", action="store_true", help="molecules: follow a trained network's gradient")
     p.add_argument("--strength", type=float, default=5.0, help="of the reward in the exponent; 0 is plain sampling")
     p.add_argument("--particles", type=int, default=64, help="particles, or draws for each sample of best-of-n")
     p.add_argument("--population", type=int | None, help="particles alive at one time (default: all)")
@@ -42,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     if cfg.reward is None:
         raise ValueError("no reward; name one, such as --reward class:3, --reward qed or --reward keyword:king")
     opened = open_checkpoint(cfg)
-    wanted, generator = reward(opened.task, cfg.reward, opened.device), opened.generator(cfg.seed)
+    wanted, generator = reward(opened.task, cfg.reward, opened.device, cfg.surrogate), opened.generator(cfg.seed)
     method = choose(cfg.method, wanted, cfg.steps, cfg.noise, cfg.particles)
     count = cfg.n if isinstance(method, BestOf) else cfg.particles
     setting = problem(opened.task, count, generator, cfg.label, cfg.prompt, cfg.atoms)
@@ -52,8 +53,10 @@ def run(arguments: Sequence[str]) -> int:
     directory = results(cfg, opened, "steered")
     paths = opened.task.write({"before": _first(plain, cfg.n), "after": _drawn(steered, cfg.n, generator)}, directory)
     report = {**origin(opened), "reward": cfg.reward, "strength": cfg.strength, "steps": cfg.steps, "seed": cfg.seed}
-    report |= {"method": type(method).__name__, "before": measures(plain), "after": measures(steered)}
+    report |= {**wanted.about, "method": type(method).__name__, "before": measures(plain), "after": measures(steered)}
     write_json(directory / "metrics.json", report)
+    for name, value in wanted.about.items():
+        print(f"{name}: {value:.3f}")
     print(f"before: reward {plain.mean_reward:.4g}, {plain.evaluations} network evaluations")
     print(f"after:  {steered.describe()}")
     print("wrote " + ", ".join(str(path) for path in (*paths, directory / "metrics.json")))

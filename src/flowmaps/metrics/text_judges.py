@@ -51,23 +51,26 @@ class NgramJudge:
 
     def nats(self, samples: Sequence[Any] | NDArray[np.integer]) -> list[NDArray[np.floating]]:
         """-log p of each token given those before it, one array a sample; the first ones have shorter contexts."""
+        if isinstance(samples, np.ndarray):
+            return list(self._nats(samples))  # of one length: all at once
         return [self._nats(np.asarray(row)) for row in samples]
 
     def _nats(self, tokens: NDArray[np.integer]) -> NDArray[np.floating]:
-        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self.K:
+        """Of sequences of one length, shape ``(*batch, length)``."""
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.K:
             raise ValueError(f"tokens reach {tokens.max()}, expected 0..{self.K - 1}: judge and sampler differ")
-        p = np.full(len(tokens), 1 / self.K)
+        p = np.full(tokens.shape, 1 / self.K)
         for n, order in enumerate(self._orders, start=1):
-            ends = np.arange(n - 1, len(tokens))
+            ends = np.arange(n - 1, tokens.shape[-1])
             gram, context = self._keys(tokens, ends, n), self._keys(tokens, ends, n, skip=1)
-            p[n - 1 :] = order(gram, context, p[n - 1 :])
+            p[..., n - 1 :] = order(gram, context, p[..., n - 1 :])
         return -np.log(p)
 
     def _keys(self, tokens: NDArray, ends: NDArray, n: int, skip: int = 0) -> NDArray[np.uint64]:
         """Hashes of the n-grams that end at ``ends``, without their last ``skip`` tokens."""
-        key = np.zeros(len(ends), dtype=np.uint64)
+        key = np.zeros((*tokens.shape[:-1], len(ends)), dtype=np.uint64)
         for j in range(skip, n):
-            key += self._code[j][tokens[ends - j]]
+            key += self._code[j][tokens[..., ends - j]]
         return key
 
 

@@ -8,6 +8,7 @@ from .lookahead import look_ahead, look_ahead_gradient
 from .particles import BestOf, FeynmanKac, LookAhead, Method, Tilted, difference, maximum, total
 from .rewards import (
     Hard,
+    Led,
     Reward,
     RewardError,
     Soft,
@@ -15,6 +16,7 @@ from .rewards import (
     each,
     ink,
     keyword,
+    likelihood,
     matches,
     of_text,
     word_length,
@@ -28,6 +30,7 @@ __all__ = [
     "Guidance",
     "Hard",
     "Langevin",
+    "Led",
     "LogitGuidance",
     "LookAhead",
     "Method",
@@ -43,6 +46,7 @@ __all__ = [
     "ink",
     "interval",
     "keyword",
+    "likelihood",
     "look_ahead",
     "look_ahead_gradient",
     "matches",

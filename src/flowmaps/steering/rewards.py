@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,6 +37,7 @@ class Reward(ABC):
         self.function, self.name = function, name or getattr(function, "__name__", type(function).__name__)
 
     differentiable = False
+    about: Mapping[str, Any] = {}  # what reports should say of it, as JSON values
 
     @abstractmethod
     def of_endpoint(self, pi: Any, first: int = 0) -> Tensor:
@@ -120,6 +122,34 @@ class Hard(Reward):
 
     def of_sample(self, x_1: Any, sizes: Any, first: int = 0) -> Tensor:
         return self._values(x_1, first)
+
+
+class Led(Reward):
+    r"""A black box on samples, with a differentiable stand-in on endpoints that leads there.
+
+    .. math:: r(x_1) = \mathrm{reward}(x_1), \qquad r(\pi) = \mathrm{by}(\pi)
+
+    The weighted methods stay exact for the black box: what the stand-in weighs on the way is taken back at the end.
+
+    Arguments:
+        reward: The black box.
+        by: The stand-in, such as a surrogate that was trained on the black box.
+        about: What reports should say of the stand-in.
+    Invariant: weighted samples follow the tilt by the black box whatever the stand-in is
+        (``tests/steering/test_rewards.py``).
+    """
+
+    differentiable = True
+
+    def __init__(self, reward: Hard, by: Soft, about: Mapping[str, Any] | None = None):
+        super().__init__(reward.function, reward.name)
+        self.reward, self.by, self.about = reward, by, about or {}
+
+    def of_endpoint(self, pi: Any, first: int = 0) -> Tensor:
+        return self.by.of_endpoint(pi, first)
+
+    def of_sample(self, x_1: Any, sizes: Any, first: int = 0) -> Tensor:
+        return self.reward.of_sample(x_1, sizes, first)
 
 
 def each(function: Callable[[Any], float]) -> Callable[[Any], list[float]]:
@@ -208,3 +238,28 @@ def word_length(decode: Decode, target: float | None = None) -> Hard:
         return mean if target is None else -abs(mean - target)
 
     return of_text(length, decode, "word length")
+
+
+def likelihood(
+    nats: Callable[[Any], Sequence[NDArray]],
+    decode: Decode | None = None,
+    name: str = "likelihood",
+    least: float = -20.0,
+) -> Hard:
+    r"""Mean log-likelihood per token under a judge, a whole batch at a time.
+
+    .. math:: r(x_1) = \frac{1}{L} \sum_{i=1}^{L} \log p(x_1^i \mid x_1^{<i})
+
+    Repetition is likely too: look at the diversity of what is found.
+
+    Arguments:
+        nats: -log p of every token, one array a sample: ``nats`` of a judge of :mod:`flowmaps.metrics.text_judges`.
+        decode: For a judge of strings; without it the judge is given the categories ``(n, positions)``.
+        least: The reward of a sample in which the judge finds no token.
+    """
+
+    def rates(x_1: Tensor) -> Tensor:
+        judged = nats(x_1.cpu().numpy() if decode is None else [decode(row) for row in x_1])
+        return torch.tensor([-float(row.mean()) if len(row) else least for row in judged])
+
+    return Hard(rates, name)

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, cast
 
 import torch
 from torch import Tensor
 
 from ..fields import FREE, Condition, fieldwise
-from ..samplers import Categorical, Decoder
-from ..steering import Hard, Reward, class_probability, each, ink, keyword, matches, word_length
+from ..samplers import Decoder
+from ..steering import (
+    Hard,
+    Led,
+    Reward,
+    Soft,
+    class_probability,
+    each,
+    ink,
+    keyword,
+    likelihood,
+    matches,
+    word_length,
+)
 from .base import Task
-from .images import Images
+from .images import CACHE, Images
 
 
 class Problem(NamedTuple):
@@ -51,25 +63,34 @@ def problem(
     return _text(task, prompt, generator.device) if kind == "text" else _molecules(task, particles, atoms, generator)
 
 
-def reward(task: Task, text: str, device: torch.device | str = "cpu") -> Reward:
+def reward(task: Task, text: str, device: torch.device | str = "cpu", surrogate: bool = False) -> Reward:
     """A reward by name, with its argument behind a colon.
 
     Images: ``class:3``, ``log-class:3``, ``ink``, ``ink:0.4``. Text: ``keyword:king``, ``matches:REGEX``, ``words`` or
-    ``words:5`` (mean length). Molecules: ``qed``, ``logp``, ``rings``, ``weight`` (``logp:2.5`` is minus the distance
-    to a target), ``smarts:PATTERN``, ``similar:SMILES``. Molecules that are invalid or in pieces earn the least.
+    ``words:5`` (mean length), ``likelihood`` (nats per token under the n-gram judge of the training text) or
+    ``likelihood:gpt2`` (under a model of Hugging Face). Molecules: ``qed``, ``logp``, ``rings``, ``weight``
+    (``logp:2.5`` is minus the distance to a target), ``smarts:PATTERN``, ``similar:SMILES``. Molecules that are
+    invalid or in pieces earn the least.
 
-    Raises: ValueError if there is no such reward, or it lacks its argument.
+    Arguments:
+        device: Where the map runs.
+        surrogate: Lead to a property of a molecule by the gradient of a small trained network. Decoded molecules still
+            earn the property itself. It is trained on the training molecules once, and kept.
+    Raises: ValueError if there is no such reward, it lacks its argument, or there is no surrogate of it.
     """
     name, _, argument = text.partition(":")
     kind = _kind(task)
-    of_kind: Any = {"images": _image_rewards, "text": _text_rewards, "molecules": _molecule_rewards}[kind]
-    builders = of_kind(task, device) if kind == "images" else of_kind(task)
+    if surrogate:
+        return _surrogate(task, name, argument, device) if kind == "molecules" else _no_surrogate(text, kind)
+    of_kind = {"images": _image_rewards, "text": _text_rewards, "molecules": _molecule_rewards}[kind]
+    builders = of_kind(task, device)
     if name not in builders:
         raise ValueError(f"no reward {name!r} for {kind}; there are {', '.join(builders)}")
     try:
         return builders[name](argument)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"reward {text!r}: {error}; write it as {name}:ARGUMENT") from error
+        hint = "" if argument else f"; an argument is written behind a colon, {name}:ARGUMENT"
+        raise ValueError(f"reward {text!r}: {error}{hint}") from error
 
 
 def finished(samples: Any, condition: Condition) -> Any:
@@ -121,24 +142,32 @@ def _image_rewards(task: Any, device: Any) -> dict[str, Callable[[str], Reward]]
 
 
 def _text(task: Any, prompt: str | None, device: torch.device) -> Problem:
-    decoder = Categorical(task.temperature) if task.temperature > 0 else None
     if prompt is None:
-        return Problem((task.length,), decoder=decoder)
+        return Problem((task.length,), decoder=task.decoder)
     from .text_prompts import template
 
     if not task.state()["given"]:
         raise ValueError("a prompt needs a model trained with given positions; train it with given: true")
     wanted = template(task.tokeniser, task.length, prompt)
     known, given = wanted.known.unsqueeze(0).to(device), wanted.tokens.unsqueeze(0).to(device)
-    return Problem((task.length,), Condition(known=known), given, decoder)
+    return Problem((task.length,), Condition(known=known), given, task.decoder)
 
 
-def _text_rewards(task: Any) -> dict[str, Callable[[str], Reward]]:
+def _text_rewards(task: Any, device: Any) -> dict[str, Callable[[str], Reward]]:
     decode = lambda x_1: task.tokeniser.decode(x_1.tolist())  # noqa: E731
+
+    def judged(name: str) -> Reward:
+        from ..metrics.text_judges import HuggingFaceJudge
+
+        if not name:
+            return likelihood(task.measures.ngrams.nats)
+        return likelihood(HuggingFaceJudge(name, str(device)).nats, decode, f"likelihood under {name}")
+
     return {
         "keyword": lambda word: keyword(word, decode),
         "matches": lambda pattern: matches(pattern, decode),
         "words": lambda argument: word_length(decode, _number(argument)),
+        "likelihood": judged,
     }
 
 
@@ -156,7 +185,7 @@ def _molecules(task: Any, particles: int, atoms: int | None, generator: torch.Ge
     return Problem({"atoms": (N,), "bonds": (N, N)}, Condition(mask=mask, label=label), None, task.decoder)
 
 
-def _molecule_rewards(task: Any) -> dict[str, Callable[[str], Reward]]:
+def _molecule_rewards(task: Any, device: Any) -> dict[str, Callable[[str], Reward]]:
     from rdkit import Chem, DataStructs
     from rdkit.Chem import rdFingerprintGenerator
 
@@ -194,6 +223,30 @@ def _molecule_rewards(task: Any) -> dict[str, Callable[[str], Reward]]:
 
     named = {name: lambda argument, name=name: of_property(name, argument) for name in PROPERTIES}
     return {**named, "smarts": smarts, "similar": similar}
+
+
+def _surrogate(task: Any, name: str, argument: str, device: Any) -> Reward:
+    """A property, led by the gradient of its surrogate."""
+    from ..metrics.molecules import PROPERTIES
+    from ..metrics.molecules_surrogate import cached_surrogate
+
+    if name not in PROPERTIES:
+        _no_surrogate(name, "molecules", f"; there are some of {', '.join(PROPERTIES)}")
+    black_box, target = reward(task, f"{name}:{argument}" if argument else name), _number(argument)
+    splits = task.splits
+    if splits.alphabet != task.alphabet:
+        raise ValueError(
+            f"the data have the alphabet {splits.alphabet}, the model {task.alphabet}; find the model's data"
+        )
+    with torch.enable_grad():
+        model = cached_surrogate(CACHE / "surrogates", splits.train, splits.test, splits.alphabet)
+    f = copy.deepcopy(model).to(device).of(name)
+    by = Soft(f if target is None else lambda pi: -(f(pi) - target).abs(), f"surrogate of {black_box.name}")
+    return Led(cast(Hard, black_box), by, {"surrogate_r2": model.quality()[name]})
+
+
+def _no_surrogate(name: str, kind: str, some: str = "") -> NoReturn:
+    raise ValueError(f"no surrogate of {name!r} for {kind}{some}; leave it out")
 
 
 def _number(argument: str) -> float | None:
