@@ -101,3 +101,18 @@ def test_molecules_are_finished_as_their_task_writes_them():
     samples = {"atoms": torch.tensor([[1, 2]]), "bonds": torch.ones(1, 2, 2, dtype=torch.int64)}
     done = finished(samples, Condition(mask=mask))
     assert done["atoms"].tolist() == [[1, -1]] and not done["bonds"].any()
+
+
+def test_text_is_steered_towards_its_judge(tmp_path):
+    (tmp_path / "saying.txt").write_text("the quick brown fox jumps over the lazy dog and runs away " * 60)
+    out = tmp_path / "text"
+    source = ["--task.source", str(tmp_path / "saying.txt"), "--task.cache", str(tmp_path / "shards")]
+    small = ["--task.width", "16", "--task.depth", "1", "--task.heads", "2", "--task.length", "24"]
+    short = ["--trainer.max_steps", "2", "--trainer.batch_size", "8", "--trainer.valid_examples", "8"]
+    assert main(["train", "tiny-shakespeare", "--out", str(out), *source, *small, *short]) == 0
+    arguments = ["--reward", "likelihood", "--particles", "24", "--steps", "3", "--n", "4", "--prompt", "the "]
+    assert main(["steer", str(out), *arguments, "--strength", "30", "--out", str(tmp_path / "a")]) == 0
+    report = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert report["method"] == "FeynmanKac" and report["after"]["mean_reward"] > report["before"]["mean_reward"]
+    lines = [json.loads(line) for line in (tmp_path / "a" / "samples.jsonl").read_text().splitlines()]
+    assert len(lines) == 8 and all(line["text"].startswith("the ") for line in lines)
