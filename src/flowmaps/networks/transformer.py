@@ -14,22 +14,35 @@ from .embeddings import Context, Modulation, ReadOut, TimeFeatures, input_scale,
 from .norms import adapt
 
 
+class Neighbours(nn.Conv1d):
+    """What each position adds of those up to ``reach`` away, by a filter of each channel; padding adds nothing."""
+
+    def __init__(self, width: int, reach: int):
+        super().__init__(width, width, 2 * reach + 1, padding=reach, groups=width, bias=False)
+
+    def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
+        seen = h if mask is None else torch.where(mask.unsqueeze(-1), h, 0.0)
+        return h + super().forward(seen.mT).mT
+
+
 class Block(nn.Module):
     """Attention and a SwiGLU layer, each between an adaptive norm and a gate that starts at zero."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, reach: int):
         super().__init__()
         self.modulation = Modulation(width, width, parts=6)
         self.attention = Attention(width, heads)
         hidden = 8 * round(width / 3)  # as many weights as a plain layer four times as wide
         self.up, self.down = nn.Linear(width, 2 * hidden), nn.Linear(hidden, width)
+        self.neighbours = Neighbours(width, reach) if reach else None
 
     def forward(
         self, h: Tensor, c: Tensor, share: Tensor | None, mask: Tensor | None, turn: Tensor
     ) -> Tensor:
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation(c, share)
         h = h + gate_a * self.attention(adapt(h, scale_a, shift_a), mask, turn)
-        a, b = self.up(adapt(h, scale_f, shift_f)).chunk(2, dim=-1)
+        seen = adapt(h, scale_f, shift_f)
+        a, b = self.up(seen if self.neighbours is None else self.neighbours(seen, mask)).chunk(2, dim=-1)
         return h + gate_f * self.down(F.silu(a) * b)
 
 
@@ -48,6 +61,8 @@ class Transformer(nn.Module):
         width, depth, heads: Size; ``width`` is a multiple of ``heads``.
         out: Width of the output: K for logits, zero at first. ``None``: features (..., width) for a head.
         K: Categories in the input scale; default ``d``. Give it for ``Embedded``; 1 for Euclidean states.
+        reach: Positions to either side that a feed-forward layer reads besides its own; 0 for none. On text it spares
+            attention the discovery of neighbours, which on small budgets it does not make.
         shape: Positions that get learned vectors; other shapes are then refused.
         classes, properties: Kind of label (``embeddings.Label``); ``None``, ``None``: unconditional.
         times: Features of both times, with their band and clock; default ``embeddings.TimeFeatures``.
@@ -64,23 +79,26 @@ class Transformer(nn.Module):
         heads: int = 4,
         out: int | None = None,
         K: int | None = None,
+        reach: int = 0,
         shape: Sequence[int] | None = None,
         classes: int | None = None,
         properties: int | None = None,
         times: TimeFeatures | None = None,
     ):
         super().__init__()
-        self.K, self.heads = K or d, heads
+        self.K, self.heads, self.reach = K or d, heads, reach
         self.read = read_in(d, width)
         self.table = None if shape is None else nn.Parameter(torch.randn(*shape, width) / 2)
         self.context = Context(width, classes, properties, times)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, reach) for _ in range(depth))
         self.norm = Modulation(width, width, parts=2)
         self.out = nn.Identity() if out is None else ReadOut(width, out)
 
     def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         condition = condition or Condition()
         positions = x.shape[1:-1]
+        if self.reach and len(positions) != 1:
+            raise ValueError(f"reach is {self.reach} on positions {tuple(positions)}, expected one axis; use reach=0")
         h = self.read(x * across(input_scale(own_time(s, condition.known), self.K), x))
         h = h.to(torch.promote_types(x.dtype, h.dtype))  # under autocast, sums over blocks stay float32
         h = self._place(h).flatten(1, -2)

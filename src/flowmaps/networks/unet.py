@@ -28,14 +28,14 @@ class Grid:
         """Zero outside of the image, as the border of a smaller canvas would be."""
         return x if self.mask is None else torch.where(self.mask > 0, x, 0.0)
 
-    def halve(self) -> Grid:
-        """The grid of 2 x 2 cells: a cell exists if a pixel does, and is known as far as its pixels are."""
+    def coarsen(self, side: int = 2) -> Grid:
+        """The grid of square cells: a cell exists if a pixel does, and is known as far as its pixels are."""
         share, mask = self.share, self.mask
         if share is not None:
             pixels = share.new_ones(share.shape) if mask is None else mask
-            total = F.avg_pool2d(pixels, 2, ceil_mode=True)
-            share = F.avg_pool2d(share * pixels, 2, ceil_mode=True) / total.clamp(min=0.1)
-        return Grid(None if mask is None else F.max_pool2d(mask, 2, ceil_mode=True), share)
+            total = F.avg_pool2d(pixels, side, ceil_mode=True)
+            share = F.avg_pool2d(share * pixels, side, ceil_mode=True) / total.clamp(min=0.1 / side**2)
+        return Grid(None if mask is None else F.max_pool2d(mask, side, ceil_mode=True), share)
 
     def modulate(self, modulation: Modulation, c: Tensor) -> tuple[Tensor, ...]:
         """Parts of a modulation as maps (batch, channels, 1 or H, 1 or W)."""
@@ -104,7 +104,7 @@ class Level(nn.Module):
         if self.lower is None:
             x = self.attend(x, c, grid)
         else:
-            y = self.lower(self.shrink(grid.keep(x)), c, grid.halve())
+            y = self.lower(self.shrink(grid.keep(x)), c, grid.coarsen())
             y = F.interpolate(y, scale_factor=2.0, mode="nearest")[..., : x.shape[-2], : x.shape[-1]]
             x = torch.cat([x, self.grow(grid.keep(y))], dim=1)
         for block in self.up:
@@ -118,7 +118,8 @@ class UNet(nn.Module):
     .. math:: h = W_{\mathrm{in}}^\top\, c(s)\, x, \qquad
               h \leftarrow \mathrm{Up}(\mathrm{Attend}(\mathrm{Down}(h))), \qquad z = W_{\mathrm{out}}\, h
 
-    Halving rounds up and doubling crops to the skip, so any height and width serve: 8 x 8, 28 x 28, 1 x 1.
+    Halving rounds up and doubling crops to the skip, so any height and width serve: 8 x 8, 28 x 28, 1 x 1. With
+    ``patch`` p the highest resolution is that of cells of p x p pixels, which are read and written at once.
 
     Arguments:
         d: Coordinates of the state per pixel: K for ``OneHot``, d for ``Embedded``.
@@ -127,6 +128,7 @@ class UNet(nn.Module):
         depth: Residual blocks per resolution, down and up.
         heads: Attention heads at the lowest resolution.
         out: Width of the output: K for logits, zero at first. ``None``: features (..., width) for a head.
+        patch: Side p of the cells; above 1 it needs ``out``.
         K, classes, properties, times: As in ``Transformer``.
     Returns (of a call): ``(batch, H, W, out)``.
     Invariant: padding never changes the rest, neither its values nor its amount.
@@ -145,21 +147,35 @@ class UNet(nn.Module):
         classes: int | None = None,
         properties: int | None = None,
         times: TimeFeatures | None = None,
+        patch: int = 1,
     ):
         super().__init__()
-        self.K = K or d
-        self.read = read_in(d, width)
+        if patch < 1 or (patch > 1 and out is None):
+            raise ValueError(f"patch is {patch}, expected at least 1, and 1 for a network without out")
+        self.K, self.patch = K or d, patch
+        self.read = read_in(d * patch**2, width)
         self.context = Context(context := 4 * width, classes, properties, times)
         self.level = Level([width, *lower], depth, heads, context)
         self.norm = GroupNorm(width)
-        self.out = nn.Identity() if out is None else ReadOut(width, out)
+        self.out = nn.Identity() if out is None else ReadOut(width, out * patch**2)
 
     def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         condition = condition or Condition()
         if x.ndim != 4:
             raise ValueError(f"the state has shape {tuple(x.shape)}, expected images (batch, H, W, d)")
-        h = self.read(x * across(input_scale(own_time(s, condition.known), self.K), x))
-        h = h.movedim(-1, 1).contiguous()
-        grid = Grid(*(None if p is None else p.unsqueeze(1).to(h.dtype) for p in (condition.mask, condition.known)))
-        h = self.level(h, self.context(s, t, condition), grid)
-        return self.out(F.silu(self.norm(h, grid.mask)).movedim(1, -1))
+        grid = Grid(*(None if p is None else p.unsqueeze(1).to(x.dtype) for p in (condition.mask, condition.known)))
+        x = x * across(input_scale(own_time(s, condition.known), self.K), x)
+        size, p = x.shape[1:3], self.patch
+        if p > 1:
+            x, grid = self._cells(grid.keep(x.movedim(-1, 1))), grid.coarsen(p)
+        h = self.level(self.read(x).movedim(-1, 1).contiguous(), self.context(s, t, condition), grid)
+        y = self.out(F.silu(self.norm(h, grid.mask)).movedim(1, -1))
+        if p > 1:
+            y = F.pixel_shuffle(y.movedim(-1, 1), p).movedim(1, -1)[:, : size[0], : size[1]]
+        return y
+
+    def _cells(self, x: Tensor) -> Tensor:
+        """Pixels (batch, d, H, W) as cells (batch, H/p, W/p, d p²), with zeros beyond the border, of unit mean square."""
+        p = self.patch
+        x = F.pad(x, (0, -x.shape[-1] % p, 0, -x.shape[-2] % p))
+        return F.pixel_unshuffle(x, p).movedim(1, -1) / p

@@ -36,7 +36,7 @@ class Images(Task):
         path: Folder of the data; for MNIST also the environment variable ``FLOWMAPS_DATA``.
         fetch: Download missing files.
         levels: From grey to categories, for MNIST and folders; by default a threshold at 128.
-        width, lower, depth, heads: Size of the U-Net.
+        width, lower, depth, heads, patch: Size of the U-Net.
         conditional: Condition on the class; the label is dropped from ``drop_label`` of the training examples.
         drop_label: Share of examples trained without their label.
         unconstrained: Predict a velocity instead of an endpoint: the naive baseline.
@@ -54,6 +54,7 @@ class Images(Task):
         lower: tuple[int, ...] = (96,),
         depth: int = 1,
         heads: int = 4,
+        patch: int = 1,
         conditional: bool = False,
         drop_label: float = 0.1,
         unconstrained: bool = False,
@@ -65,7 +66,7 @@ class Images(Task):
         if not 0 <= drop_label <= 1:
             raise ValueError(f"drop_label is {drop_label}, expected a share in [0, 1]")
         self.source, self.path, self.fetch, self.levels, self.seed = source, path, fetch, levels, seed
-        self.network = {"width": width, "lower": tuple(lower), "depth": depth, "heads": heads}
+        self.network = {"width": width, "lower": tuple(lower), "depth": depth, "heads": heads, "patch": patch}
         self.conditional, self.drop_label, self.unconstrained = conditional, drop_label, unconstrained
         self.decoder = decoder or Argmax()
         self._state: dict[str, Any] | None = None

@@ -64,6 +64,7 @@ def build_map(
     tied: bool = False,
     chunk: int | None = None,
     clock: bool = True,
+    reach: int = 4,
 ) -> EndpointMap:
     """The untrained flow map of texts over ``K`` tokens.
 
@@ -73,13 +74,14 @@ def build_map(
         tied: Read out with the matrix that reads in; needs ``embedding = width``.
         chunk: Positions whose logits exist at one time.
         clock: Condition the network on the decode-rate clock instead of plain time.
+        reach: Neighbours that feed-forward layers read, to either side.
     Raises: ValueError if a tied head meets states of another width.
     """
     if tied and embedding != width:
         raise ValueError(f"a tied head needs states as wide as the network: embedding is {embedding}, width {width}")
     times = TimeFeatures(clock=DecodeRateClock(K)) if clock else None
     space = OneHot(K) if embedding is None else Embedded(K, embedding)
-    network = Transformer(space.dim, width, depth, heads, K=K, times=times)
+    network = Transformer(space.dim, width, depth, heads, K=K, reach=reach, times=times)
     head = TiedHead(space) if tied else LinearHead(width, K)
     return EndpointMap(LinearPath(space), network, head, chunk)
 
@@ -95,7 +97,7 @@ class Text(Task):
         length: Tokens of a window.
         stride: Tokens between training windows; a quarter of the length by default.
         given: Give parts of training windows clean, so that prompts and gaps are conditions.
-        width, depth, heads, embedding, tied, chunk, clock: Of the map, see :func:`build_map`.
+        width, depth, heads, embedding, tied, chunk, clock, reach: Of the map, see :func:`build_map`.
         temperature: Of the draw from the last step's probabilities; 0 takes the most probable token.
         judge: A causal model of Hugging Face that judges samples besides the n-gram model.
         order: Longest n-gram of the judge.
@@ -119,6 +121,7 @@ class Text(Task):
         tied: bool = False,
         chunk: int | None = None,
         clock: bool = True,
+        reach: int = 4,
         temperature: float = 1.0,
         judge: str | None = None,
         order: int | None = None,
@@ -134,7 +137,7 @@ class Text(Task):
         self.given, self.judge, self.order, self.n = given, judge, order, n
         self.decoder: Decoder = Categorical(temperature) if temperature > 0 else Argmax()
         self.network: dict[str, Any] = {"width": width, "depth": depth, "heads": heads, "embedding": embedding,
-                                        "tied": tied, "chunk": chunk, "clock": clock}  # fmt: skip
+                                        "tied": tied, "chunk": chunk, "clock": clock, "reach": reach}  # fmt: skip
         self._state: dict[str, Any] | None = None
         self._tokeniser: Tokeniser | None = None
 
