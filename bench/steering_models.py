@@ -128,8 +128,8 @@ def of_molecules(opened: Opened, o: argparse.Namespace) -> Setting:
 
     def show(best: dict[str, Any], out: Path) -> list[str]:
         lines = [f"{name:24} | {'  '.join(whole(x)[:6])}" for name, x in best.items()]
-        notes = [f"Gradients by a surrogate, R² {value:.3f}." for value in led.about.values()]
-        return [*notes, "", "```text", *lines, "```"]
+        notes = [f"{name.replace('_', ' ')}: {value:.3f}" for name, value in led.about.items()]
+        return [", ".join(notes), "", "```text", *lines, "```"]
 
     setting = lambda n, generator: problem(task, n, generator)  # noqa: E731
     return Setting(o.reward.replace(":", " "), opened.map, wanted, led, o.strength, o.ascent, setting, views, show)

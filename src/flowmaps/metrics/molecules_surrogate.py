@@ -1,4 +1,4 @@
-"""A small network that predicts properties of molecules from soft graphs, for when a property needs a gradient."""
+"""A small network that predicts properties and validity of molecules from soft graphs, for when gradients are needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..data.molecules import MoleculeData
 from ..data.molecules_files import Alphabet
 from ..files import replacing
-from .molecules import PROPERTIES, properties
+from .molecules import PROPERTIES, decode, properties
 
 
 class PropertySurrogate(nn.Module):
@@ -24,8 +24,10 @@ class PropertySurrogate(nn.Module):
     .. math::
         h_i = W a_i, \qquad
         h_i \mathrel{+}= |a_i|\, \mathrm{MLP}\Big[h_i, \sum_{j} \sum_{c \ge 1} e_{ijc} W_c h_j\Big], \qquad
-        y = \bar y + \sigma_y \Big[A \sum_i a_i + B \sum_{i<j} e_{ij} + \mathrm{MLP}\Big(\sum_i h_i\Big)\Big]
+        y = \bar y + \sigma_y \Big[A \sum_i a_i + B \sum_{i<j} e_{ij} + \mathrm{MLP}\Big(\sum_i h_i\Big)\Big],
+        \qquad \log p = -\sum_i |a_i|\, \varsigma(u \cdot h_i) - \varsigma\Big(v \cdot \sum_i h_i\Big)
 
+    y are the properties, and p is the probability that the molecule is valid and in one piece, ς being softplus.
     An atom that does not exist is a zero vector, and so is each of its bonds: it adds nothing anywhere. Bonds are read
     above the diagonal alone. The properties are those of ``PROPERTIES``, in its order.
 
@@ -38,6 +40,7 @@ class PropertySurrogate(nn.Module):
     mean: Tensor
     deviation: Tensor
     r2: Tensor
+    accuracy: Tensor
 
     def __init__(self, atoms: int, bonds: int, width: int = 64, depth: int = 3):
         super().__init__()
@@ -52,24 +55,41 @@ class PropertySurrogate(nn.Module):
         self.linear = nn.Linear(atoms + bonds - 1, len(PROPERTIES))
         for name in ("mean", "deviation", "r2"):  # of the training values, and R² on held-out molecules
             self.register_buffer(name, torch.zeros(len(PROPERTIES)))
+        self.atom, self.whole = nn.Linear(width, 1), nn.Linear(width, 1)  # what is wrong with an atom, with all
+        self.register_buffer("accuracy", torch.zeros(()))  # of validity, on corrupted held-out molecules
 
-    def standard(self, graph: dict[str, Tensor]) -> Tensor:
-        """The properties in units of their deviation, ``(B, properties)``."""
+    def standard(self, graph: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The properties in units of their deviation ``(B, properties)``, and log p ``(B,)``."""
         a, e = graph["atoms"], graph["bonds"][..., 1:].movedim(-1, 1).triu(1)
         e, h, exists = e + e.mT, self.embed(a), a.sum(-1, keepdim=True)
         for message, update in zip(self.messages, self.updates, strict=True):
             sent = message(h).unflatten(-1, (e.shape[1], -1)).transpose(1, 2)
             h = h + exists * update(torch.cat([h, (e @ sent).sum(1)], dim=-1))
-        return self.linear(counts(graph)) + self.head(h.sum(1))
+        total = h.sum(1)
+        wrong = (exists * F.softplus(self.atom(h))).sum(1) + F.softplus(self.whole(total))
+        return self.linear(counts(graph)) + self.head(total), -wrong.squeeze(-1)
 
-    def forward(self, graph: dict[str, Tensor]) -> Tensor:
-        """Properties ``(B, properties)`` of ``atoms`` (B, n, K_a) and ``bonds`` (B, n, n, K_b)."""
-        return self.mean + self.deviation * self.standard(graph)
+    def forward(self, graph: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Properties ``(B, properties)`` of ``atoms`` (B, n, K_a) and ``bonds`` (B, n, n, K_b), and log p ``(B,)``."""
+        y, log_p = self.standard(graph)
+        return self.mean + self.deviation * y, log_p
 
-    def of(self, name: str) -> Callable[[dict[str, Tensor]], Tensor]:
-        """One property by name as a function of soft graphs, ``(B,)``."""
+    def of(self, name: str, least: float, target: float | None = None) -> Callable[[dict[str, Tensor]], Tensor]:
+        """What a soft graph is expected to earn, ``(B,)``: p y + (1 - p) least.
+
+        Arguments:
+            name: The property y.
+            least: What an invalid molecule earns.
+            target: Take minus the distance of y to it instead of y.
+        """
         k = list(PROPERTIES).index(name)
-        return lambda graph: self(graph)[:, k]
+
+        def expected(graph: dict[str, Tensor]) -> Tensor:
+            y, log_p = self(graph)
+            earned = y[:, k] if target is None else -(y[:, k] - target).abs()
+            return least + log_p.exp() * (earned - least)
+
+        return expected
 
     def quality(self) -> dict[str, float]:
         """R² of each property on held-out molecules."""
@@ -79,11 +99,31 @@ class PropertySurrogate(nn.Module):
 def vertices(data: MoleculeData, index: Tensor, alphabet: Alphabet) -> dict[str, Tensor]:
     """Rows as one-hot graphs; atoms that do not exist and their bonds are zero vectors."""
     x_1, condition = data.batch(index)
-    one_hot = {
-        "atoms": F.one_hot(x_1["atoms"], len(alphabet.atoms)),
-        "bonds": F.one_hot(x_1["bonds"], len(alphabet.bonds)),
-    }
-    return {name: leaf * condition.mask[name].unsqueeze(-1).float() for name, leaf in one_hot.items()}
+    return one_hot(x_1, condition.mask, alphabet)
+
+
+def corrupted(data: MoleculeData, index: Tensor, alphabet: Alphabet, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+    """Rows with one to three random bonds or atoms exchanged, one-hot, and which of them are valid and in one piece."""
+    x_1, condition = data.batch(index)
+    g, B, sizes, exists = torch.Generator().manual_seed(seed), len(index), data.sizes[index], condition.mask["atoms"]
+    atoms, bonds, rows = x_1["atoms"].clone(), x_1["bonds"].clone(), torch.arange(B)
+    edits = torch.randint(1, 4, (B,), generator=g)
+    for k in range(3):
+        i, j = ((torch.rand(B, generator=g) * sizes).long() for _ in range(2))
+        atom = torch.randint(len(alphabet.atoms), (B,), generator=g)
+        bond = torch.randint(len(alphabet.bonds), (B,), generator=g)
+        of_atom, now = torch.rand(B, generator=g) < 0.3, edits > k
+        atoms[rows, i] = torch.where(now & of_atom, atom, atoms[rows, i])
+        value = torch.where(now & ~of_atom & (i != j), bond, bonds[rows, i, j])
+        bonds[rows, i, j] = bonds[rows, j, i] = value
+    valid = [sample.whole is not None for sample in decode({"atoms": atoms, "bonds": bonds}, exists, alphabet)]
+    return one_hot({"atoms": atoms, "bonds": bonds}, condition.mask, alphabet), torch.tensor(valid)
+
+
+def one_hot(x_1: dict[str, Tensor], mask: dict[str, Tensor], alphabet: Alphabet) -> dict[str, Tensor]:
+    """Categories as vertices of the simplex; zero vectors where nothing exists."""
+    K = {"atoms": len(alphabet.atoms), "bonds": len(alphabet.bonds)}
+    return {name: F.one_hot(x_1[name], K[name]) * mask[name].unsqueeze(-1).float() for name in x_1}
 
 
 def counts(graph: dict[str, Tensor]) -> Tensor:
@@ -118,8 +158,9 @@ def train_surrogate(
     """Train a surrogate on RDKit's values; the same seed gives the same weights.
 
     Arguments:
-        train, held_out: Molecules; the latter only give R², on one-hot graphs.
+        train, held_out: Molecules; the latter only tell how good it is.
         steps: Updates of AdamW under a one-cycle learning rate.
+        batch: Molecules with their properties; half as many corrupted ones teach validity.
         softness: Largest share of the marginals in a training graph.
     Raises: ValueError if there are fewer than two molecules of either.
     """
@@ -130,22 +171,27 @@ def train_surrogate(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = PropertySurrogate(len(alphabet.atoms), len(alphabet.bonds), width, depth)
-    y = _values(train)
-    model.mean, model.deviation = y.mean(0), y.std(0).clamp(min=1e-6)
-    _fit(model.linear, train, alphabet, (y - model.mean) / model.deviation)
+    wanted = _values(train)
+    model.mean, model.deviation = wanted.mean(0), wanted.std(0).clamp(min=1e-6)
+    wanted = (wanted - model.mean) / model.deviation
+    _fit(model.linear, train, alphabet, wanted)
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    spoilt, valid = corrupted(train, torch.arange(min(8192, len(train))), alphabet, seed)
     for _ in range(steps):
         index = torch.randint(len(train), (batch,), generator=generator)
-        graph = soften(vertices(train, index, alphabet), softness * torch.rand(batch, generator=generator).square())
-        loss = F.smooth_l1_loss(model.standard(graph), (y[index] - model.mean) / model.deviation)
+        other = torch.randint(len(valid), (batch // 2,), generator=generator)
+        clean, rest = vertices(train, index, alphabet), {name: leaf[other] for name, leaf in spoilt.items()}
+        graph = {name: torch.cat([clean[name], rest[name]]) for name in clean}
+        graph = soften(graph, softness * torch.rand(len(graph["atoms"]), generator=generator).square())
+        loss = _loss(model, graph, wanted[index], valid[other])
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-    model.r2 = _r2(model, held_out, alphabet)
+    _examine(model, held_out, alphabet)
     return model.eval().requires_grad_(False)
 
 
@@ -202,10 +248,21 @@ def _values(data: MoleculeData) -> Tensor:
     return torch.stack([torch.from_numpy(x) for x in properties(data.smiles).values()], dim=1).float()
 
 
+def _loss(model: PropertySurrogate, graph: dict[str, Tensor], wanted: Tensor, valid: Tensor) -> Tensor:
+    """Of molecules with known properties, followed by others of known validity."""
+    y, log_p = model.standard(graph)
+    good = torch.cat([torch.ones(len(wanted)), valid.float()])
+    validity = F.binary_cross_entropy(log_p.exp().clamp(1e-6, 1 - 1e-6), good)
+    return F.smooth_l1_loss(y[: len(wanted)], wanted) + 0.1 * validity  # as it is learned at once
+
+
 @torch.no_grad()
-def _r2(model: PropertySurrogate, data: MoleculeData, alphabet: Alphabet) -> Tensor:
-    """1 - squared error / variance, of each property; 0 where all molecules have one value."""
-    found = torch.cat([model(vertices(data, rows, alphabet)) for rows in torch.arange(len(data)).split(1024)])
+def _examine(model: PropertySurrogate, data: MoleculeData, alphabet: Alphabet) -> None:
+    """Note R² of each property, 1 - squared error / variance (0 without variance), and how often validity is told."""
+    rows = torch.arange(len(data))
+    found = torch.cat([model(vertices(data, part, alphabet))[0] for part in rows.split(1024)])
     y = _values(data)
     spread = y.var(0, correction=0)
-    return torch.where(spread > 0, 1 - (found - y).square().mean(0) / spread, 0)
+    model.r2 = torch.where(spread > 0, 1 - (found - y).square().mean(0) / spread, 0)
+    spoilt, valid = corrupted(data, rows, alphabet)
+    model.accuracy = ((model(spoilt)[1].exp() > 0.5) == valid).float().mean()

@@ -191,7 +191,7 @@ def _molecule_rewards(task: Any, device: Any) -> dict[str, Callable[[str], Rewar
 
     from ..metrics.molecules import PROPERTIES, graph_of, inspect
 
-    alphabet, worst = task.alphabet, {"qed": 0.0, "logp": -10.0, "rings": -1.0, "weight": 0.0}
+    alphabet = task.alphabet
 
     def of_molecule(function: Callable[[Any], float], least: float, name: str) -> Reward:
         def value(x_1: dict[str, Tensor]) -> float:
@@ -204,8 +204,8 @@ def _molecule_rewards(task: Any, device: Any) -> dict[str, Callable[[str], Rewar
     def of_property(name: str, argument: str) -> Reward:
         f, target = PROPERTIES[name], _number(argument)
         if target is None:
-            return of_molecule(f, worst[name], name)
-        return of_molecule(lambda mol: -abs(f(mol) - target), -abs(worst[name] - target) - 1, f"{name} {target:g}")
+            return of_molecule(f, _least(name), name)
+        return of_molecule(lambda mol: -abs(f(mol) - target), _least(name, target), f"{name} {target:g}")
 
     def smarts(pattern: str) -> Reward:
         query = Chem.MolFromSmarts(pattern)
@@ -240,9 +240,15 @@ def _surrogate(task: Any, name: str, argument: str, device: Any) -> Reward:
         )
     with torch.enable_grad():
         model = cached_surrogate(CACHE / "surrogates", splits.train, splits.test, splits.alphabet)
-    f = copy.deepcopy(model).to(device).of(name)
-    by = Soft(f if target is None else lambda pi: -(f(pi) - target).abs(), f"surrogate of {black_box.name}")
-    return Led(cast(Hard, black_box), by, {"surrogate_r2": model.quality()[name]})
+    by = copy.deepcopy(model).to(device).of(name, _least(name, target), target)
+    about = {"surrogate_r2": model.quality()[name], "surrogate_accuracy_of_validity": float(model.accuracy)}
+    return Led(cast(Hard, black_box), Soft(by, f"surrogate of {black_box.name}"), about)
+
+
+def _least(name: str, target: float | None = None) -> float:
+    """What an invalid molecule earns."""
+    least = {"qed": 0.0, "logp": -10.0, "rings": -1.0, "weight": 0.0}[name]
+    return least if target is None else -abs(least - target) - 1
 
 
 def _no_surrogate(name: str, kind: str, some: str = "") -> NoReturn:
