@@ -1,4 +1,4 @@
-"""A small network that predicts properties and validity of molecules from soft graphs, for when gradients are needed."""
+"""A small network that predicts properties and validity of molecules from soft graphs, where gradients are needed."""
 
 from __future__ import annotations
 
