@@ -75,7 +75,7 @@ def of_images(opened: Opened, o: argparse.Namespace) -> Setting:
     parts = (splits.valid, splits.test)  # images that the classifier of the reward has not seen
     label = Condition(label=torch.cat([part.condition.label for part in parts]))
     held_out = CategoricalData(torch.cat([part.x_1 for part in parts]), label.label)
-    judge = cached_classifier(CACHE / "classifiers", held_out, splits.levels, splits.classes, steps=1000, seed=2)
+    judge = cached_classifier(CACHE / "classifiers", held_out, splits.levels, splits.classes, steps=500, seed=2)
     wanted = reward(task, o.reward, opened.device)
     views = image_views(judge, int(argument) if name.endswith("class") else None, splits.train.x_1)
     shape = tuple(task.state()["shape"])
