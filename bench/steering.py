@@ -103,16 +103,16 @@ def settings(map: EndpointMap, referee: Referee) -> tuple[list[Setting], Setting
         amount = grey(pi).flatten(1).mean(1) / (K - 1)
         return rare(pi).clamp(min=-10) - 50 * (amount - 0.5).abs()
 
-    def setting(title: str, reward: Soft, label: int, strength: float) -> Setting:
+    def setting(title: str, reward: Soft, label: int, strength: float, ascent: float) -> Setting:
         views = image_views(referee.judge, label, referee.images)
         show = image_grid(title.replace(" ", "-"), referee.images, K)
-        return Setting(title, map, reward, reward, strength, strength, lambda n, g: Problem(SHAPE), views, show)
+        return Setting(title, map, reward, reward, strength, ascent, lambda n, g: Problem(SHAPE), views, show)
 
     tasks = [
-        setting("class 3", Soft(lambda pi: common(pi).exp(), "probability of 3"), 3, 10.0),
-        setting("heavy 1", Soft(heavy, "log-probability of 1, less 50 |ink - 0.5|"), 1, 1.0),
+        setting("class 3", Soft(lambda pi: common(pi).exp(), "probability of 3"), 3, 10.0, 100.0),
+        setting("heavy 1", Soft(heavy, "log-probability of 1, less 50 |ink - 0.5|"), 1, 1.0, 1.0),
     ]
-    return tasks, setting("p(x | class 3)", referee.log_probability(3), 3, 1.0)
+    return tasks, setting("p(x | class 3)", referee.log_probability(3), 3, 1.0, 1.0)
 
 
 def arguments() -> argparse.Namespace:

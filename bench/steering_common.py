@@ -128,7 +128,7 @@ def compare(
     settings: Sequence[Setting], o: argparse.Namespace, facts: dict[str, Any], of_law: Setting | None = None
 ) -> None:
     """Every method on every setting for every budget and seed of ``o``; the report is written after each seed."""
-    about = {s.title: f"{s.reward.name}, strength {s.strength:g}" for s in settings}
+    about = {s.title: f"{s.reward.name}, strength {s.strength:g}, ascent {s.ascent:g}" for s in settings}
     report: dict[str, Any] = {"setting": {**facts, **machine(), "runs": o.runs, "seeds": len(o.seeds)},
                               "rewards": about, "tasks": {s.title: [] for s in settings}, "law": []}  # fmt: skip
     shown: dict[str, list[str]] = {}

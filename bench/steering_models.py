@@ -34,7 +34,7 @@ from steering_common import Setting, budget_options, compare
 PROPERTIES = ("logp", "qed", "rings", "weight")  # of molecules, with a surrogate
 STRENGTHS = {"class": 10.0, "log-class": 1.0, "ink": 30.0, "qed": 30.0, "logp": 3.0, "rings": 2.0, "weight": 0.2,
              "similar": 20.0, "keyword": 3.0, "likelihood": 20.0}  # fmt: skip
-ASCENTS = {"qed": 3.0}
+ASCENTS = {"class": 100.0, "log-class": 10.0, "qed": 3.0}  # step lengths, by trial on small models
 
 
 def differing(x: Tensor) -> float:
