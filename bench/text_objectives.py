@@ -1,6 +1,6 @@
 r"""Objectives on real text: same network, data, budget and laws of time; judge perplexity and entropy by step count.
 
-    python bench/text_objectives.py --steps 1500 --seeds 0 1 2 --out bench/results/text_objectives
+    python bench/text_objectives.py --seeds 0 1 2 --out bench/results/text_objectives
 
 Each run trains a letter model from scratch, then draws the same noise through 1, 2, 4 and 8 jumps of its flow map, 4
 Euler steps and 64 Euler steps. Last tokens are drawn at temperature 1. Perplexity is that of an n-gram judge trained on
@@ -124,10 +124,10 @@ def main() -> None:
     parser.add_argument("--path")
     parser.add_argument("--objectives", nargs="+", choices=list(OBJECTIVES), default=list(OBJECTIVES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    settings = {"steps": 1500, "batch": 64, "length": 64, "width": 128, "depth": 3, "n": 256}
+    settings = {"steps": 500, "batch": 32, "length": 64, "width": 128, "depth": 3, "n": 256}
     for name, value in settings.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=5e-3)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     result = run(arguments)
