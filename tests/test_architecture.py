@@ -17,7 +17,7 @@ FLOORS = (
     {"objectives", "samplers", "steering", "likelihood"},
     {"train"},
     {"tasks"},
-    {"presets", "cli", "integrations", "__init__"},
+    {"presets", "cli", "integrations", "__init__", "__main__"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 EXTRAS = "datasets fastapi fcd lm_eval rdkit tensorboard tokenizers transformers uvicorn".split()
