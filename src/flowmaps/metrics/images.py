@@ -139,13 +139,15 @@ class ImageQuality:
       variance over the training images. It is biased by the number of samples: compare with :meth:`of_data`.
     - ``classifier_confidence``: mean largest class probability.
     - ``class_coverage``: smallest share of a class among the samples, over the share of even classes.
+    - ``precision``, ``recall``: share of samples within the manifold of held-out images in the classifier's features, and
+      of held-out images within that of the samples.
     - ``nearest_train_distance``: mean Euclidean distance to the nearest training image, intensities in
       [0, 1]; clearly below the value of held-out images it means memorisation.
 
     Arguments:
         classifier: Reference network, trained on ``train``.
         train, held_out: Categories ``(n, height, width)``.
-        samples: How many images every value is taken over; default and maximum: all held-out ones.
+        samples: How many images every value is taken over, more than three; default and maximum: all held-out ones.
         seed: Which training images stand in for samples in :meth:`of_data`.
     Raises: ValueError if there are fewer training or held-out images than ``samples``.
     """
@@ -159,10 +161,10 @@ class ImageQuality:
         seed: int = 0,
     ):
         self.samples = len(held_out) if samples is None else samples
-        if not 2 <= self.samples <= min(len(held_out), len(train)):
+        if not 4 <= self.samples <= min(len(held_out), len(train)):
             raise ValueError(
                 f"{self.samples} samples to compare with {len(held_out)} held-out and {len(train)} training "
-                "images; ask for at least 2 and at most as many as there are of either"
+                "images; ask for at least 4 and at most as many as there are of either"
             )
         self.classifier, self.train, self.held_out = classifier, train, held_out[: self.samples]
         self.scale = classifier.inspect(train)[0].double().var(0).mean().rsqrt()
@@ -174,7 +176,7 @@ class ImageQuality:
         return self.classifier.inspect(x)[0].double() * self.scale
 
     def __call__(self, x: Tensor) -> dict[str, float]:
-        """The four metrics of categories ``(samples, height, width)``."""
+        """The metrics of categories ``(samples, height, width)``."""
         if x.shape != self.held_out.shape:
             raise ValueError(
                 f"samples have shape {tuple(x.shape)}, expected {tuple(self.held_out.shape)}; "
@@ -183,27 +185,27 @@ class ImageQuality:
         features, probability = self.classifier.inspect(x)
         classes = probability.shape[1]
         share = torch.bincount(probability.argmax(1), minlength=classes).double() / len(x)
+        features = features.double() * self.scale
+        precision, recall = precision_recall(features, self.real)
         return {
-            "frechet": frechet(features.double() * self.scale, self.real),
+            "frechet": frechet(features, self.real),
+            "precision": precision,
+            "recall": recall,
             "classifier_confidence": float(probability.amax(1).double().mean()),
             "class_coverage": float(share.min() * classes),
             "nearest_train_distance": nearest_distance(x, self.train, self.classifier.levels),
         }
-
-    def manifold(self, x: Tensor) -> dict[str, float]:
-        """Precision and recall of the samples in the classifier's features."""
-        precision, recall = precision_recall(self.features(x), self.real)
-        return {"precision": precision, "recall": recall}
 
     def accuracy(self, x: Tensor, label: Tensor) -> float:
         """Share of conditional samples that the classifier puts in the class asked for."""
         return float((self.classifier.inspect(x)[1].argmax(1) == label).double().mean())
 
     def of_data(self) -> dict[str, float]:
-        """What real images score: held-out ones, but ``frechet`` compares training with held-out images."""
+        """What real images score: held-out ones, but distances in features are those of training images to them."""
         generator = torch.Generator().manual_seed(self.seed)
         chosen = self.train[torch.randperm(len(self.train), generator=generator)[: self.samples]]
-        return self(self.held_out) | {"frechet": frechet(self.features(chosen), self.real)}
+        near = ("frechet", "precision", "recall")
+        return self(self.held_out) | {name: value for name, value in self(chosen).items() if name in near}
 
 
 def nearest_distance(x: Tensor, train: Tensor, levels: int, chunk: int = 512) -> float:
