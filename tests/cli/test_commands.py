@@ -131,6 +131,12 @@ def test_evaluate_beside_real_data(trained, tell, tmp_path):
     assert rows["1"]["frechet_spread"] > 0 and rows["data"]["frechet"] < rows["1"]["frechet"]
 
 
+def test_temperatures_are_for_text(trained, tell):
+    code, _, error = tell("evaluate", trained, "--temperatures", "0.5,1")
+    assert code == 2 and "temperatures are for text" in error
+    assert "expected numbers above 0" in tell("evaluate", trained, "--temperatures", "0.5,cold")[2]
+
+
 def test_ctrl_c_saves_and_resume_continues(tell, tmp_path):
     settings = (*TINY, "--trainer.log_every=1", "--trainer.validate_every=1000")
     directory = tmp_path / "run"

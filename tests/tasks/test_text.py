@@ -165,13 +165,15 @@ def test_quality_knows_the_data_from_noise(task, tmp_path):
         frontier(tmp_path / "f.png", {"data": []})
 
 
-def test_rows_bits_and_temperatures(task):
+def test_rows_bits_and_temperatures(task, tmp_path):
     map, _ = build()
     assert list(task.rows([1, 4])) == ["1", "4", "ode128", "euler4"]
     bits = task.bits_per_character(map, seeded(), n=4)
     assert bits["B3_bits_per_character"] > bits["B1_bits_per_character"] > 0
     cold, warm = task.temperatures(map, Jumps(1), seeded(), (0.2, 1.0))
     assert cold["entropy"] < warm["entropy"]
+    points = task.frontier(map, {"1": Jumps(1)}, (0.2, 1.0), 16, 0, tmp_path / "frontier.png")
+    assert [point["temperature"] for point in points["1"]] == [0.2, 1.0] and (tmp_path / "frontier.png").exists()
 
 
 def test_training_end_to_end(task, tmp_path):

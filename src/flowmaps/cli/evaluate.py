@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -29,8 +29,9 @@ def run(arguments: Sequence[str]) -> int:
     p.add_argument("--ode", type=int, default=128, help="steps of the differential equation; 0 leaves it out")
     p.add_argument("--n", type=int | None, help="samples a row (default: by the task)")
     p.add_argument("--seeds", type=int, default=1, help="repetitions; the table then shows mean and spread")
+    p.add_argument("--temperatures", type=str | None, help="text: also draw the frontier over these, such as 0.5,0.7,1")
     cfg = parse(p, arguments)
-    steps = steps_list(cfg.steps)
+    steps, temperatures = steps_list(cfg.steps), _temperatures(cfg.temperatures)
     for name in ("seeds", "n"):
         value = getattr(cfg, name)
         if value is not None and value < 1:
@@ -40,19 +41,36 @@ def run(arguments: Sequence[str]) -> int:
     opened = open_checkpoint(cfg)
     task = opened.task
     seeds = [cfg.seed + i for i in range(cfg.seeds)]
+    if temperatures and not hasattr(task, "frontier"):
+        raise ValueError(f"temperatures are for text, and {type(task).__name__} has no frontier; leave them out")
     n = cfg.n or task.samples
     data = task.of_data(cfg.n)  # first: it tells whether there are data enough
-    by_steps, samples = measure(task, opened.map, task.rows(steps, cfg.ode or None), n, seeds)
+    rows = task.rows(steps, cfg.ode or None)
+    by_steps, samples = measure(task, opened.map, rows, n, seeds)
     by_steps["data"] = data
     directory = results(cfg, opened, "evaluation")
     task.write({name: first(row, SHOWN) for name, row in samples.items()}, directory)
-    write_json(
-        directory / "metrics.json",
-        finite({**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": by_steps}),
-    )
+    report = {**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": by_steps}
+    if temperatures:
+        lines = {name: sampler for name, sampler in rows.items() if not name.startswith("ode")}
+        points = cast(Any, task).frontier(opened.map, lines, temperatures, n, cfg.seed, directory / "frontier.png")
+        report["frontier"] = points
+        print(f"wrote {directory / 'frontier.png'}")
+    write_json(directory / "metrics.json", finite(report))
     show(by_steps, f"{opened.folder}: {n} samples a row")
     print(f"wrote {directory / 'metrics.json'}")
     return 0
+
+
+def _temperatures(text: str | None) -> list[float]:
+    """Temperatures above 0, from ``0.5,0.7,1``."""
+    try:
+        values = [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        values = [0.0]
+    if any(not 0 < value < float("inf") for value in values):
+        raise ValueError(f"temperatures are {text!r}, expected numbers above 0 such as 0.5,0.7,1")
+    return values
 
 
 def measure(

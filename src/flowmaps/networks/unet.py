@@ -175,7 +175,7 @@ class UNet(nn.Module):
         return y
 
     def _cells(self, x: Tensor) -> Tensor:
-        """Pixels (batch, d, H, W) as cells (batch, H/p, W/p, d p²), with zeros beyond the border, of unit mean square."""
+        """Pixels (batch, d, H, W) as cells (batch, H/p, W/p, d p²) of the norm of a pixel; zeros beyond the border."""
         p = self.patch
         x = F.pad(x, (0, -x.shape[-1] % p, 0, -x.shape[-2] % p))
         return F.pixel_unshuffle(x, p).movedim(1, -1) / p

@@ -31,7 +31,7 @@ from ..spaces import Embedded, OneHot
 from ..times import DecodeRateClock
 from .base import Task
 from .text_prompts import Template, fill, template
-from .text_quality import TextQuality
+from .text_quality import TextQuality, frontier
 
 
 def load(
@@ -282,7 +282,21 @@ class Text(Task):
         sampler: Sampler,
         generator: torch.Generator,
         values: Sequence[float] = (0.5, 0.7, 0.85, 1.0),
+        n: int | None = None,
     ) -> list[dict[str, float]]:
-        """The measures of one way of sampling at several temperatures: its line for ``text_quality.frontier``."""
-        tokens = ((value, self.sample(map, self.n, sampler, generator, decoder=Categorical(value))) for value in values)
+        """The measures of one way of sampling at several temperatures: its line in :meth:`frontier`."""
+        n = n or self.n
+        tokens = ((value, self.sample(map, n, sampler, generator, decoder=Categorical(value))) for value in values)
         return [{"temperature": value, **self.quality(row)} for value, row in tokens]
+
+    def frontier(
+        self, map: FlowMap, rows: Mapping[str, Sampler], values: Sequence[float], n: int, seed: int, path: Path
+    ) -> dict[str, list[dict[str, float]]]:
+        """Judge perplexity against entropy over temperatures, a line for each way of sampling, drawn to ``path``."""
+        device = next(map.parameters()).device
+        points = {
+            name: self.temperatures(map, sampler, torch.Generator(device).manual_seed(seed), values, n)
+            for name, sampler in rows.items()
+        }
+        frontier(path, {**points, "data": [self.of_data(n)]})
+        return points
