@@ -148,7 +148,8 @@ class ImageQuality:
         classifier: Reference network, trained on ``train``.
         train, held_out: Categories ``(n, height, width)``.
         samples: How many images every value is taken over, more than three; default and maximum: all held-out ones.
-        seed: Which training images stand in for samples in :meth:`of_data`.
+        seed: Which held-out images are compared with, and which training images stand in for samples in
+            :meth:`of_data`; at random, because the first half of MNIST's test images is easier than the second.
     Raises: ValueError if there are fewer training or held-out images than ``samples``.
     """
 
@@ -166,7 +167,8 @@ class ImageQuality:
                 f"{self.samples} samples to compare with {len(held_out)} held-out and {len(train)} training "
                 "images; ask for at least 4 and at most as many as there are of either"
             )
-        self.classifier, self.train, self.held_out = classifier, train, held_out[: self.samples]
+        chosen = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(seed))[: self.samples].sort()
+        self.classifier, self.train, self.held_out = classifier, train, held_out[chosen.values]
         self.scale = classifier.inspect(train)[0].double().var(0).mean().rsqrt()
         self.real = self.features(self.held_out)
         self.seed = seed
