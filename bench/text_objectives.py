@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from flowmaps.files import write_json, write_text
 from flowmaps.maps import EndpointMap, VelocityMap
 from flowmaps.objectives import (
     Average,
@@ -78,9 +79,13 @@ def train(task: Text, name: str, seed: int, arguments: argparse.Namespace) -> tu
 
 
 def run(arguments: argparse.Namespace) -> dict:
+    """Every objective and seed; the results so far are written after each."""
     task = Text(arguments.source, arguments.path, "letters", length=arguments.length, width=arguments.width,
                 depth=arguments.depth, n=arguments.n, given=False)  # fmt: skip
-    rows = []
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("out", "objectives", "path")}
+    hardware = f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, float32"
+    result = {"date": time.strftime("%Y-%m-%d"), "hardware": hardware, "settings": settings, "data": task.of_data()}
+    result["rows"] = rows = []
     for name in arguments.objectives:
         for seed in arguments.seeds:
             map, seconds, diagonal = train(task, name, seed, arguments)
@@ -92,10 +97,10 @@ def run(arguments: argparse.Namespace) -> dict:
                 row["by_steps"][key] = task.quality(tokens)
             rows.append(row)
             print(json.dumps({k: v for k, v in row.items() if k != "by_steps"}), flush=True)
-    settings = {k: v for k, v in vars(arguments).items() if k not in ("out", "objectives")}
-    hardware = f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, float32"
-    return {"date": time.strftime("%Y-%m-%d"), "hardware": hardware, "settings": settings, "rows": rows,
-            "data": task.of_data()}  # fmt: skip
+            if arguments.out:
+                write_json(arguments.out.with_suffix(".json"), result)
+                write_text(arguments.out.with_suffix(".md"), table(result))
+    return result
 
 
 def table(result: dict) -> str:
@@ -130,13 +135,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=5e-3)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    result = run(arguments)
-    print(table(result))
-    if arguments.out:
-        result["settings"]["path"] = None
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
-        arguments.out.with_suffix(".md").write_text(table(result))
+    print(table(run(arguments)))
 
 
 if __name__ == "__main__":
