@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.base import CategoricalData
-from ..files import replacing
+from .kept import kept
 from .two_sample import frechet, precision_recall
 
 
@@ -116,20 +115,13 @@ def cached_classifier(
     for part in (data.x_1, data.condition.label):
         digest.update(b"" if part is None else part.contiguous().numpy().tobytes())
     path = Path(folder) / f"classifier-{digest.hexdigest()[:16]}.safetensors"
-    if not path.exists():
-        model = train_classifier(data, *settings)
-        with replacing(path) as temporary:
-            save_file(model.state_dict(), temporary)
-        return model
     height, breadth = data.x_1.shape[1:]
-    model = ImageClassifier(levels, (height, breadth), classes, width)
-    try:
-        model.load_state_dict(load_file(path), strict=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a whole classifier ({error}); remove it, it will be trained again"
-        ) from error
-    return model.eval().requires_grad_(False)
+    return kept(
+        path,
+        lambda: ImageClassifier(levels, (height, breadth), classes, width),
+        lambda: train_classifier(data, *settings),
+        "classifier",
+    )
 
 
 class ImageQuality:

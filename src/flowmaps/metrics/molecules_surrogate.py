@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.molecules import MoleculeData
 from ..data.molecules_files import Alphabet
-from ..files import replacing
+from .kept import kept
 from .molecules import PROPERTIES, decode, properties
 
 
@@ -219,17 +218,12 @@ def cached_surrogate(
     settings = (steps, seed, batch, width, depth)
     content = repr((settings, alphabet, train.smiles, held_out.smiles))
     path = Path(folder) / f"surrogate-{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
-    if not path.exists():
-        model = train_surrogate(train, held_out, alphabet, *settings)
-        with replacing(path) as temporary:
-            save_file(model.state_dict(), temporary)
-        return model
-    model = PropertySurrogate(len(alphabet.atoms), len(alphabet.bonds), width, depth)
-    try:
-        model.load_state_dict(load_file(path), strict=True)
-    except Exception as error:
-        raise ValueError(f"{path} is not a whole surrogate ({error}); remove it, it will be trained again") from error
-    return model.eval().requires_grad_(False)
+    return kept(
+        path,
+        lambda: PropertySurrogate(len(alphabet.atoms), len(alphabet.bonds), width, depth),
+        lambda: train_surrogate(train, held_out, alphabet, *settings),
+        "surrogate",
+    )
 
 
 def _fit(linear: nn.Linear, data: MoleculeData, alphabet: Alphabet, y: Tensor) -> None:
