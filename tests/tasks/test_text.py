@@ -172,7 +172,7 @@ def test_rows_bits_and_temperatures(task, tmp_path):
     assert bits["B3_bits_per_character"] > bits["B1_bits_per_character"] > 0
     cold, warm = task.temperatures(map, Jumps(1), seeded(), (0.2, 1.0))
     assert cold["entropy"] < warm["entropy"]
-    points = task.frontier(map, {"1": Jumps(1)}, (0.2, 1.0), 16, 0, tmp_path / "frontier.png")
+    points = task.frontier(map, {"1": Jumps(1)}, (0.2, 1.0), 16, 0, tmp_path / "frontier.png", task.of_data(16))
     assert [point["temperature"] for point in points["1"]] == [0.2, 1.0] and (tmp_path / "frontier.png").exists()
 
 

@@ -53,7 +53,9 @@ def run(arguments: Sequence[str]) -> int:
     report = {**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": by_steps}
     if temperatures:
         lines = {name: sampler for name, sampler in rows.items() if not name.startswith("ode")}
-        points = cast(Any, task).frontier(opened.map, lines, temperatures, n, cfg.seed, directory / "frontier.png")
+        points = cast(Any, task).frontier(
+            opened.map, lines, temperatures, n, cfg.seed, directory / "frontier.png", data
+        )
         report["frontier"] = points
         print(f"wrote {directory / 'frontier.png'}")
     write_json(directory / "metrics.json", finite(report))

@@ -290,13 +290,24 @@ class Text(Task):
         return [{"temperature": value, **self.quality(row)} for value, row in tokens]
 
     def frontier(
-        self, map: FlowMap, rows: Mapping[str, Sampler], values: Sequence[float], n: int, seed: int, path: Path
+        self,
+        map: FlowMap,
+        rows: Mapping[str, Sampler],
+        values: Sequence[float],
+        n: int,
+        seed: int,
+        path: Path,
+        data: Mapping[str, float],
     ) -> dict[str, list[dict[str, float]]]:
-        """Judge perplexity against entropy over temperatures, a line for each way of sampling, drawn to ``path``."""
+        """Judge perplexity against entropy over temperatures, a line for each way of sampling, drawn to ``path``.
+
+        Arguments:
+            data: What ``of_data`` says of as many windows: the star.
+        """
         device = next(map.parameters()).device
         points = {
             name: self.temperatures(map, sampler, torch.Generator(device).manual_seed(seed), values, n)
             for name, sampler in rows.items()
         }
-        frontier(path, {**points, "data": [self.of_data(n)]})
+        frontier(path, {**points, "data": [data]})
         return points
