@@ -52,9 +52,9 @@ def run(arguments: Sequence[str]) -> int:
     task.write({name: first(row, SHOWN) for name, row in samples.items()}, directory)
     report = {**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": by_steps}
     if temperatures:
-        lines = {name: sampler for name, sampler in rows.items() if not name.startswith("ode")}
+        few = {name: sampler for name, sampler in rows.items() if not name.startswith("ode")}
         points = cast(Any, task).frontier(
-            opened.map, lines, temperatures, n, cfg.seed, directory / "frontier.png", data
+            opened.map, few, temperatures, n, cfg.seed, directory / "frontier.png", data
         )
         report["frontier"] = points
         print(f"wrote {directory / 'frontier.png'}")
@@ -107,10 +107,8 @@ def show(by_steps: Rows, title: str) -> None:
     table.add_column("", no_wrap=True)
     for name in columns:
         table.add_column(f"{name} step{'s' * (name != '1')}" if name.isdigit() else name, justify="right")
-    metrics = dict.fromkeys(metric for row in by_steps.values() for metric in row)
-    for metric in metrics:
-        if not metric.endswith(("_error", "_spread")):
-            table.add_row(metric, *(_cell(by_steps[name], metric) for name in columns))
+    for metric, cells in metric_rows(by_steps):
+        table.add_row(metric, *cells)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
@@ -121,6 +119,13 @@ def first(samples: Any, n: int) -> Any:
     if isinstance(samples, tuple):
         return tuple(first(part, n) for part in samples)
     return samples[:n]
+
+
+def metric_rows(by_steps: Mapping[str, Mapping[str, float]]) -> list[tuple[str, list[str]]]:
+    """Each metric with a cell for each row: its value, and its spread or error where it has one."""
+    metrics = dict.fromkeys(metric for row in by_steps.values() for metric in row)
+    shown = [metric for metric in metrics if not metric.endswith(("_error", "_spread"))]
+    return [(metric, [_cell(row, metric) for row in by_steps.values()]) for metric in shown]
 
 
 def _cell(row: Mapping[str, float], metric: str) -> str:

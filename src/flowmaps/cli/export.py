@@ -13,6 +13,7 @@ import yaml
 from ..train import export
 from .checkpoints import Opened, checkpoint_parser, open_checkpoint
 from .config import parse
+from .evaluate import metric_rows
 
 HELP = """Keep what sampling needs of a checkpoint: averaged weights, configuration, and a card with what was measured
 (of `flowmaps evaluate`, if it was run). Every command takes the folder in the place of a run."""
@@ -66,23 +67,13 @@ def card(name: str, opened: Opened, config: Mapping[str, Any], found: Any, note:
         "",
     ]
     if found:
-        lines += [f"## {found['n']:,} samples a row, seeds {found['seeds']}", "", *table(found["by_steps"]), ""]
+        lines += [f"## {found['n']:,} samples a row, seeds {found['seeds']}", "", *markdown(found["by_steps"]), ""]
     settings = yaml.safe_dump({key: config[key] for key in ("task", "objective", "trainer")}, sort_keys=False)
     lines += ["## Settings", "", "```yaml", settings.rstrip(), "```", ""]
     return "\n".join(line for line in lines if line is not None)
 
 
-def table(by_steps: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Metrics as Markdown, one row each, with their errors."""
-    names = [name for name in next(iter(by_steps.values())) if not name.endswith("_error") and name != "samples"]
-    lines = [f"| | {' | '.join(by_steps)} |", "|---" * (len(by_steps) + 1) + "|"]
-    for name in names:
-        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(_cell(row, name) for row in by_steps.values())} |")
-    return lines
-
-
-def _cell(row: Mapping[str, float], name: str) -> str:
-    value, error = row.get(name), row.get(f"{name}_error")
-    if value is None:
-        return ""
-    return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.1g}"
+def markdown(by_steps: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """What `flowmaps evaluate` shows, as Markdown."""
+    table = [f"| | {' | '.join(by_steps)} |", "|---" * (len(by_steps) + 1) + "|"]
+    return table + [f"| {' | '.join([metric.replace('_', ' '), *cells])} |" for metric, cells in metric_rows(by_steps)]
