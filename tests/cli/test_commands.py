@@ -19,6 +19,7 @@ from flowmaps.cli.main import COMMANDS
 from flowmaps.cli.quickstart import step_aside
 from flowmaps.objectives import SelfDistillation, SemigroupKL
 from flowmaps.tasks.images import Images
+from flowmaps.train import read_config
 
 
 def numbers(path):
@@ -97,6 +98,34 @@ def test_sample_is_reproducible_and_needs_no_data(trained, tell, tmp_path):
     a, b, c = (np.load(tmp_path / name / "samples.npz") for name in "abc")
     assert all((a[key] == b[key]).all() for key in ("1", "2")) and (a["1"] != c["1"]).any()
     assert numbers(tmp_path / "a" / "metrics.json")["by_steps"]["2"]["evaluations"] == 2
+
+
+@pytest.mark.filterwarnings("always:.*rows are left out")
+def test_a_preset_takes_a_file_of_ones_own(tell, tmp_path, monkeypatch):
+    pytest.importorskip("rdkit")
+    monkeypatch.setenv("FLOWMAPS_DATA", str(tmp_path / "cache"))
+    rows = ["C" * (k % 5 + 1) + "O" * (k // 25 % 2) + "C" * (k // 5 % 5) + "N" * (k // 50) for k in range(100)]
+    (tmp_path / "my.csv").write_text("\n".join(["smiles", *rows, "nonsense"]))
+    size = ["--task.width=16", "--task.edge=8", "--task.depth=1", "--task.heads=2", "--task.held_out=8"]
+    short = ["--trainer.max_steps=2", "--trainer.batch_size=8", "--trainer.valid_examples=8"]
+    run = ["train", "smiles", "--data.path", tmp_path / "my.csv", "--out", tmp_path / "run", *size, *short]
+    code, _, error = tell(*run)
+    assert code == 0 and "1 of 101 rows are left out" in error
+    config = read_config(checkpoints.find(str(tmp_path / "run")))
+    assert config["task"]["init_args"]["source"] == str(tmp_path / "my.csv")
+    assert Images.own_data("pictures") == {"source": "folder", "path": "pictures"}
+
+
+def test_samples_go_to_files_by_name(trained, tell, tmp_path):
+    picture, numbers = tmp_path / "grid.png", tmp_path / "all.npz"
+    assert tell("sample", trained, "--n", 3, "--steps", "1,2", "--seed", 5, "--out", picture, numbers)[0] == 0
+    assert tell("sample", trained, "--n", 3, "--steps", "1,2", "--seed", 5, "--out", tmp_path / "v1.2")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.npz", "grid.png", "v1.2"]
+    assert picture.read_bytes() == (tmp_path / "v1.2" / "samples.png").read_bytes()
+    with np.load(numbers) as named, np.load(tmp_path / "v1.2" / "samples.npz") as plain:
+        assert all(np.array_equal(named[row], plain[row]) for row in ("1", "2"))
+    code, _, error = tell("sample", trained, "--out", picture, tmp_path / "molecules.smi")
+    assert code == 2 and "molecules.smi: samples of Images are .png, .npz" in error
 
 
 def test_sample_with_another_sampler(trained, tell, tmp_path):
@@ -209,5 +238,7 @@ def test_the_shipped_model_keeps_its_word(tell, tmp_path):
     """Its card says 57.7 % of one-step samples are valid and connected; 400 have a standard error of 2.5 %."""
     pytest.importorskip("rdkit")
     assert tell("sample", "qm9", "--n", 400, "--out", tmp_path)[0] == 0
+    assert tell("sample", "qm9", "--n", 9, "--steps", "1,4", "--out", tmp_path / "my.smi", tmp_path / "my.png")[0] == 0
+    assert {path.name for path in tmp_path.glob("my*")} == {"my-1.smi", "my-4.smi", "my.png"}
     whole = [line for line in (tmp_path / "molecules-1.smi").read_text().splitlines() if "." not in line.split()[0]]
     assert 0.48 < len(whole) / 400 < 0.68

@@ -1,6 +1,7 @@
 """SMILES to graphs and back, files of any shape, splits, caches and batches."""
 
 import gzip
+import hashlib
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 pytest.importorskip("rdkit")
 
+from flowmaps.data import molecules as source
 from flowmaps.data.base import Dataset
 from flowmaps.data.molecules import MoleculeData, graph_masks, molecules, qm9, zinc250k
 from flowmaps.data.molecules_files import Alphabet, part_of, read_smiles
@@ -68,6 +70,7 @@ def lines(*rows):
         ("a.csv", lines("id,structure", "1,CCO", "2,C#N"), "Structure", ["CCO", "C#N"]),
         ("a.csv", lines("7,CCO", "8,C#N"), 1, ["CCO", "C#N"]),
         ("a.csv", lines("molecule", "CCO"), None, ["CCO"]),
+        ("a.csv", 'smiles,logP\n"CCO\n",5.05\n"C#N\n",3.1\n', None, ["CCO", "C#N"]),
         ("a.tsv", lines("id\tsmiles", "1\tCCO", "2"), None, ["CCO", ""]),
     ],
 )
@@ -157,6 +160,41 @@ def test_files_may_give_the_parts(tmp_path):
     assert [sorted(part.smiles) for part in splits[:3]] == [["C", "CC"], ["CO"], ["CN"]]
     with pytest.raises(ValueError, match="both or neither"):
         molecules(tmp_path / "zinc250k_train.txt", valid=tmp_path / "zinc250k_valid.txt")
+
+
+def test_what_a_later_part_holds_is_not_trained_on(tmp_path):
+    """Written differently, as another stereoisomer, or twice: it is the same graph."""
+    (tmp_path / "250k_rndm_zinc_drugs_clean_3.csv").write_text(
+        'smiles,logP\n"OC\n",1\n"N[C@@H](C)O\n",2\n"CCC\n",3\n"CCC\n",3\n')
+    (tmp_path / "zinc250k_valid.txt").write_text(lines("CO", "CF"))
+    (tmp_path / "zinc250k_test.txt").write_text(lines("N[C@H](C)O", "FC"))
+    splits = zinc250k(tmp_path, cache=tmp_path, processes=1)
+    assert [part.smiles for part in splits[:2]] == [["CCC", "CCC"], ["CO"]]
+    assert sorted(splits.test.smiles) == ["CC(N)O", "CF"]
+    assert (splits.rows, splits.refused) == (8, 3)
+    listed = [row.rsplit(",", 1) for row in splits.rejected.read_text().splitlines()[1:]]
+    assert [row[0].split(",")[0] for row in listed] == ["train", "train", "valid"]
+    assert [row[1] for row in listed] == ["also in the valid part", "also in the test part", "also in the test part"]
+
+
+def test_the_whole_of_zinc_is_fetched_with_checksums(tmp_path, monkeypatch):
+    """From files instead of mirrors: each lands only if its content is the expected one."""
+    content = {"whole": "smiles\nCO\nCC\n", "valid": "CO\n", "test": "CN\n"}
+    (tmp_path / "mirror").mkdir()
+    for name, text in content.items():
+        (tmp_path / "mirror" / f"{name}.txt").write_text(text)
+    mirror = (tmp_path / "mirror").as_uri() + "/"
+    sums = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in content.items()}
+    monkeypatch.setattr(source, "ZINC_MIRROR", mirror + "whole.txt")
+    monkeypatch.setattr(source, "ZINC_PARTS_MIRROR", mirror)
+    monkeypatch.setattr(source, "ZINC_SHA256", sums["whole"])
+    monkeypatch.setattr(source, "ZINC_PARTS_SHA256", {**sums, "test": "0" * 64})
+    with pytest.raises(ValueError, match=r"no mirror gave zinc250k_test.txt.*expected 000"):
+        zinc250k(tmp_path / "here", fetch=True, processes=1)
+    assert not (tmp_path / "here" / "zinc250k_test.txt").exists()
+    monkeypatch.setattr(source, "ZINC_PARTS_SHA256", sums)
+    splits = zinc250k(tmp_path / "here", fetch=True, cache=tmp_path, processes=1)
+    assert [part.smiles for part in splits[:3]] == [["CC"], ["CO"], ["CN"]]
 
 
 def test_an_empty_part_and_too_large_molecules_are_named(tmp_path, prepared):

@@ -14,6 +14,7 @@ from flowmaps.samplers import Categorical, Jumps
 from flowmaps.tasks.molecules import Molecules, histograms
 from flowmaps.train import AdamW, Cosine, Trainer, load_map, read_config
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*rows are left out")
 SMALL = {"width": 16, "edge": 8, "depth": 2, "heads": 2, "paths": 4, "held_out": 16}
 ONE = Jumps(1)
 
@@ -147,6 +148,11 @@ def test_histograms_and_bad_names(task):
     assert counts["bonds"].sum() == (train.sizes * (train.sizes - 1) // 2).sum()
     with pytest.raises(ValueError, match="neither one of qm9, zinc250k nor"):
         _ = Molecules("nowhere.csv").splits
+
+
+def test_the_user_is_told_what_is_left_out(build_task):
+    with pytest.warns(UserWarning, match=r"1 of 104 rows are left out; .*rejected.csv lists them"):
+        _ = build_task().splits
 
 
 def test_the_naive_baseline_is_a_velocity_map(build_task):

@@ -30,14 +30,18 @@ class Opened(NamedTuple):
         return torch.Generator(self.device).manual_seed(seed)
 
 
-def checkpoint_parser(command: str, description: str) -> ArgumentParser:
-    """Options of every command on a checkpoint."""
+def checkpoint_parser(command: str, description: str, files: bool = False) -> ArgumentParser:
+    """Options of every command on a checkpoint; with ``files``, results may also go to files by name."""
     p = parser(command, description)
     p.add_argument("checkpoint", type=str, help="folder of a run, one of its checkpoints, or a model by name (qm9)")
     p.add_argument("--best", action="store_true", help="the best checkpoint of a run instead of its newest")
     p.add_argument("--seed", type=int, default=0, help="of noise and decoding; a seed reproduces samples exactly")
     p.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes an accelerator where there is one")
-    p.add_argument("--out", type=str | None, help=f"folder of the results (default: {command} in the run's folder)")
+    place = f"folder of the results (default: {command} in the run's folder)"
+    if files:
+        p.add_argument("--out", type=str, nargs="+", help=f"{place}; or files, such as picture.png")
+    else:
+        p.add_argument("--out", type=str | None, help=place)
     return p
 
 
@@ -77,10 +81,10 @@ def find_device(name: str) -> torch.device:
         raise ValueError(f"device {name!r} is not there ({str(error).splitlines()[0]}); use cpu or auto") from None
 
 
-def results(cfg: Namespace, opened: Opened, name: str) -> Path:
+def results(out: str | None, opened: Opened, name: str) -> Path:
     """The folder for results of a command: ``--out``, or ``name`` in the folder of the run; never in the package."""
-    if cfg.out:
-        directory = Path(cfg.out)
+    if out:
+        directory = Path(out)
     elif opened.folder.parent in MODELS:
         directory = Path("runs") / opened.folder.name / name
     else:

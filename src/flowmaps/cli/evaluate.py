@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     rows = task.rows(steps, cfg.ode or None)
     by_steps, samples = measure(task, opened.map, rows, n, seeds)
     by_steps["data"] = data
-    directory = results(cfg, opened, "evaluation")
+    directory = results(cfg.out, opened, "evaluation")
     task.write({name: first(row, SHOWN) for name, row in samples.items()}, directory)
     report = {**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": by_steps}
     if temperatures:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from ..files import write_json
+from ..files import replacing, write_json
 from ..samplers import Categorical, Jumps, Sampler
 from ..tasks.base import Task
 from .checkpoints import checkpoint_parser, find, open_checkpoint, origin, results
@@ -21,7 +24,7 @@ SHARED: set[str | int] = {"map", "n", "sampler", "generator"}
 
 
 def run(arguments: Sequence[str]) -> int:
-    p = checkpoint_parser("sample", HELP)
+    p = checkpoint_parser("sample", HELP, files=True)
     p.add_argument("--n", type=int, default=16, help="number of samples a row")
     p.add_argument("--steps", type=str | None, help="network evaluations, such as 1 or 1,2,4 (default: 1)")
     p.add_argument("--times", type=str | None, help="a grid of times instead, such as 0,0.5,1")
@@ -35,6 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     chosen = p.instantiate(cfg)
     samplers = choose(cfg.steps, cfg.times, chosen.sampler)
     opened = open_checkpoint(cfg)
+    files = files_named(cfg.out or [], opened.task)
     options = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
     options |= tempered(opened.task, cfg.temperature)
     rows, told = {}, {}
@@ -43,13 +47,45 @@ def run(arguments: Sequence[str]) -> int:
         with torch.no_grad():
             rows[name] = opened.task.sample(opened.map, cfg.n, sampler, opened.generator(cfg.seed), **options)
         told[name] = {"evaluations": sampler.evaluations, "seconds": round(time.perf_counter() - start, 4)}
-    directory = results(cfg, opened, "samples")
-    paths = opened.task.write(rows, directory)
-    write_json(directory / "metrics.json", {**origin(opened), "seed": cfg.seed, "n": cfg.n, "by_steps": told})
+    if files:
+        paths = write_files(opened.task, rows, files)
+    else:
+        directory = results(cfg.out[0] if cfg.out else None, opened, "samples")
+        paths = opened.task.write(rows, directory)
+        write_json(directory / "metrics.json", {**origin(opened), "seed": cfg.seed, "n": cfg.n, "by_steps": told})
     for name, row in told.items():
         print(f"{name}: {cfg.n} samples, {row['evaluations']} network evaluations each, {row['seconds']:.2f} s")
     print("wrote " + ", ".join(str(path) for path in paths))
     return 0
+
+
+def files_named(names: Sequence[str], task: Task) -> list[Path]:
+    """The files that ``--out`` names; none if it is a folder.
+
+    Raises: ValueError if one is of a kind that the task does not write.
+    """
+    paths = [Path(name) for name in names]
+    strange = [path for path in paths if path.suffix not in task.kinds or path.is_dir()]
+    if len(paths) == 1 and strange:
+        return []
+    if strange:
+        kinds = ", ".join(task.kinds)
+        raise ValueError(f"cannot write {strange[0]}: samples of {type(task).__name__} are {kinds}, or give one folder")
+    return paths
+
+
+def write_files(task: Task, rows: dict[str, Any], files: Sequence[Path]) -> list[Path]:
+    """Write samples as the files that were named; where there is a file a row, the row's name joins the stem."""
+    written = []
+    with TemporaryDirectory() as folder:
+        made = task.write(rows, Path(folder))
+        for file in files:
+            same = [path for path in made if path.suffix == file.suffix]
+            for path, row in zip(same, rows, strict=False):
+                written.append(file if len(same) == 1 else file.with_stem(f"{file.stem}-{row}"))
+                with replacing(written[-1]) as temporary:
+                    copyfile(path, temporary)
+    return written
 
 
 def choose(steps: str | None, times: str | None, sampler: Sampler | None) -> dict[str, Sampler]:

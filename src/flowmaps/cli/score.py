@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
         with torch.no_grad():
             estimate = opened.task.likelihood(opened.map, opened.generator(cfg.seed), b, cfg.n)
         found[NAMES.get(type(b).__name__, type(b).__name__)] = estimate
-    directory = results(cfg, opened, "score")
+    directory = results(cfg.out, opened, "score")
     values = {name: as_numbers(estimate) for name, estimate in found.items()}
     write_json(directory / "metrics.json", {**origin(opened), "seed": cfg.seed, "bounds": values})
     show(found)

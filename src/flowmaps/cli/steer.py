@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     common: dict[str, Any] = {**setting._asdict(), "particles": count, "population": cfg.population}
     plain = BestOf(1, method.sampler)(opened.map, wanted, generator=opened.generator(cfg.seed), strength=0.0, **common)
     steered = method(opened.map, wanted, generator=opened.generator(cfg.seed), strength=cfg.strength, **common)
-    directory = results(cfg, opened, "steered")
+    directory = results(cfg.out, opened, "steered")
     paths = opened.task.write({"before": _first(plain, cfg.n), "after": _drawn(steered, cfg.n, generator)}, directory)
     report = {**origin(opened), "reward": cfg.reward, "strength": cfg.strength, "steps": cfg.steps, "seed": cfg.seed}
     report |= {**wanted.about, "method": type(method).__name__, "before": measures(plain), "after": measures(steered)}

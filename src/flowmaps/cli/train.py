@@ -24,6 +24,7 @@ as --trainer.max_steps 100 or --task.width 64; --print_config shows the configur
 
 def run(arguments: Sequence[str]) -> int:
     p = training_parser("train PRESET", HELP)
+    p.add_argument("--data.path", type=str | None, help="a file or folder of one's own instead of the preset's data")
     p.add_argument("--out", type=str | None, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--resume", action="store_true", help="continue the run in that folder")
     p.add_argument("--quality", type=str | None, help="step counts whose samples are measured in the end, such as 1,4")
@@ -33,7 +34,11 @@ def run(arguments: Sequence[str]) -> int:
             return 0
         raise ValueError("train needs a preset first: flowmaps train digits; `flowmaps presets` lists them")
     preset = find_preset(arguments[0])
-    cfg = parse(p, [f"--config={preset}", *arguments[1:]])
+    given = [f"--config={preset}", *arguments[1:]]
+    cfg = parse(p, given)
+    if cfg.data.path and cfg.task:
+        own = p.instantiate(cfg).task.own_data(cfg.data.path)
+        cfg = parse(p, [*given, *(f"--task.{name}={value}" for name, value in own.items())])
     directory = Path(cfg.out or Path("runs") / preset.stem)
     check_directory(directory, cfg.resume)
     chosen = experiment(p, cfg)

@@ -21,7 +21,7 @@ from ..fields import Batch, Condition
 from .molecules_files import PARTS, Alphabet, Progress, load, prepare, read_smiles, shuffled, writable
 from .sources import data_folder, download
 
-VERSION = 1  # of the prepared files
+VERSION = 2  # of the prepared files
 
 
 def graph_masks(sizes: Tensor, n: int) -> dict[str, Tensor]:
@@ -140,7 +140,8 @@ def molecules(
     Where ``valid`` and ``test`` files are not given, a molecule's part follows from the BLAKE2 hash of its canonical
     SMILES: 80 / 10 / 10 per cent whatever the order of the file, and equal molecules are never in two parts. Within a
     part that hash is the order too, so that its first rows are a fair choice of it.
-    Rows that cannot be read are left out and listed with line number and reason beside the cache.
+    Where they are given, a molecule that occurs in several files belongs to the last of them: test, then validation.
+    Rows that are left out are listed with line number and reason beside the cache.
 
     Arguments:
         path: File of SMILES; see :func:`read_smiles`.
@@ -185,8 +186,13 @@ QM9_MIRROR = (
     "f345587e9a85c1ec81e4b657b25c8c843adbf12b/tests/test_sets/130K_QM9.txt"
 )
 QM9_SHA256 = "80c060e299a44112b89be3fc6d95145dfeda97aa3eab1e2662aafdfbb00f7929"
-ZINC_MIRROR = "https://raw.githubusercontent.com/wengong-jin/icml18-jtnn/master/data/zinc/"
-ZINC_SHA256 = {
+ZINC_MIRROR = (
+    "https://raw.githubusercontent.com/aspuru-guzik-group/chemical_vae/master/models/zinc_properties/"
+    "250k_rndm_zinc_drugs_clean_3.csv"
+)
+ZINC_SHA256 = "35e3f1a52b1badc0697e373d73a18ad773f415936ff992f4c6baa2e067b3e6ae"
+ZINC_PARTS_MIRROR = "https://raw.githubusercontent.com/wengong-jin/icml18-jtnn/master/data/zinc/"
+ZINC_PARTS_SHA256 = {
     "valid": "ad7d9c2bfebd93ffda6c32ed0e89d1714ae1f592f6340c0e6ae057521bbae30d",
     "test": "31f6ce92914814db33bf0dbfc45f3836193e27cb80a59c54d88bc05a1f5fab83",
 }
@@ -208,19 +214,25 @@ def qm9(path: str | os.PathLike | None = None, fetch: bool = False, **options: A
 
 
 def zinc250k(path: str | os.PathLike | None = None, fetch: bool = False, **options: Any) -> MoleculeSplits:
-    """ZINC250k in the split of the junction-tree autoencoder: drug-like molecules of up to 38 heavy atoms.
+    """ZINC250k, 249,455 drug-like molecules of up to 38 heavy atoms, in the split of the junction-tree autoencoder.
+
+    The validation and test parts are that split's files; all other molecules of the whole set are for training.
 
     Arguments:
-        path: Folder of ``zinc250k_train.txt``, ``_valid.txt`` and ``_test.txt``; default as for :func:`qm9`.
-        fetch: Download the validation and test files, with checksums. The training file (220,011 lines) is not
-            fetched, since we know no checksum of it: put it in the folder yourself.
-    Reference: Jin et al. 2018, *Junction tree variational autoencoder*, arXiv 1802.04364.
+        path: Folder of ``250k_rndm_zinc_drugs_clean_3.csv`` (or ``zinc250k_train.txt``), ``zinc250k_valid.txt`` and
+            ``zinc250k_test.txt``; default as for :func:`qm9`.
+        fetch: Download what is missing, with checksums.
+        options: Passed to :func:`molecules`.
+    Reference: Gómez-Bombarelli et al. 2018, *Automatic chemical design using a data-driven continuous representation of
+        molecules*, arXiv 1610.02415; Jin et al. 2018, *Junction tree variational autoencoder*, arXiv 1802.04364.
     """
     folder = data_folder("molecules", path)
-    files = {part: folder / f"zinc250k_{part}.txt" for part in PARTS}
-    for part, sha256 in ZINC_SHA256.items() if fetch else ():
-        if not files[part].exists():
-            download([f"{ZINC_MIRROR}{part}.txt"], files[part], sha256)
-    if not files["train"].exists():
-        raise ValueError(f"{files['train']} does not exist; put there train.txt of {ZINC_MIRROR}")
-    return molecules(files["train"], valid=files["valid"], test=files["test"], **options)
+    valid, test, train = (folder / f"zinc250k_{part}.txt" for part in ("valid", "test", "train"))
+    whole = folder / "250k_rndm_zinc_drugs_clean_3.csv"
+    source = train if train.exists() else whole
+    if fetch and not source.exists():
+        download([ZINC_MIRROR], whole, ZINC_SHA256)
+    for part, file in (("valid", valid), ("test", test)):
+        if fetch and not file.exists():
+            download([f"{ZINC_PARTS_MIRROR}{part}.txt"], file, ZINC_PARTS_SHA256[part])
+    return molecules(source, valid=valid, test=test, **options)

@@ -138,6 +138,22 @@ def _read_rows(job: tuple[int, Rows, bool, int | None]) -> list[_Row]:
     return result
 
 
+def _disjoint(rows: Iterable[_Row]) -> list[_Row]:
+    """Refuse a molecule in one part if a later one holds it too: nothing that is measured was trained on."""
+    rows = list(rows)
+    last: dict[str, int] = {}
+    for row in rows:
+        if row.graph is not None:
+            last[row.graph.smiles] = max(row.part, last.get(row.graph.smiles, 0))
+
+    def kept(row: _Row) -> _Row:
+        if row.graph is None or last[row.graph.smiles] == row.part:
+            return row
+        return row._replace(graph=None, reason=f"also in the {PARTS[last[row.graph.smiles]]} part")
+
+    return [kept(row) for row in rows]
+
+
 def _jobs(sources: list[Rows], aromatic: bool, max_atoms: int | None, size: int = 500) -> list[Any]:
     return [
         (part, rows[start : start + size], aromatic, max_atoms)
@@ -175,13 +191,16 @@ def prepare(
     processes: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Read rows into ``prepared``, and list those that cannot be read in ``*.rejected.csv`` beside it.
+    """Read rows into ``prepared``, and list those that are left out in ``*.rejected.csv`` beside it.
+
+    A row is left out if it cannot be read, or if a later part holds the same molecule (stereochemistry apart).
 
     Arguments:
         sources: Rows of one file, or of a training, a validation and a test file.
     Raises: ValueError if no row can be read or there are more than 255 kinds of atoms.
     """
-    rows = list(_read_all(_jobs(sources, aromatic, max_atoms), processes or os.cpu_count() or 1, progress))
+    jobs = _jobs(sources, aromatic, max_atoms)
+    rows = _disjoint(_read_all(jobs, processes or os.cpu_count() or 1, progress))
     good = [(row.part, row.graph) for row in rows if row.graph is not None]
     bad = [row for row in rows if row.graph is None]
     if not good:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
 from ..data import Dataset
@@ -22,9 +26,19 @@ class Task(ABC):
 
     A task learns from its data what a map needs to be built (the size of an alphabet, a tokeniser): that is its
     ``state``, kept in every checkpoint, so that a checkpoint samples on a machine that has no data.
+
+    Arguments:
+        kinds: Suffixes of the files that samples are written as.
     """
 
+    kinds: ClassVar[tuple[str, ...]]
+
     # -- data ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def own_data(cls, path: str) -> dict[str, str]:
+        """The constructor arguments that name a file or folder of the user's own."""
+        return {"source": path}
 
     @property
     @abstractmethod
@@ -92,6 +106,14 @@ class Task(ABC):
     def _batches(data: Dataset, n: int, batch: int, device: Any) -> Iterator[Batch]:
         for index in torch.arange(min(n, len(data))).split(batch):
             yield _to(data.batch(index), device)
+
+
+@contextmanager
+def preparing(name: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A bar on a terminal while data are prepared; call it with what is done and, once known, with all there is."""
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        job = bar.add_task(f"preparing {name}", total=total)
+        yield lambda done, total=None: bar.update(job, completed=done, total=total)
 
 
 def _to(tree: Any, device: Any) -> Any:

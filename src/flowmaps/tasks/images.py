@@ -44,6 +44,8 @@ class Images(Task):
         seed: Of the split of the data.
     """
 
+    kinds = (".png", ".npz")
+
     def __init__(
         self,
         source: Literal["digits", "mnist", "folder"] = "digits",
@@ -71,6 +73,10 @@ class Images(Task):
         self.decoder = decoder or Argmax()
         self._state: dict[str, Any] | None = None
         self._judges: dict[int, ImageQuality] = {}
+
+    @classmethod
+    def own_data(cls, path: str) -> dict[str, str]:
+        return {"source": "folder", "path": path}
 
     @cached_property
     def splits(self) -> sources.ImageSplits:

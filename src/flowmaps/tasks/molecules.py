@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
-from ..data.molecules import Alphabet, MoleculeData, MoleculeSplits, Progress, graph_masks, molecules, qm9, zinc250k
+from ..data.molecules import Alphabet, MoleculeData, MoleculeSplits, graph_masks, molecules, qm9, zinc250k
 from ..data.molecules_graph import Unreadable, encode
 from ..fields import Condition
 from ..maps import EndpointMap, FlowMap, VelocityMap
@@ -20,7 +21,7 @@ from ..networks.graph import GraphTransformer
 from ..paths import LinearPath
 from ..samplers import Argmax, Decoder, Sampler, generate
 from ..spaces import OneHot, Product
-from .base import Task
+from .base import Task, preparing
 from .molecules_files import draw_grid, write_smiles, write_structures
 
 SOURCES = {"qm9": qm9, "zinc250k": zinc250k}
@@ -49,6 +50,8 @@ class Molecules(Task):
         held_out: Test molecules that metrics compare with, and the number of samples by default.
     """
 
+    kinds = (".smi", ".sdf", ".png")
+
     def __init__(
         self,
         source: str = "qm9",
@@ -76,24 +79,30 @@ class Molecules(Task):
         if strange:
             raise ValueError(f"conditions are {list(conditions)}; expected some of {', '.join(PROPERTIES)}")
         self.source, self.column, self.valid, self.test = source, column, valid, test
-        self.path, self.fetch, self.cache = path, fetch, cache
-        self.options = {"aromatic": aromatic, "max_atoms": max_atoms}
+        self.path, self.fetch = path, fetch
+        self.options = {"aromatic": aromatic, "max_atoms": max_atoms, "cache": cache}
         self.network = {"width": width, "edge": edge, "depth": depth, "heads": heads, "paths": paths}
         self.known_share, self.conditions, self.drop_label = known_share, tuple(conditions), drop_label
         self.unconstrained, self.decoder, self.held_out = unconstrained, decoder or Argmax(), held_out
-        self.progress: Progress | None = None  # called with rows done and in all while a file is prepared
         self._state: dict[str, Any] | None = None
 
     # -- data ------------------------------------------------------------------------------------------------------
 
     @cached_property
     def splits(self) -> MoleculeSplits:
-        common = {**self.options, "cache": self.cache, "progress": self.progress}
+        with preparing(Path(self.source).name) as progress:
+            found = self._read(**self.options, progress=progress)
+        if found.refused:
+            lists = f"{found.rejected} lists them with reasons"
+            warnings.warn(f"{found.refused:,} of {found.rows:,} rows are left out; {lists}", stacklevel=1)
+        return found
+
+    def _read(self, **options: Any) -> MoleculeSplits:
         if self.source in SOURCES:
-            return SOURCES[self.source](self.path, fetch=self.fetch, **common)
+            return SOURCES[self.source](self.path, fetch=self.fetch, **options)
         if not Path(self.source).expanduser().exists():
             raise ValueError(f"data {self.source!r}: neither one of {', '.join(SOURCES)} nor an existing file")
-        return molecules(self.source, self.column, valid=self.valid, test=self.test, **common)
+        return molecules(self.source, self.column, valid=self.valid, test=self.test, **options)
 
     @cached_property
     def train_data(self) -> MoleculeData:

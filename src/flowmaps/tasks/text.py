@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from ..data import Dataset
@@ -29,7 +26,7 @@ from ..paths import LinearPath
 from ..samplers import Argmax, Categorical, Decoder, Euler, Sampler
 from ..spaces import Embedded, OneHot
 from ..times import DecodeRateClock
-from .base import Task
+from .base import Task, preparing
 from .text_prompts import Template, fill, template
 from .text_quality import TextQuality, frontier
 
@@ -50,9 +47,8 @@ def load(
     """
     by_path = path is None and Path(source).expanduser().exists()
     text = corpus(None, source) if by_path else corpus(source, path)
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        job = bar.add_task(f"preparing {text.name}", total=text.size or None)
-        return text_splits(text, tokeniser, length, progress=lambda done: bar.update(job, completed=done), **options)
+    with preparing(text.name, text.size or None) as progress:
+        return text_splits(text, tokeniser, length, progress=progress, **options)
 
 
 def build_map(
@@ -104,6 +100,8 @@ class Text(Task):
         n: How many samples a metric is taken over.
         cache: Folder of the prepared tokens.
     """
+
+    kinds = (".txt", ".jsonl")
 
     def __init__(
         self,
