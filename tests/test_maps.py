@@ -11,7 +11,7 @@ from flowmaps.maps import EndpointMap, Readout, in_chunks, per_sample
 from flowmaps.networks import MLP, LinearHead, TiedHead, Transformer
 from flowmaps.paths import LinearPath
 from flowmaps.samplers import Categorical, Jumps, generate
-from flowmaps.spaces import Embedded, OneHot
+from flowmaps.spaces import Embedded, OneHot, Product
 from identities.cases import LEARNED, jump, randomised, seeded
 
 CHUNKED = [O.Lagrangian, O.LagrangianCE, O.LagrangianKL, O.EndpointConsistency, O.Eulerian, O.EulerianKL, O.SemigroupKL]
@@ -111,6 +111,38 @@ def test_means_leave_out_padding_and_given_positions():
     )
     assert per_sample(values, condition).tolist() == [3.0]
     assert per_sample(values, Condition(mask=torch.zeros(1, 4, dtype=torch.bool))).tolist() == [0.0]
+
+
+def two_fields(chunk=None):
+    """A map of two fields with a head each."""
+    space = Product({"a": OneHot(3), "b": OneHot(2, symmetric=True)})
+    network = randomised(MLP({"a": (4, 3), "b": (4, 4, 2)}, width=16, depth=1, out=8))
+    heads = torch.nn.ModuleDict({"a": LinearHead(8, 3), "b": LinearHead(8, 2)})
+    return randomised(EndpointMap(LinearPath(space), network, heads, chunk)).float()
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_emphasis_multiplies_the_losses_of_a_field(chunk):
+    """L = 2 L_a + 3 L_b, values and gradients, whether predictions exist at once or in chunks."""
+    map = two_fields(chunk)
+    x = torch.randint(2, (8, 4, 4), generator=seeded())
+    batch = Batch({"a": torch.randint(3, (8, 4), generator=seeded()), "b": torch.triu(x, 1) + torch.triu(x, 1).mT})
+
+    def loss(**emphasis):
+        objective = O.SelfDistillation(map, O.SemigroupKL(), emphasis=emphasis)
+        map.zero_grad()
+        total = objective(batch, objective.draw(batch, seeded()))["loss"]
+        total.backward()
+        return torch.cat([total.detach().reshape(1), *(p.grad.flatten() for p in map.parameters())])
+
+    plain, a, b = loss(), loss(a=2.0) - loss(), loss(b=2.0) - loss()
+    assert a[0] > 0.1 and b[0] > 0.1 and torch.allclose(plain, a + b, atol=1e-5)
+    assert torch.allclose(loss(a=2.0, b=3.0), 2 * a + 3 * b, atol=1e-5)
+    for wrong in ({"c": 1.0}, {"a": 0.0}):
+        with pytest.raises(ValueError, match=r"expected positive factors of \['a', 'b'\]"):
+            O.SelfDistillation(map, emphasis=wrong)
+    with pytest.raises(ValueError, match="of no field"):
+        O.SelfDistillation(small(3, OneHot(3), None), emphasis={"a": 2.0})
 
 
 def test_padding_never_reaches_the_loss():

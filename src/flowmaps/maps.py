@@ -311,13 +311,13 @@ def affine(readout: Readout) -> Any:
     return head.matrix, head.bias if head is readout.read else None
 
 
-def per_sample(values: Any, condition: Condition = FREE) -> Tensor:
-    """Sum over fields of the mean over positions that exist and are not given; shape ``(*batch,)``."""
+def per_sample(values: Any, condition: Condition = FREE, emphasis: Any = 1.0) -> Tensor:
+    """Sum over fields of ``emphasis`` times the mean over positions that exist and are not given; ``(*batch,)``."""
     total: Any = 0
-    for value, mask, known in leaves(values, condition.mask, condition.known):
+    for value, mask, known, factor in leaves(values, condition.mask, condition.known, emphasis):
         counted = torch.ones_like(value, dtype=torch.bool) if mask is None else mask
         if known is not None:
             counted = counted & ~known
         flat, counted = value.flatten(1), counted.flatten(1)
-        total = total + torch.where(counted, flat, 0).sum(1) / counted.sum(1).clamp(min=1)
+        total = total + factor * torch.where(counted, flat, 0).sum(1) / counted.sum(1).clamp(min=1)
     return total

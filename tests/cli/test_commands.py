@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -98,6 +100,15 @@ def test_sample_is_reproducible_and_needs_no_data(trained, tell, tmp_path):
     a, b, c = (np.load(tmp_path / name / "samples.npz") for name in "abc")
     assert all((a[key] == b[key]).all() for key in ("1", "2")) and (a["1"] != c["1"]).any()
     assert numbers(tmp_path / "a" / "metrics.json")["by_steps"]["2"]["evaluations"] == 2
+
+
+@pytest.mark.slow
+def test_two_processes_tell_and_write_once(tmp_path):
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--out", tmp_path / "run"]
+    command = [sys.executable, "-m", "flowmaps", "train", "digits", *TINY, *map(str, two)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.count("4 updates in") == 1
+    assert (tmp_path / "run" / "samples.png").stat().st_size > 1000
 
 
 @pytest.mark.filterwarnings("always:.*rows are left out")

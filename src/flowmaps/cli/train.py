@@ -44,7 +44,8 @@ def run(arguments: Sequence[str]) -> int:
     chosen = experiment(p, cfg)
     steps = steps_list(cfg.quality) if cfg.quality else []
     report = fit(chosen, directory, cfg.resume, steps)
-    if code := interrupted(report, f"flowmaps train {' '.join(arguments)}"):
+    code = interrupted(report, f"flowmaps train {' '.join(arguments)}")
+    if code or not report.first:
         return code
     samples = draw(chosen.task, report.map, [1, 2, 4, 8], 16, chosen.trainer["seed"])
     chosen.task.write(samples, directory)
@@ -97,7 +98,8 @@ def interrupted(report: Report, command: str) -> int:
     if not report.reason.startswith("SIG"):
         return 0
     again = command if "--resume" in command else f"{command} --resume"
-    print(f"{report.reason} at update {report.step}, saved; continue with: {again}", file=sys.stderr)
+    if report.first:
+        print(f"{report.reason} at update {report.step}, saved; continue with: {again}", file=sys.stderr)
     return 128 + signal.Signals[report.reason]
 
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ..autodiff import Derivative, ForwardMode
 from ..fields import FREE, Batch, Condition, fieldwise
 from ..maps import EndpointMap, FlowMap, in_chunks
-from ..networks.chunked import Sums
 
 
 class Objective(nn.Module, ABC):
@@ -43,7 +42,7 @@ class Jump(NamedTuple):
         condition: What else the network may know.
         weight: Weight of each position in the loss, per field, where it is known beforehand up to a common factor: the
             gradient of a chunk is then taken while its predictions are there, and they are not computed again.
-        sums: Shared by jumps whose losses, with these weights, are added: matrices then have one gradient between them.
+        sums: ``networks.chunked.Sums`` of each field, shared by jumps whose losses, with these weights, are added.
     """
 
     x_s: Any
@@ -54,7 +53,7 @@ class Jump(NamedTuple):
     r: Tensor
     condition: Condition = FREE
     weight: Any = None
-    sums: Sums | None = None
+    sums: Any = None
 
 
 class Consistency(nn.Module, ABC):
@@ -91,11 +90,11 @@ def per_position(map: FlowMap, loss: Callable[..., Any], jump: Jump, *arguments:
     """
     plain = map.chunk is None or not torch.is_grad_enabled() or torch.compiler.is_compiling()
 
-    def evaluate(weight: Tensor | None, *fields: Any) -> Any:
-        known = {} if weight is None or plain else {"weight": weight, "sums": jump.sums}
+    def evaluate(weight: Tensor | None, sums: Any, *fields: Any) -> Any:
+        known = {} if weight is None or plain else {"weight": weight, "sums": sums}
         return in_chunks(loss, *fields, chunk=map.chunk, **known)
 
-    results = fieldwise(evaluate, jump.weight, *arguments)
+    results = fieldwise(evaluate, jump.weight, jump.sums, *arguments)
     first = next(iter(results.values())) if isinstance(results, dict) else results
     if not isinstance(first, tuple):
         return {"loss": results}

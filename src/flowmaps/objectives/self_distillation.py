@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -52,6 +52,9 @@ class SelfDistillation(Objective):
             named.
         weight: Optional weight of the loss off the diagonal.
         coupling: Pairing of noise and data within a batch.
+        emphasis: Factors of the losses of named fields, such as ``{"bonds": 4}``; 1 for the others. Minima stay where
+            they are. Recorded losses hold the factors.
+    Raises: ValueError if a share is outside (0, 1], or a factor is not positive or belongs to no field.
     Invariant: on an exact map with the identity's own minimum, gradients vanish (``tests/identities``).
     Reference: Boffi et al. 2025, *How to build a consistency model*, arXiv 2505.18825.
     """
@@ -69,6 +72,7 @@ class SelfDistillation(Objective):
         teacher: Teacher | Callable[[FlowMap], Teacher] | None = None,
         weight: nn.Module | None = None,
         coupling: Coupling | None = None,
+        emphasis: Mapping[str, float] | None = None,
     ):
         super().__init__()
         if not 0 < share <= 1:
@@ -82,6 +86,7 @@ class SelfDistillation(Objective):
             teacher = Average
         made = teacher if isinstance(teacher, Teacher) or teacher is None else teacher(map)
         self.teacher, self.weight, self.coupling = made or Itself(), weight, coupling or Independent()
+        self.emphasis = _factors(emphasis or {}, map.path.space.sizes())
         self._dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in map.modules())
 
     def on_diagonal(self, n: int) -> int:
@@ -112,7 +117,7 @@ class SelfDistillation(Objective):
         x_s = self.map.path(x_0, x_1, draw.s, condition)
         everything = Jump(x_s, x_0, x_1, draw.s, draw.t, draw.r, condition)
         m, n = draw.m, len(draw.s)
-        sums = Sums()
+        sums = fieldwise(lambda _: Sums(), x_1)
         on = self._on(part(everything, slice(None, m)), sums) if m > 0 else {}
         off = self._off(part(everything, slice(m, None)), sums) if m < n else {}
         losses = [terms.pop("loss") for terms in (on, off) if terms]
@@ -127,20 +132,20 @@ class SelfDistillation(Objective):
 
         return some(slice(None, draw.m), draw.m), some(slice(draw.m, None), 0)
 
-    def _on(self, here: Jump, sums: Sums) -> dict[str, Tensor]:
+    def _on(self, here: Jump, sums: Any) -> dict[str, Tensor]:
         """The loss on the diagonal."""
         if self.map.chunk is not None:
-            here = here._replace(weight=sample_weight(here, 1.0), sums=sums)
-        diagonal = per_sample(self.diagonal(self.map, here), here.condition).mean()
+            here = here._replace(weight=sample_weight(here, self.emphasis), sums=sums)
+        diagonal = per_sample(self.diagonal(self.map, here), here.condition, self.emphasis).mean()
         return {"loss": diagonal, "diagonal": diagonal.detach()}
 
-    def _off(self, away: Jump, sums: Sums) -> dict[str, Tensor]:
+    def _off(self, away: Jump, sums: Any) -> dict[str, Tensor]:
         """The loss off the diagonal, with its strength, and what else the identity returns."""
         if self.map.chunk is not None and self.weight is None:
-            away = away._replace(weight=sample_weight(away, self.strength), sums=sums)
+            away = away._replace(weight=sample_weight(away, self.emphasis, self.strength), sums=sums)
         teacher = self.teacher(self.map)
         values = self.consistency(self.map, _Calm(teacher) if self._dropout else teacher, away)  # type: ignore[arg-type]
-        terms = {name: per_sample(value, away.condition) for name, value in values.items()}
+        terms = {name: per_sample(value, away.condition, self.emphasis) for name, value in values.items()}
         off = terms.pop("loss")
         weighted = off if self.weight is None else self.weight(off, away.s, away.t)
         log = {name: value.mean().detach() for name, value in terms.items()}
@@ -188,16 +193,26 @@ def part(jump: Jump, index: Any) -> Jump:
     return Jump(x_s, x_0, x_1, s, t, r, select(jump.condition, index), weight)
 
 
-def sample_weight(jump: Jump, strength: float) -> Any:
+def _factors(emphasis: Mapping[str, float], sizes: Any) -> Any:
+    """The factor of every field; 1 where there is but one."""
+    fields = sizes if isinstance(sizes, dict) else {}
+    for name, factor in emphasis.items():
+        if name not in fields or not factor > 0:
+            known = list(fields) or "no field"
+            raise ValueError(f"emphasis has {name!r}: {factor}, expected positive factors of {known}")
+    return {name: float(emphasis.get(name, 1.0)) for name in fields} or 1.0
+
+
+def sample_weight(jump: Jump, emphasis: Any, strength: float = 1.0) -> Any:
     """What ``strength`` times the mean over samples of :func:`flowmaps.maps.per_sample` multiplies each position by."""
     each = strength / max(len(jump.s), 1)
 
-    def weight(x_1: Tensor, x_s: Tensor, mask: Tensor | None, known: Tensor | None) -> Tensor:
+    def weight(x_1: Tensor, x_s: Tensor, mask: Tensor | None, known: Tensor | None, factor: float) -> Tensor:
         counted = torch.ones_like(x_1, dtype=wide(x_s).dtype)
         if mask is not None:
             counted = counted * mask
         if known is not None:
             counted = counted * ~known
-        return each * counted / counted.flatten(1).sum(1).clamp(min=1).reshape(-1, *(1,) * (x_1.ndim - 1))
+        return each * factor * counted / counted.flatten(1).sum(1).clamp(min=1).reshape(-1, *(1,) * (x_1.ndim - 1))
 
-    return fieldwise(weight, jump.x_1, jump.x_s, jump.condition.mask, jump.condition.known)
+    return fieldwise(weight, jump.x_1, jump.x_s, jump.condition.mask, jump.condition.known, emphasis)

@@ -26,6 +26,7 @@ class Report(NamedTuple):
         metrics: The last record of each name.
         checkpoint, best: The last and the best checkpoint folder.
         map: The trained map in evaluation mode, with averaged weights if there are any.
+        first: Whether this is the first process of the run: it alone should tell and write results.
     """
 
     step: int
@@ -35,6 +36,7 @@ class Report(NamedTuple):
     checkpoint: Path | None
     best: Path | None
     map: nn.Module
+    first: bool = True
 
 
 @dataclass

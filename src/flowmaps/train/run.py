@@ -179,7 +179,7 @@ class Run:
 
     def report(self, reason: str) -> Report:
         return Report(self.step, reason, self.seconds, dict(self.latest), self.saved, checkpoint.best(self.parent),
-                      self._trained().eval())
+                      self._trained().eval(), self.fabric.is_global_zero)
 
     # what is due after an update
 
