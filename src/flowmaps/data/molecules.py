@@ -223,8 +223,8 @@ def zinc250k(path: str | os.PathLike | None = None, fetch: bool = False, **optio
             ``zinc250k_test.txt``; default as for :func:`qm9`.
         fetch: Download what is missing, with checksums.
         options: Passed to :func:`molecules`.
-    Reference: Gómez-Bombarelli et al. 2018, *Automatic chemical design using a data-driven continuous representation of
-        molecules*, arXiv 1610.02415; Jin et al. 2018, *Junction tree variational autoencoder*, arXiv 1802.04364.
+    Reference: Gómez-Bombarelli et al. 2018, *Automatic chemical design*, arXiv 1610.02415 (the set);
+        Jin et al. 2018, *Junction tree variational autoencoder*, arXiv 1802.04364 (the split).
     """
     folder = data_folder("molecules", path)
     valid, test, train = (folder / f"zinc250k_{part}.txt" for part in ("valid", "test", "train"))
