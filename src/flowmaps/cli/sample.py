@@ -76,15 +76,16 @@ def files_named(names: Sequence[str], task: Task) -> list[Path]:
 
 def write_files(task: Task, rows: dict[str, Any], files: Sequence[Path]) -> list[Path]:
     """Write samples as the files that were named; where there is a file a row, the row's name joins the stem."""
-    written = []
+    written: list[Path] = []
     with TemporaryDirectory() as folder:
         made = task.write(rows, Path(folder))
         for file in files:
             same = [path for path in made if path.suffix == file.suffix]
-            for path, row in zip(same, rows, strict=False):
-                written.append(file if len(same) == 1 else file.with_stem(f"{file.stem}-{row}"))
-                with replacing(written[-1]) as temporary:
+            named = [file] if len(same) == 1 else [file.with_stem(f"{file.stem}-{row}") for row in rows]
+            for path, target in zip(same, named, strict=True):
+                with replacing(target) as temporary:
                     copyfile(path, temporary)
+            written += named
     return written
 
 

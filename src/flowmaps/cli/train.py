@@ -36,8 +36,8 @@ def run(arguments: Sequence[str]) -> int:
     preset = find_preset(arguments[0])
     given = [f"--config={preset}", *arguments[1:]]
     cfg = parse(p, given)
-    if cfg.data.path and cfg.task:
-        own = p.instantiate(cfg).task.own_data(cfg.data.path)
+    if cfg.data.path:
+        own = experiment(p, cfg).task.own_data(cfg.data.path)
         cfg = parse(p, [*given, *(f"--task.{name}={value}" for name, value in own.items())])
     directory = Path(cfg.out or Path("runs") / preset.stem)
     check_directory(directory, cfg.resume)

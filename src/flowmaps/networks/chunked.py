@@ -59,8 +59,9 @@ def _place(read: tuple, parameters: list[Tensor]) -> tuple[int | None, ...]:
 class Sums:
     """Gradients of the matrices that several losses of one backward pass read: one sum for each, whichever reads it.
 
-    All losses have weights up to the same factor and are part of what is differentiated. The last one to be reached by
-    the backward pass hands the sums over.
+    All losses read the same matrices, have weights up to the same factor and are part of what is differentiated. The
+    last one to be reached by the backward pass hands the sums over: fields with heads of their own need sums of
+    their own.
     """
 
     def __init__(self) -> None:

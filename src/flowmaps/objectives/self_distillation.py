@@ -145,10 +145,9 @@ class SelfDistillation(Objective):
             away = away._replace(weight=sample_weight(away, self.emphasis, self.strength), sums=sums)
         teacher = self.teacher(self.map)
         values = self.consistency(self.map, _Calm(teacher) if self._dropout else teacher, away)  # type: ignore[arg-type]
-        terms = {name: per_sample(value, away.condition, self.emphasis) for name, value in values.items()}
-        off = terms.pop("loss")
+        off = per_sample(values.pop("loss"), away.condition, self.emphasis)
         weighted = off if self.weight is None else self.weight(off, away.s, away.t)
-        log = {name: value.mean().detach() for name, value in terms.items()}
+        log = {name: per_sample(value, away.condition).mean().detach() for name, value in values.items()}
         return {"loss": self.strength * weighted.mean(), "off_diagonal": off.mean().detach(), **log}
 
     def after_step(self) -> None:
