@@ -10,7 +10,7 @@ import pytest
 import flowmaps
 
 FLOORS = (
-    {"fields", "autodiff", "times", "files", "pictures"},
+    {"fields", "autodiff", "times", "files", "reading", "pictures"},
     {"spaces"},
     {"paths", "networks", "data"},
     {"maps", "oracles", "metrics"},
