@@ -25,9 +25,9 @@ from torch import Tensor
 from flowmaps.cli.checkpoints import Opened, open_checkpoint
 from flowmaps.data.base import CategoricalData
 from flowmaps.fields import FREE, Condition
+from flowmaps.files import cache_folder
 from flowmaps.metrics.images import ImageClassifier, cached_classifier, nearest_distance
 from flowmaps.pictures import sample_grid
-from flowmaps.tasks.images import CACHE
 from flowmaps.tasks.steering import Problem, problem, reward
 from steering_common import Setting, budget_options, compare
 
@@ -75,7 +75,8 @@ def of_images(opened: Opened, o: argparse.Namespace) -> Setting:
     parts = (splits.valid, splits.test)  # images that the classifier of the reward has not seen
     label = Condition(label=torch.cat([part.condition.label for part in parts]))
     held_out = CategoricalData(torch.cat([part.x_1 for part in parts]), label.label)
-    judge = cached_classifier(CACHE / "classifiers", held_out, splits.levels, splits.classes, steps=500, seed=2)
+    kept = cache_folder() / "classifiers"
+    judge = cached_classifier(kept, held_out, splits.levels, splits.classes, steps=500, seed=2)
     wanted = reward(task, o.reward, opened.device)
     views = image_views(judge, int(argument) if name.endswith("class") else None, splits.train.x_1)
     shape = tuple(task.state()["shape"])

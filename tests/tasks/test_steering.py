@@ -8,7 +8,6 @@ import torch
 from flowmaps.fields import Condition
 from flowmaps.samplers import Renoise
 from flowmaps.steering import Led, Tilted
-from flowmaps.tasks import steering
 from flowmaps.tasks.steering import problem, reward
 from flowmaps.tasks.text import Text
 
@@ -114,7 +113,7 @@ def quickly(tmp_path_factory, monkeypatch):
     """A small surrogate, kept for these tests alone."""
     from flowmaps.metrics import molecules_surrogate as module
 
-    monkeypatch.setattr(steering, "CACHE", tmp_path_factory.getbasetemp() / "kept")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "kept"))
     small = partial(module.cached_surrogate, steps=300, batch=32, width=16, depth=2)
     monkeypatch.setattr(module, "cached_surrogate", small)
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ..fields import Batch, Condition
-from .molecules_files import PARTS, Alphabet, Progress, load, prepare, read_smiles, shuffled, writable
-from .sources import data_folder, download
+from .molecules_files import PARTS, Alphabet, Progress, load, prepare, read_smiles, shuffled
+from .sources import data_folder, download, writable
 
 VERSION = 2  # of the prepared files
 

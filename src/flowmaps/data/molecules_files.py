@@ -100,12 +100,6 @@ def _parses(text: str) -> bool:
         return False
 
 
-def writable(folder: Path) -> Path:
-    """The folder itself, or the user's cache where it cannot be written (data on a read-only disk)."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return folder if os.access(existing, os.W_OK) else Path.home() / ".cache" / "flowmaps" / "molecules"
-
-
 def part_of(smiles: str) -> int:
     """The part of a molecule by the hash of its canonical SMILES: 0 train (80 %), 1 valid (10 %), 2 test (10 %)."""
     return max(0, shuffled(smiles) * 10 // 2**64 - 7)

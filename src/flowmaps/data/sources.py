@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import replacing
+from ..files import cache_folder, replacing
 
 ENVIRONMENT = "FLOWMAPS_DATA"
 
@@ -27,7 +27,13 @@ def data_folder(name: str, path: str | os.PathLike | None = None) -> Path:
     if path is not None:
         return Path(path).expanduser()
     root = os.environ.get(ENVIRONMENT)
-    return (Path(root).expanduser() if root else Path.home() / ".cache" / "flowmaps") / name
+    return (Path(root).expanduser() if root else cache_folder()) / name
+
+
+def writable(folder: Path) -> Path:
+    """The folder itself, or one of its name in the user's cache where it cannot be written (a read-only disk)."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    return folder if os.access(existing, os.W_OK) else cache_folder() / folder.name
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:

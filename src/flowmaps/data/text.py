@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..fields import Batch
-from .sources import data_folder
+from .sources import data_folder, writable
 from .text_corpora import Corpus
 from .text_shards import Shards, prepare
 from .text_tokens import Tokeniser, to_description, tokeniser
@@ -111,12 +111,6 @@ def _sample(corpus: Corpus, kind: str) -> Iterable[str]:
     if kind in ("characters", "bpe", "wordpiece"):
         return islice(corpus.pieces(), None if kind == "characters" else 200)
     return ()
-
-
-def writable(folder: Path) -> Path:
-    """The folder itself, or the user's cache where it cannot be written (data on a read-only disk)."""
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
-    return folder if os.access(existing, os.W_OK) else Path.home() / ".cache" / "flowmaps" / folder.name
 
 
 def distinct_words(texts: Iterable[str]) -> set[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data import images as sources
 from ..data.base import CategoricalData
 from ..fields import Condition
-from ..files import replacing
+from ..files import cache_folder, replacing
 from ..maps import EndpointMap, FlowMap, VelocityMap
 from ..metrics.images import ImageClassifier, ImageQuality, cached_classifier, train_classifier
 from ..networks import UNet
@@ -23,8 +23,6 @@ from ..pictures import sample_grid
 from ..samplers import Argmax, Decoder, Sampler, generate
 from ..spaces import OneHot
 from .base import Task
-
-CACHE = Path("~/.cache/flowmaps").expanduser()
 
 
 class Images(Task):
@@ -159,7 +157,7 @@ class Images(Task):
         with torch.enable_grad():
             if self.source == "digits":
                 return train_classifier(splits.train, splits.levels, splits.classes)
-            return cached_classifier(CACHE / "classifiers", splits.train, splits.levels, splits.classes)
+            return cached_classifier(cache_folder() / "classifiers", splits.train, splits.levels, splits.classes)
 
     def judge(self, n: int) -> ImageQuality:
         """The metrics of ``n`` images."""

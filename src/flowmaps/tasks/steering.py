@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..fields import FREE, Condition, fieldwise
+from ..files import cache_folder
 from ..samplers import Decoder
 from ..steering import (
     Hard,
@@ -25,7 +26,7 @@ from ..steering import (
     word_length,
 )
 from .base import Task
-from .images import CACHE, Images
+from .images import Images
 
 
 class Problem(NamedTuple):
@@ -239,7 +240,7 @@ def _surrogate(task: Any, name: str, argument: str, device: Any) -> Reward:
             f"the data have the alphabet {splits.alphabet}, the model {task.alphabet}; find the model's data"
         )
     with torch.enable_grad():
-        model = cached_surrogate(CACHE / "surrogates", splits.train, splits.test, splits.alphabet)
+        model = cached_surrogate(cache_folder() / "surrogates", splits.train, splits.test, splits.alphabet)
     by = copy.deepcopy(model).to(device).of(name, _least(name, target), target)
     about = {"surrogate_r2": model.quality()[name], "surrogate_accuracy_of_validity": float(model.accuracy)}
     return Led(cast(Hard, black_box), Soft(by, f"surrogate of {black_box.name}"), about)

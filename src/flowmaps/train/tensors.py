@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..files import usual_mode
+
 ALIASES = "aliases"
 
 
@@ -65,7 +67,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         if storages.setdefault(tensor.untyped_storage().data_ptr(), name) != name:
             plain[name] = tensor.clone()
     try:
-        save_file(plain, path, metadata={ALIASES: json.dumps(aliases)})
+        with usual_mode(path):
+            save_file(plain, path, metadata={ALIASES: json.dumps(aliases)})
     except SafetensorError as error:  # an input or output error arrives as text
         code = re.search(r"os error (\d+)", str(error))
         number = int(code[1]) if code else errno.EIO
