@@ -1,29 +1,50 @@
 """Few-step generation of categorical data with flow maps."""
 
-from .fields import Batch, Condition
-from .likelihood import CutOff, score
-from .maps import EndpointMap, VelocityMap
-from .networks import MLP, LinearHead, Transformer, UNet
-from .objectives import (
-    EndpointConsistency,
-    Eulerian,
-    EulerianKL,
-    Lagrangian,
-    LagrangianCE,
-    LagrangianKL,
-    SelfDistillation,
-    Semigroup,
-    SemigroupKL,
-)
-from .oracles import FiniteLaw, GaussianLaw
-from .paths import LinearPath
-from .samplers import Argmax, Categorical, Dopri5, Euler, EulerMaruyama, Heun, Jumps, generate
-from .spaces import Embedded, OneHot, Product
-from .times import DecodeRateClock
-from .train import Trainer, load_map
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .fields import Batch, Condition
+    from .likelihood import CutOff, score
+    from .maps import EndpointMap, VelocityMap
+    from .networks import MLP, LinearHead, Transformer, UNet
+    from .objectives import (
+        EndpointConsistency,
+        Eulerian,
+        EulerianKL,
+        Lagrangian,
+        LagrangianCE,
+        LagrangianKL,
+        SelfDistillation,
+        Semigroup,
+        SemigroupKL,
+    )
+    from .oracles import FiniteLaw, GaussianLaw
+    from .paths import LinearPath
+    from .samplers import Argmax, Categorical, Dopri5, Euler, EulerMaruyama, Heun, Jumps, generate
+    from .spaces import Embedded, OneHot, Product
+    from .times import DecodeRateClock
+    from .train import Trainer, load_map
 
 __version__ = "0.1.0"
 
+# Room to names: each is imported when it is first asked for, so that `flowmaps --help` does not wait for torch.
+_ROOMS = {
+    "fields": "Batch Condition",
+    "likelihood": "CutOff score",
+    "maps": "EndpointMap VelocityMap",
+    "networks": "MLP LinearHead Transformer UNet",
+    "objectives": "EndpointConsistency Eulerian EulerianKL Lagrangian LagrangianCE LagrangianKL SelfDistillation "
+    "Semigroup SemigroupKL",
+    "oracles": "FiniteLaw GaussianLaw",
+    "paths": "LinearPath",
+    "samplers": "Argmax Categorical Dopri5 Euler EulerMaruyama Heun Jumps generate",
+    "spaces": "Embedded OneHot Product",
+    "times": "DecodeRateClock",
+    "train": "Trainer load_map",
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
 __all__ = [
     "MLP",
     "Argmax",
@@ -62,3 +83,17 @@ __all__ = [
     "load_map",
     "score",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOM_OF:
+        found = getattr(import_module(f".{_ROOM_OF[name]}", __name__), name)
+        globals()[name] = found
+        return found
+    if not name.startswith("_") and find_spec(f".{name}", __name__):
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

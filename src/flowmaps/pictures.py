@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from .files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def sample_grid(path: str | os.PathLike, rows: Mapping[str, Tensor], levels: int, columns: int = 16) -> None:
@@ -32,9 +34,7 @@ def sample_grid(path: str | os.PathLike, rows: Mapping[str, Tensor], levels: int
     columns = min(columns, max(len(x) for x in rows.values()))
     strips = [_strip(x[:columns].cpu(), columns, levels) for x in rows.values()]
     height, breadth = strips[0].shape
-    figure = Figure(
-        figsize=(1.2 + 0.5 * columns, 0.15 + 0.5 * columns * height / breadth * len(rows)), dpi=120
-    )
+    figure = blank(1.2 + 0.5 * columns, 0.15 + 0.5 * columns * height / breadth * len(rows), dpi=120)
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for axis, label, strip in zip(axes, rows, strips, strict=True):
         axis.imshow(strip.numpy(), cmap="gray_r", vmin=0, vmax=levels - 1, interpolation="nearest")
@@ -43,7 +43,7 @@ def sample_grid(path: str | os.PathLike, rows: Mapping[str, Tensor], levels: int
         axis.spines[:].set_visible(False)
     left = 1.1 / figure.get_figwidth()
     figure.subplots_adjust(left=left, right=0.995, top=0.99, bottom=0.01, hspace=0.05)
-    _save(figure, path)
+    save(figure, path)
 
 
 def curves(path: str | os.PathLike, rows: Sequence[Mapping[str, float]], x: str = "step") -> None:
@@ -65,9 +65,7 @@ def curves(path: str | os.PathLike, rows: Sequence[Mapping[str, float]], x: str 
             f"{len(rows)} records hold no number beside {x!r}; train for at least one logging interval"
         )
     columns = min(3, len(series))
-    figure = Figure(
-        figsize=(4.2 * columns, 2.8 * math.ceil(len(series) / columns)), dpi=110, layout="constrained"
-    )
+    figure = blank(4.2 * columns, 2.8 * math.ceil(len(series) / columns), dpi=110, layout="constrained")
     axes = figure.subplots(math.ceil(len(series) / columns), columns, squeeze=False).ravel()
     for axis, (name, points) in zip(axes, series.items(), strict=False):
         axis.plot(*zip(*points, strict=True), linewidth=1.2, marker="." if len(points) < 20 else "")
@@ -75,7 +73,22 @@ def curves(path: str | os.PathLike, rows: Sequence[Mapping[str, float]], x: str 
         axis.grid(alpha=0.3)
     for axis in axes[len(series) :]:
         axis.set_axis_off()
-    _save(figure, path)
+    save(figure, path)
+
+
+def blank(width: float, height: float, dpi: int, layout: Literal["constrained"] | None = None) -> Figure:
+    """A figure without axes, in inches. Matplotlib is imported here: it takes a third of a second."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=dpi, layout=layout)
+
+
+def save(figure: Figure, path: str | os.PathLike) -> None:
+    """Write a figure as a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        FigureCanvasAgg(figure).print_png(file)
 
 
 def _strip(x: Tensor, columns: int, levels: int) -> Tensor:
@@ -88,8 +101,3 @@ def _strip(x: Tensor, columns: int, levels: int) -> Tensor:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _save(figure: Figure, path: str | os.PathLike) -> None:
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        FigureCanvasAgg(figure).print_png(file)

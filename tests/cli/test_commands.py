@@ -16,8 +16,9 @@ import yaml
 import flowmaps
 from cli.conftest import TINY
 from flowmaps.cli import checkpoints
-from flowmaps.cli.config import as_json, experiment, find_preset, parse, presets, steps_list, training_parser
+from flowmaps.cli.config import as_json, experiment, parse, steps_list, training_parser
 from flowmaps.cli.main import COMMANDS
+from flowmaps.cli.presets import find_preset, presets
 from flowmaps.cli.quickstart import step_aside
 from flowmaps.objectives import SelfDistillation, SemigroupKL
 from flowmaps.tasks.images import Images

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from flowmaps.cli.config import experiment, parse, presets, training_parser
+from flowmaps.cli.config import experiment, parse, training_parser
 from flowmaps.cli.main import main
+from flowmaps.cli.presets import presets
 from flowmaps.data.text_tokens import Letters
 from flowmaps.fields import Batch
 from flowmaps.likelihood import CutOff, score

@@ -4,11 +4,10 @@ class of this package."""
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +21,8 @@ from ..objectives import Objective
 from ..tasks.base import Task
 from ..train import Trainer
 from .extras import EXTRA_OF, lacking
+from .presets import closest
 
-PRESETS = Path(__file__).parent.parent / "presets"
 FOUND_AT_RUN_TIME: set[str | int] = {"objective", "train_data", "valid_data", "directory", "config", "evaluate"}
 
 
@@ -50,26 +49,6 @@ class Experiment(NamedTuple):
             objective = self.objective(self.task.build_map())
         data = self.task.train_data, self.task.valid_data
         return Trainer(objective, *data, directory, config=config, evaluate=evaluate, **self.trainer)
-
-
-def presets() -> dict[str, Path]:
-    """The shipped presets by name."""
-    return {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
-
-
-def find_preset(name: str) -> Path:
-    """The file of a preset, by name or path.
-
-    Raises: ValueError if there is none.
-    """
-    known = presets()
-    if name in known:
-        return known[name]
-    if Path(name).is_file():
-        return Path(name)
-    raise ValueError(
-        f"no preset {name!r}{closest(name, known)}; there are {', '.join(known)}, or give the path of a YAML file"
-    )
 
 
 def parser(command: str, description: str) -> ArgumentParser:
@@ -174,12 +153,6 @@ def _ours(path: Any) -> bool:
             return False
         raise
     return inspect.isclass(found) and found.__module__.split(".")[0] == "flowmaps"
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)``, or nothing if no name is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def steps_list(text: str) -> list[int]:

@@ -1,16 +1,18 @@
-"""Entry point: finds the command, and turns what the user can mend into one line and an exit code."""
+"""Entry point: finds the command, and turns every exception into one line and an exit code. No torch here."""
 
 from __future__ import annotations
 
-import errno
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
-from .extras import EXTRA_OF, lacking
+from .. import __version__
+from .boundary import CtrlC, explain, report
+from .presets import closest
 
 COMMANDS = {
     "quickstart": "train on real handwritten digits, sample them in 1, 2, 4 and 8 steps, and measure: a first look",
@@ -23,56 +25,47 @@ COMMANDS = {
     "export": "keep what sampling needs of a checkpoint, with a card",
     "presets": "the experiments that come with the package",
 }
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command; the one boundary where exceptions become lines.
 
     Arguments:
         argv: Arguments after the program's name; those of the process by default.
-    Returns: 0; 2 after a mistake that the user can mend, told in one line on standard error; 130 and 143 if a training
-        was interrupted or terminated, after saving.
+    Returns: 0; 2 after a mistake that the user can mend, explained in one line on standard error; 1 after a fault of
+        this package, whose traceback is kept in a file; 130 and 143 if it was interrupted or terminated (a training
+        saves first); 141 if the reader of its output went away.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "--help"
-    if name in ("-h", "--help", "--version"):
-        print(_version() if name == "--version" else _usage())
-        return 0
-    with warnings.catch_warnings():
+    with CtrlC() as ctrl_c, warnings.catch_warnings():
         warnings.showwarning = _warn  # type: ignore[assignment]
         try:
-            if name not in COMMANDS:
-                from .config import closest
-
-                raise ValueError(f"no command {name!r}{closest(name, COMMANDS)}; `flowmaps --help` lists them")
-            return _module(name).run(arguments[1:])
+            code = _run(name, arguments[1:], ctrl_c)
+            sys.stdout.flush()
+            return code
         except KeyboardInterrupt:
             return _fail(name, "interrupted", 130)
-        except (ValueError, OSError, ArithmeticError, ImportError) as error:
-            if isinstance(error, ImportError) and not _optional(error):
-                raise
-            return _fail(name, explain(error), 2)
+        except BrokenPipeError:  # `flowmaps presets | head -1`; what is left in the buffer has nowhere to go
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        except Exception as error:
+            if ctrl_c.pressed:
+                return _fail(name, "interrupted", 130)
+            text = explain(error)
+            return _fail(name, text, 2) if text else _fail(name, report(error, arguments), 1)
 
 
-def explain(error: BaseException) -> str:
-    """One line about a mistake: the value and the remedy."""
-    if isinstance(error, ImportError):
-        return lacking(error.name or "")
-    if isinstance(error, OSError) and error.errno is not None:
-        remedy = "free some space" if error.errno in FULL else "choose a path that can be used"
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}; {remedy}; earlier files are as they were"
-    return " ".join(str(error).split())
-
-
-def _optional(error: ImportError) -> bool:
-    package = (error.name or "").split(".")[0]
-    return package in EXTRA_OF and find_spec(package) is None
-
-
-def _module(name: str):
-    return import_module(f".{name}", __package__)
+def _run(name: str, arguments: Sequence[str], ctrl_c: CtrlC) -> int:
+    if name in ("-h", "--help", "--version"):
+        print(f"flowmaps {__version__}" if name == "--version" else _usage())
+        return 0
+    if name not in COMMANDS:
+        raise ValueError(f"no command {name!r}{closest(name, COMMANDS)}; `flowmaps --help` lists them")
+    ctrl_c.importing = True
+    module = import_module(f".{name}", __package__)
+    ctrl_c.importing = False
+    return module.run(arguments)
 
 
 def _fail(name: str, text: str, code: int) -> int:
@@ -83,12 +76,6 @@ def _fail(name: str, text: str, code: int) -> int:
 def _warn(message, category, filename, lineno, file=None, line=None) -> None:
     if Path(filename).is_relative_to(Path(__file__).parent.parent):
         print(f"flowmaps: {' '.join(str(message).split())}", file=sys.stderr)
-
-
-def _version() -> str:
-    from .. import __version__
-
-    return f"flowmaps {__version__}"
 
 
 def _usage() -> str:

@@ -13,8 +13,9 @@ from ..files import write_json
 from ..likelihood import CutOff
 from ..train import Report
 from ..train.logs import finite
-from .config import Experiment, experiment, find_preset, parse, steps_list, training_parser
+from .config import Experiment, experiment, parse, steps_list, training_parser
 from .evaluate import first, measure, show
+from .presets import find_preset
 from .train import check_directory, fit, interrupted, summary
 
 HELP = """Train a categorical flow map on scikit-learn's handwritten digits (preset `digits`), sample it in 1, 2, 4

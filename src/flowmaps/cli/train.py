@@ -16,7 +16,8 @@ import torch
 from ..files import write_json
 from ..train import Report, Trainer
 from ..train.state import versions
-from .config import Experiment, experiment, find_preset, parse, steps_list, training_parser
+from .config import Experiment, experiment, parse, steps_list, training_parser
+from .presets import find_preset
 
 HELP = """Train a preset (see `flowmaps presets`) or a YAML file. Every value can be overridden by its dotted name, such
 as --trainer.max_steps 100 or --task.width 64; --print_config shows the configuration and stops."""

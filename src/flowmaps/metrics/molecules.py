@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from rdkit import Chem, DataStructs
 from rdkit.Chem import QED, Crippen, Descriptors, rdFingerprintGenerator, rdMolDescriptors
-from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from ..data.molecules_files import Alphabet
@@ -204,6 +203,8 @@ class MoleculeQuality:
         return result
 
     def _distances(self, whole: list[str]) -> dict[str, Value]:
+        from scipy.stats import wasserstein_distance  # imported here, for the time it takes
+
         own, n = properties(whole), len(whole)
         result = {
             name: self._bootstrap(lambda rows, x=own[name], y=y: wasserstein_distance(x[rows], y), n)

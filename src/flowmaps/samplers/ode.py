@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from ..fields import FREE, Condition, across, fieldwise
 from ..maps import FlowMap
@@ -63,6 +62,8 @@ class Dopri5(Euler):
         return super().__call__(map, x, condition, generator)
 
     def step(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition, generator: Any) -> Any:
+        from torchdiffeq import odeint  # imported here: with scipy it takes a third of a second
+
         names = list(x) if isinstance(x, dict) else None
 
         def velocity(time: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.text import TextSplits, Windows
-from ..files import replacing
 from ..metrics.text import Measure, distinct, entropies, jackknife, longest_matches, mean, self_bleu, word_validity
 from ..metrics.text_judges import HuggingFaceJudge, NgramJudge, perplexity
+from ..pictures import blank, save
 
 
 class TextQuality:
@@ -97,7 +95,7 @@ def frontier(path: str | os.PathLike, rows: Mapping[str, Sequence[Mapping[str, f
     """
     if not any(rows.values()):
         raise ValueError("no point for the frontier; sample at one temperature or more")
-    figure = Figure(figsize=(5.2, 4), dpi=120, layout="constrained")
+    figure = blank(5.2, 4, dpi=120, layout="constrained")
     axis = figure.subplots()
     for label, points in rows.items():
         x, y = ([point[name] for point in points] for name in ("entropy", "judge_perplexity"))
@@ -106,5 +104,4 @@ def frontier(path: str | os.PathLike, rows: Mapping[str, Sequence[Mapping[str, f
     axis.set(xlabel="entropy within a sample (nats)", ylabel="perplexity under the judge", yscale="log")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        FigureCanvasAgg(figure).print_png(file)
+    save(figure, path)
