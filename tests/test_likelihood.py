@@ -7,6 +7,8 @@ from flowmaps.fields import Batch, Condition
 from flowmaps.likelihood import BOUND_BY_CE, Averaged, CrossEntropyOnly, CutOff, Grid, score
 from flowmaps.maps import EndpointMap
 from flowmaps.oracles import FiniteLaw
+from flowmaps.paths import LinearPath
+from flowmaps.spaces import OneHot
 from identities.cases import LEARNED, randomised, seeded
 
 BOUNDS = {
@@ -93,6 +95,28 @@ def test_given_positions_are_not_scored(law):
     conditional = float(law.entropy()) + float((first * first.log()).sum())
     assert estimate.positions == 2
     assert abs(estimate.nats - conditional) < 4 * estimate.error
+
+
+def test_unordered_pairs_are_scored_once():
+    """Bonds as a symmetric matrix of an exact law on its upper triangle, with a triangular mask and without any."""
+    law = FiniteLaw.dependent(3, 3, generator=seeded(), steps=1, coupling=1.0).float()
+    i, j = torch.triu_indices(3, 3, 1)
+
+    class Matrix(torch.nn.Module):
+        def forward(self, x, s, t, condition=None):
+            z = x.new_zeros(len(x), 3, 3, 3)
+            z[..., 1:] = -1e4  # the diagonal holds category 0
+            z[:, i, j] = z[:, j, i] = law(x[:, i, j], s, s)
+            return z
+
+    map = EndpointMap(LinearPath(OneHot(3, symmetric=True)), Matrix())
+    x = law.sample(20_000, seeded(1))
+    bonds = torch.zeros(len(x), 3, 3, dtype=torch.long)
+    bonds[:, i, j] = bonds[:, j, i] = x
+    mask = torch.triu(torch.ones(3, 3, dtype=torch.bool), 1).expand(len(x), 3, 3)
+    free, masked = (score(map, [Batch(bonds, c)], CutOff(), seeded(2)) for c in (Condition(), Condition(mask=mask)))
+    assert free == masked and free.positions == 3
+    assert abs(free.nats - float(law.entropy())) < 4 * free.error
 
 
 def test_units():

@@ -84,6 +84,7 @@ class Bound(ABC):
         """Estimates in nats per datum, float64, shape ``(n,)``."""
         if not isinstance(map, EndpointMap):
             raise ValueError(f"bounds need the posterior of an EndpointMap, not a {type(map).__name__}")
+        map.path.require_gaussian("a likelihood bound")
         n = len(next(leaves(batch.x_1))[0])
         K = max(k for (k,) in leaves(map.path.space.sizes()))
         u, a, b = self.points(n, self.U_max or cut_off(K), generator)
@@ -169,15 +170,17 @@ def errors(map: EndpointMap, batch: Batch, t: Tensor, generator: torch.Generator
     x_0 = map.path.start(map.path.noise(fieldwise(lambda x: tuple(x.shape), x_1), generator))
     dtype = next(leaves(x_0))[0].dtype
     t = t.to(dtype)
-    h = map.features(map.path(x_0, x_1, t, condition), t, t, condition)
+    x_t = map.path(x_0, x_1, t, condition)
+    h = map.features(x_t, t, t, condition)
 
     def both(z: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         log_pi = wide(z).log_softmax(-1)
         log_k, pi = log_pi.gather(-1, k.long()).squeeze(-1), log_pi.exp()
         return -log_k, 1 - 2 * log_k.exp() + pi.square().sum(-1)
 
-    pairs = fieldwise(lambda r, k: in_chunks(both, r, k, chunk=map.chunk), map.readout(h), x_1)
-    ce, square = (_total(fieldwise(lambda p, i=i: p[i], pairs), condition) for i in (0, 1))
+    # The scores of the endpoint: for a guided map they are not the prediction itself.
+    pairs = fieldwise(lambda r, k: in_chunks(both, r, k, chunk=map.chunk), map.final(x_t, h, t), x_1)
+    ce, square = (_total(map, fieldwise(lambda p, i=i: p[i], pairs), condition) for i in (0, 1))
     return ce, square
 
 
@@ -187,7 +190,7 @@ def score(map: EndpointMap, batches: Iterable[Batch], bound: Bound, generator: t
     for batch in batches:
         values.append(bound(map, batch, generator).cpu())
         ones = fieldwise(lambda x: torch.ones(x.shape, device=x.device), batch.x_1)
-        positions.append(_total(ones, batch.condition).double().cpu())
+        positions.append(_total(map, ones, batch.condition).double().cpu())
     if not values or sum(len(v) for v in values) < 2:
         raise ValueError("a score needs at least two data for its error bar")
     every = torch.cat(values)
@@ -205,10 +208,10 @@ def _spread(n: int, m: int, generator: torch.Generator) -> Tensor:
     return (torch.arange(m, device=offset.device) + offset) / m
 
 
-def _total(values: Any, condition: Condition) -> Tensor:
-    """Sum over fields and over the positions that exist and are not given, ``(n,)``."""
+def _total(map: EndpointMap, values: Any, condition: Condition) -> Tensor:
+    """Sum over fields and over the positions that exist and are not given, each unordered pair once, ``(n,)``."""
     total: Any = 0
-    for value, mask, known in leaves(values, condition.mask, condition.known):
+    for value, mask, known in leaves(map.path.space.once(values), condition.mask, condition.known):
         if mask is not None:
             value = torch.where(mask, value, 0)
         if known is not None:

@@ -128,14 +128,21 @@ class LinearPath(nn.Module):
             return x
         return fieldwise(lambda x, e, known: torch.where(known.unsqueeze(-1), e, x), x, clean, condition.known)
 
+    def require_gaussian(self, what: str) -> None:
+        """Refuse a source that is not standard normal: noise on the way, scores and bounds are of no other one."""
+        if type(self.source) is not Gaussian:  # a subclass may draw anything
+            raise ValueError(
+                f"source is {type(self.source).__name__}: {what} needs the standard normal source, Gaussian(); with "
+                "another one, sample by Jumps, Euler, Heun or Dopri5, and steer without noise or by BestOf"
+            )
+
     def velocity(self, x: Any, mu: Any, t: Tensor) -> Any:
         """v_t(x) from the endpoint mean, given over the categories; t < 1."""
         return fieldwise(lambda x, m: (m - x) / (1 - across(t, x)), x, self.space.read(mu))
 
     def score(self, x: Any, mu: Any, t: Tensor) -> Any:
         r"""∇log ρ_t(x), paired with the space so that it can be added to a state; t < 1, Gaussian source only."""
-        if not isinstance(self.source, Gaussian):
-            raise ValueError(f"source is {type(self.source).__name__}: the score is known for the Gaussian source only")
+        self.require_gaussian("the score")
         return fieldwise(lambda x, m: (across(t, x) * m - x) / (1 - across(t, x)).square(), x, self.space.read(mu))
 
 

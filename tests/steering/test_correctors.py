@@ -141,6 +141,53 @@ def test_fields_and_embedded_states_and_chunks():
     assert torch.allclose(whole.weights, chunked.weights) and float(whole.weights.std()) > 0
 
 
+@pytest.mark.parametrize("exponents", [(1.5,), (0.6,), (0.8, 0.6), (-0.5, 1.5)])
+def test_particles_of_two_sizes_have_the_weights_of_their_sizes(exponents):
+    """Half of the particles lack the second position: each size counts by its own normaliser, summed over the atoms."""
+    q_1 = small_law(3, 2)
+    experts, target, long = product(*zip((q_1, near(q_1)), exponents, strict=False))
+    n = 3000
+    mask = torch.ones(n, 2, dtype=torch.bool)
+    mask[::2, 1] = False
+    laws = [e.map.network for e in experts]
+    first = torch.stack([law.log_p.exp() @ law.one_hot[:, :3] for law in laws]).double().log()
+    short = float((torch.tensor(exponents, dtype=torch.float64) @ first).logsumexp(0))
+    for threshold in (0.0, 0.999):  # the second one resamples often: sizes travel with their particles
+        result = Corrector(experts, steps=48, threshold=threshold)(
+            (2,), n, generator(4), condition=Condition(mask=mask), population=n // 2
+        )
+        assert (result.resampled > 0) == (threshold > 0)
+        is_long = result.condition.mask[:, 1]
+        share = math.exp(long) / (math.exp(long) + math.exp(short))
+        error = 3.5 * (share * (1 - share) / result.effective_size) ** 0.5
+        assert float(result.weights[is_long].sum()) == pytest.approx(share, abs=error + 0.01)
+        log_z = math.log((math.exp(long) + math.exp(short)) / 2)
+        assert abs(result.log_normaliser - log_z) < 3.5 * result.error + 0.01
+        inside = distance(target, result.samples[is_long], result.weights[is_long] / share)
+        assert inside < 2 * floor(target, result.effective_size * share) + 0.01
+
+
+def test_given_categories_travel_with_their_particles():
+    law = small_law(3, 2)
+    given = torch.randint(3, (500, 2), generator=generator(5))
+    told = Condition(known=torch.tensor([[True, False]]).expand(500, 2))
+    result = Corrector([Expert(law.map(), 1.5)], steps=16, threshold=0.999)(
+        (2,), 500, generator(), condition=told, given=given
+    )
+    assert result.resampled > 0
+    first = torch.bincount(result.samples[:, 0], result.weights, minlength=3)
+    of = torch.stack([(1.5 * law.log_p[law.atoms[:, 0] == k]).logsumexp(0) for k in range(3)])
+    # log q(first)^B is no part of the weight: given positions are neither moved nor scored.
+    marginal = torch.stack([law.log_p[law.atoms[:, 0] == k].logsumexp(0) for k in range(3)])
+    expected = torch.bincount(given[:, 0], minlength=3).log() + of - 1.5 * marginal
+    assert torch.allclose(first, expected.softmax(0).double(), atol=0.06)
+
+
+def test_rounded_exponents_sum_to_one():
+    law = small_law(3, 2)
+    assert Corrector([Expert(law.map(), b) for b in (0.1, 0.2, 0.7)]).B == 1
+
+
 def test_bad_products_are_refused():
     law = small_law()
     embedded = EndpointMap(LinearPath(Embedded(4, 3)), torch.nn.Identity())

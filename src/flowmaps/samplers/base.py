@@ -20,13 +20,26 @@ class Sampler(ABC):
     The state is advanced over ``t_0 < ... < t_{N-1}``; the last interval ends in ``final``, whose scores are decoded.
 
     Arguments:
-        times: A grid ``0 = t_0 < ... < t_N = 1``, or the number N of equal steps.
+        times: A grid ``0 = t_0 < ... < t_N = 1``, or the number N of equal steps. A grid that starts later carries
+            states of that time; where sampling starts from noise it is refused.
     """
 
     def __init__(self, times: int | Tensor):
         self.times = grid(times) if isinstance(times, int) else check_grid(times)
         if self.times[-1] != 1:
             raise ValueError(f"the grid ends at {float(self.times[-1])}, expected 1: decoding happens at the data")
+
+    def from_noise(self) -> Sampler:
+        """This sampler, if it may be given noise: called wherever samples start at the source.
+
+        Raises: ValueError if the grid starts later, where noise is no state of the path.
+        """
+        if self.times[0] != 0:
+            raise ValueError(
+                f"the grid starts at {float(self.times[0]):.4g} but sampling starts from noise, at 0: begin the grid "
+                "with 0, or call the sampler itself on a state of that time"
+            )
+        return self
 
     @property
     def evaluations(self) -> int:
@@ -78,9 +91,10 @@ def generate(
         condition: Passed to the network. Positions that are ``known`` keep the categories of ``given``.
         given: Categories at the known positions (anything elsewhere), of ``shape``.
         decoder: From scores to categories; arg-max by default.
-    Raises: ValueError if positions are known but no categories are given, or their shapes differ.
+    Raises: ValueError if positions are known but no categories are given, or their shapes differ, or the sampler's grid
+        does not start at 0.
     """
-    decoder = decoder or Argmax()
+    decoder, sampler = decoder or Argmax(), sampler.from_noise()
     x = source_point(map, shape, generator, condition, given)
     sample = decoder(sampler(map, x, condition, generator), generator, map.chunk)
     return keep_given(sample, condition, given)

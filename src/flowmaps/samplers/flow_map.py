@@ -82,6 +82,7 @@ class Renoise(Stochastic):
 
 def noise_like(map: FlowMap, x: Any, generator: Any) -> Any:
     """A fresh Gaussian source point, or Brownian increment of unit time, for the state x."""
+    map.path.require_gaussian("noise on the way")
     space = map.path.space
     shape = space.noise_shape(fieldwise(lambda x: tuple(x.shape[:-1]), x))
     draw = fieldwise(lambda shape: torch.randn(shape, generator=generator, device=generator.device), shape)

@@ -31,6 +31,8 @@ class EulerMaruyama(Euler):
         self.c, self.a = c, a
 
     def step(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition, generator: Any) -> Any:
+        if self.c == 0:
+            return super().step(map, x, s, t, condition, generator)
         toward = map.towards(x, map.features(x, s, s, condition), condition)
         v = fieldwise(lambda d: d / across(map.slack(s), d), toward)
         variance = 2 * self.c * (1 - s) ** self.a

@@ -45,6 +45,11 @@ class Space(nn.Module, ABC):
         """x + γ (point - x); exactly ``x`` at γ = 0."""
         return x.lerp(point, across(gamma, x))
 
+    def once(self, values: Any) -> Any:
+        """Values per position, (*batch, *positions), with 0 where a position repeats another one or always holds the
+        same: what sums over positions are taken of."""
+        return values
+
     def noise_shape(self, shape: Any) -> Any:
         """The shape of standard noise for data of ``shape``."""
         return (*shape, self.noise_dim)

@@ -44,6 +44,9 @@ class OneHot(Space):
     def read(self, pi: Tensor) -> Tensor:
         return pi
 
+    def once(self, values: Tensor) -> Tensor:
+        return torch.triu(values, diagonal=1) if self.symmetric else values
+
     def pair(self, gradient: Tensor) -> Tensor:
         if not self.symmetric:
             return gradient

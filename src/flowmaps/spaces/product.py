@@ -44,6 +44,9 @@ class Product(Space):
     def pair(self, gradient: Any) -> Any:
         return self._each("pair", gradient)
 
+    def once(self, values: Any) -> Any:
+        return self._each("once", values)
+
     def move(self, x: Any, point: Any, gamma: Tensor) -> Any:
         return {name: space.move(x[name], point[name], gamma) for name, space in self.spaces.items()}  # type: ignore[operator]
 

@@ -24,13 +24,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..fields import FREE, Condition, fieldwise, leaves
+from ..fields import FREE, Condition, fieldwise, leaves, select
 from ..likelihood import cut_off
 from ..maps import EndpointMap, Readout, in_chunks, wide
-from ..paths import Gaussian
 from ..samplers import Argmax, Decoder
 from ..samplers.base import keep_given, source_point
-from ..spaces import OneHot, Product
+from ..spaces import OneHot
 from .cloud import Cloud, Counter, Population, Steered, shared, stream
 from .guidance import Guidance, unchanged
 from .kernels import disturb, langevin
@@ -92,7 +91,8 @@ class Corrector:
         U_0: float = 2.0,
         U_max: float | None = None,
     ):
-        self.experts, self.B = list(experts), float(sum(e.exponent for e in experts))
+        self.experts, B = list(experts), math.fsum(e.exponent for e in experts)
+        self.B = 1.0 if math.isclose(B, 1, rel_tol=1e-9) else B  # sums such as .1 + .2 + .7 are rounded
         c = (1.0 if self.B == 1 else 4.0) if c is None else c
         if steps < 1 or not 0 <= c < math.inf or not 0 <= threshold <= 1 or not U_0 > 0:
             given = f"steps {steps}, c {c}, threshold {threshold}, U_0 {U_0}"
@@ -128,23 +128,23 @@ class Corrector:
         def run(n: int, first: int, counter: Counter) -> Population:
             full = fieldwise(lambda positions: (n, *positions), shape)
             known, clean = (shared(part, particles, first, n) for part in (condition, given))
-            cloud, view = self._travel(full, known, clean, generator)
+            cloud, view, known, clean = self._travel(full, known, clean, generator)
             scores = (decoder or Argmax())(view.scores, generator, self.experts[0].map.chunk)
             samples = keep_given(scores, known, clean)
             result = replace(cloud.finish(samples, torch.zeros_like(cloud.log_w)), condition=known)
-            if not self.weighted:
-                return replace(result, log_z=math.nan, variance=math.nan, counts=0.0)
-            shift = (1 - self.B) / 2 * math.log1p((self.U_max / self.U_0) ** 2) * _coordinates(cloud.x, known)
-            return replace(result, log_z=result.log_z + shift, counts=result.counts + shift)
+            return result if self.weighted else replace(result, log_z=math.nan, variance=math.nan, counts=0.0)
 
         return stream(run, [e.map for e in self.experts], particles, population)
 
-    def _travel(self, shape: Any, condition: Condition, given: Any, generator: Any) -> tuple[Cloud, View]:
-        """Particles from noise to U_max."""
+    def _travel(
+        self, shape: Any, condition: Condition, given: Any, generator: Any
+    ) -> tuple[Cloud, View, Condition, Any]:
+        """Particles from noise to U_max, each with its own condition and given categories."""
         x = source_point(self.experts[0].map, shape, generator, condition, given)
         noise = fieldwise(lambda leaf: leaf / self.B**0.5, x)
         cloud = Cloud(self.experts[0].map.path.clamp(noise, x, condition), generator, self.threshold)
         grid = torch.linspace(0, self.U_max, self.steps + 1, dtype=torch.float64).tolist()
+        free = _coordinates(cloud.x, condition)
         view = self._look(cloud.x, grid[0], condition)
         for U, V in zip(grid[:-1], grid[1:], strict=True):
             start, slope, rate = cloud.x, self._slope(cloud.x, view, U), self._gain(cloud.x, view, U, condition)
@@ -155,15 +155,18 @@ class Corrector:
             cloud.x = self._move(start, slopes, U, V, condition)
             view = self._look(cloud.x, V, condition)
             if self.weighted:
-                cloud.weigh((V - U) * gain)
+                cloud.weigh((V - U) * gain + self._contraction(U, V) * free)
             index = cloud.resample()
+            mu = view.mu
+            if index is not None:
+                mu, given = (None if part is None else fieldwise(lambda m, i=index: m[i], part) for part in (mu, given))
+                condition, free = select(condition, index), free[index]
             if self.c > 0:
-                mu = view.mu if index is None else fieldwise(lambda m, i=index: m[i], view.mu)
                 cloud.x = self._refresh(cloud.x, mu, U, V, condition, generator)
                 view = self._look(cloud.x, V, condition)
         if not self.weighted:
             cloud.weigh(torch.zeros_like(cloud.log_w))
-        return cloud, view
+        return cloud, view, condition, given
 
     def _time(self, x: Any, U: float) -> Tensor:
         leaf = next(leaves(x))[0]
@@ -189,6 +192,10 @@ class Corrector:
         square = _sum(fieldwise(lambda y: y.square().sum(-1), y), condition)
         return gain + (self.B - 1) * (self.B * f_U * square - (1 + f_U * U) * dot)
 
+    def _contraction(self, U: float, V: float) -> float:
+        """The integral of -(B-1) f/U, by which the drift contracts each coordinate of y on its way from U to V."""
+        return (1 - self.B) / 2 * math.log((V * V + self.U_0**2) / (U * U + self.U_0**2))
+
     def _move(self, x: Any, slope: Any, U: float, V: float, condition: Condition) -> Any:
         """The state at V from that at U: y + (V - U) dy/dU, in x."""
         moved = fieldwise(lambda x, d: (x * (1 + U) + (V - U) * d) / (1 + V), x, slope)
@@ -204,12 +211,12 @@ class Corrector:
         told = [(e, e.told(condition)) for e in self.experts]
         reads = [e.map.readout(e.map.features(x, t, t, c)) for e, c in told]
         space, chunk = self.experts[0].map.path.space, self.experts[0].map.chunk
-        spaces = dict(space.spaces.items()) if isinstance(space, Product) else space
+        spaces = space.parts()
         results = fieldwise(lambda space, *r: self._mix(space, r, chunk), spaces, *reads)
         part = lambda i: fieldwise(lambda pair: pair[i], results)  # noqa: E731
         mu = fieldwise(lambda m, x: m.to(x.dtype), part(0), x)
         mu = self.experts[0].map.path.clamp(mu, x, condition)
-        spread = fieldwise(_halved, spaces, part(1))
+        spread = fieldwise(lambda space, values: space.once(values), spaces, part(1))
         return View(mu, _sum(spread, condition), fieldwise(lambda *r: self._product(r), *reads))
 
     def _mix(self, space: Any, reads: Sequence[Readout], chunk: int | None) -> Any:
@@ -242,17 +249,9 @@ def _check(experts: list[Expert], B: float) -> None:
         if e.map.path.space.sizes() != space.sizes():
             sizes = f"{space.sizes()} and {e.map.path.space.sizes()}"
             raise ValueError(f"factors have {sizes} categories; multiply maps of one alphabet")
-        if not isinstance(e.map.path.source, Gaussian):
-            raise ValueError(f"source is {type(e.map.path.source).__name__}: correctors need the Gaussian source")
+        e.map.path.require_gaussian("a product of distributions")
     if B != 1 and (not isinstance(space, OneHot) or space.symmetric):
         raise ValueError(f"exponents sum to {B}, expected 1 unless states are plain OneHot, not {type(space).__name__}")
-
-
-def _halved(space: Any, spread: Tensor) -> Tensor:
-    """Where one number stands at (i, j) and (j, i), count it once, and the diagonal not at all."""
-    if not getattr(space, "symmetric", False):
-        return spread
-    return torch.triu(spread, diagonal=1)
 
 
 def _free(leaf: Tensor, mask: Tensor | None, known: Tensor | None) -> Tensor:
@@ -266,7 +265,6 @@ def _sum(values: Any, condition: Condition) -> Tensor:
     return torch.stack([torch.where(_free(*p), p[0], 0).double().flatten(1).sum(1) for p in parts]).sum(0)
 
 
-def _coordinates(x: Any, condition: Condition) -> float:
-    """Number of free coordinates of one state."""
-    one = fieldwise(lambda leaf: torch.full_like(leaf[..., 0], leaf.shape[-1]), x)
-    return float(_sum(one, condition)[0])
+def _coordinates(x: Any, condition: Condition) -> Tensor:
+    """Number of free coordinates of each state, ``(n,)``."""
+    return _sum(fieldwise(lambda leaf: torch.full_like(leaf[..., 0], leaf.shape[-1]), x), condition)

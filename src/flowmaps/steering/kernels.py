@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..fields import FREE, Condition, across, fieldwise, leaves
 from ..maps import FlowMap
-from ..paths import Gaussian
 from ..samplers import Stochastic
 from ..samplers.flow_map import noise_like
 
@@ -102,7 +101,6 @@ class Langevin(Stochastic):
     def kernel(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition) -> tuple[Any, Tensor]:
         if self.still:
             return map(x, s, t, condition), torch.zeros_like(t)
-        if not isinstance(map.path.source, Gaussian):
-            raise ValueError(f"source is {type(map.path.source).__name__}: Langevin noise needs the Gaussian source")
+        map.path.require_gaussian("Langevin noise")
         x = map(x, s, t, condition)
         return langevin(x, posterior(map, x, t, condition), t, self.c * float(t[0] - s[0]))

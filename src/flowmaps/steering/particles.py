@@ -119,6 +119,7 @@ class Method(ABC):
     ) -> Steered:
         if not 0 <= strength < math.inf:
             raise ValueError(f"strength is {strength}, expected a finite number, at least 0; negate the reward instead")
+        self.sampler.from_noise()
         reward = reward if isinstance(reward, Reward) else Hard(reward)
         shape = fieldwise(tuple, shape if isinstance(shape, dict) else tuple(shape))
 
