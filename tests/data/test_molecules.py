@@ -14,7 +14,7 @@ from flowmaps.data import molecules as source
 from flowmaps.data.base import Dataset
 from flowmaps.data.molecules import MoleculeData, graph_masks, molecules, qm9, zinc250k
 from flowmaps.data.molecules_files import Alphabet, part_of, read_smiles
-from flowmaps.data.molecules_graph import Unreadable, atom_of, build, encode, sanitised
+from flowmaps.data.molecules_graph import Unreadable, atom_of, build, canonical, encode, sanitised
 
 AWKWARD = [
     "C", "[H][H]", "[NH4+]", "C#N", "[C-]#[N+]C", "c1cc[nH]c1", "c1ccncc1", "CC(=O)[O-]", "C[N+](=O)[O-]",
@@ -42,11 +42,54 @@ def test_hydrogens_are_stated_only_where_valence_would_guess_wrongly():
 @pytest.mark.parametrize(
     ("text", "reason"),
     [("CC(", "not a SMILES"), ("", "not a SMILES"), ("C(C)(C)(C)(C)C", "valence"), ("CC.O", "2 fragments"),
-     ("C*", "dummy"), ("[Na+].[Cl-]", "2 fragments"), ("N->[Pt]", "bond of type")],
+     ("C*", "dummy"), ('"CCO', "quotation mark"), ("CC>>CO", "a reaction"), ("C" * 5001, "5,001 characters, more than"),
+     ("\ud800", "not a SMILES"), ("[Na+].[Cl-]", "2 fragments"), ("N->[Pt]", "bond of type")],
 )  # fmt: skip
 def test_what_cannot_be_held_has_a_reason(text, reason):
     with pytest.raises(Unreadable, match=reason):
         encode(text)
+
+
+@pytest.mark.parametrize(
+    ("spellings", "smiles", "lost"),
+    [
+        (("[2H]CO", "[2H]OC", "OC[3H]", "[13CH3]O"), "CO", "isotopes"),
+        (("[2H]C([2H])([2H])c1ccccc1", "Cc1cc[14cH]cc1"), "Cc1ccccc1", "isotopes"),
+        (("[2H]O[2H]", "[18OH2]", "[2H]O"), "O", "isotopes"), (("[2H][2H]", "[3H][H]"), "[H][H]", "isotopes"),
+        (("[2H]n1cccc1", "[15nH]1cccc1"), "c1cc[nH]c1", "isotopes"), (("[2H][O-]",), "[OH-]", "isotopes"),
+        (("[CH3:1][OH:2]", "[CH3:2]O", "[CH3][OH:99]"), "CO", "atom maps"), (("[H:3]CO",), "CO", None),
+        (("[cH:1]1[cH:2][cH:3][cH:4][cH:5][cH:6]1",), "c1ccccc1", "atom maps"),
+        (("C[N+:4](C)(C)C", "[CH3:1][N+:4](C)([CH3:2])C"), "C[N+](C)(C)C", "atom maps"),
+        (("[H]/N=C(\\C)O", "[H]\\N=C(\\C)O", "[H]N=C(C)O", "N=C(C)O"), "CC(=N)O", None),
+        (("C[C@H](N)O", "C[C@@H](O)N"), "CC(N)O", "stereochemistry"),
+        (("C/C=C/C", "C/C=C\\C"), "CC=CC", "stereochemistry"),
+    ],
+)  # fmt: skip
+def test_every_spelling_of_a_molecule_is_the_same_graph(spellings, smiles, lost):
+    """Of isotopes, maps and stereo marks nothing stays, so no spelling falls into another part of the data."""
+    plain = encode(smiles)
+    for text in spellings:
+        graph = encode(text)
+        assert graph.smiles == smiles == canonical(text)
+        assert sorted(graph.atoms) == sorted(plain.atoms) and len(graph.bonds) == len(plain.bonds)
+        assert lost is None or lost in graph.lost
+
+
+@pytest.mark.parametrize(
+    ("salts", "kept"),
+    [
+        (("[Na+].CC(=O)[O-]", "CC(=O)[O-].[Na+]"), "CC(=O)[O-]"), (("[Na+].[Cl-]", "[Cl-].[Na+]"), "[Cl-]"),
+        (("CCO.CCO",), "CCO"), (("[2H]O[2H].CC", "CC.O"), "CC"), (("CCO.CCN", "CCN.CCO"), "CCO"),
+        (("CC(C)O.CCCO", "CCCO.CC(C)O"), "CCCO"),
+    ],
+)  # fmt: skip
+def test_the_largest_fragment_does_not_depend_on_the_spelling(salts, kept):
+    for text in salts:
+        graph = encode(text, fragments="largest")
+        assert graph.smiles == kept and "smaller fragments" in graph.lost
+        with pytest.raises(Unreadable, match="2 fragments"):
+            encode(text)
+    assert encode(kept, fragments="largest").lost == ()
 
 
 def test_atom_names_are_checked():

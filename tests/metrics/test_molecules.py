@@ -11,7 +11,7 @@ pytest.importorskip("rdkit")
 from flowmaps.data.molecules import graph_masks
 from flowmaps.data.molecules_files import Alphabet
 from flowmaps.data.molecules_graph import encode
-from flowmaps.metrics.molecules import MoleculeQuality, category_counts, decode, properties, tanimoto
+from flowmaps.metrics.molecules import ChemNet, MoleculeQuality, category_counts, decode, properties, tanimoto
 
 ALPHABET = Alphabet(("C", "O", "N", "F"), ("none", "single", "double", "triple"), 5)
 N = ALPHABET.size
@@ -112,3 +112,19 @@ def test_fcd_is_zero_for_the_same_molecules_and_grows():
     other = measure(*from_smiles("C#N", "C#C", "C#N", "N", "O"))
     assert same["fcd"]["value"] == pytest.approx(0, abs=1e-6) and other["fcd"]["value"] > 1
     assert other["fcd"]["value"] != other["fcd_distinct"]["value"]
+
+
+def test_activations_depend_on_the_molecule_alone():
+    """Not on its spelling, on a long neighbour, nor on how many there are."""
+    pytest.importorskip("fcd")
+    net = ChemNet()
+    some = ["c1ccccc1O", "CC(N)C(=O)O", "CCO"]
+    alone = np.concatenate([net([text]) for text in some])
+    others = ["Oc1ccccc1", "N[C@@H](C)C(O)=O", "[2H]OCC"]
+    beside = net([*others, "C" * 400, *["C" * k for k in range(1, 9)]])
+    assert np.abs(alone - beside[:3]).max() < 1e-5
+    assert np.abs(net(["C" * 400]) - beside[3]).max() < 1e-5
+    assert np.abs(net(["C" * 349]) - net(["C" * 349, "C"])[0]).max() < 1e-5
+    first = net.law(some)[0].clone()
+    some[0] = "C"
+    assert (net.law(some)[0] - first).abs().max() > 1e-3  # kept by content, not by the list's identity

@@ -21,7 +21,7 @@ from ..fields import Batch, Condition
 from .molecules_files import PARTS, Alphabet, Progress, load, prepare, read_smiles, shuffled
 from .sources import data_folder, download, writable
 
-VERSION = 2  # of the prepared files
+VERSION = 3  # of the prepared files
 
 
 def graph_masks(sizes: Tensor, n: int) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@ r"""SMILES to graphs of categories and back.
 
 A molecule becomes the categories of its heavy atoms and of the bonds between them; hydrogens are what valence rules
 leave over. Where they would be guessed wrongly (radicals, unusual valences), the atom's category states their number.
-Stereochemistry and isotopes are not part of the graph.
+Stereochemistry, isotopes (of hydrogen, too) and atom maps are not part of the graph: every spelling of a molecule gives
+the same canonical SMILES, so that it is one molecule for the split and for the metrics.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rdkit import Chem, rdBase
+from rdkit.Chem import rdMolDescriptors
 
 BONDS = ("none", "single", "double", "triple", "aromatic")
 _TYPES = {
@@ -23,14 +25,25 @@ _TYPES = {
 }
 _CATEGORIES = {kind: category for category, kind in _TYPES.items()}
 _NAME = re.compile(r"([A-Z][a-z]?)([+-]\d+)?(H\d+)?")
+LOST = ("stereochemistry", "isotopes", "atom maps", "smaller fragments")
+LONGEST = 5_000  # characters of one SMILES: RDKit's time and the table of bonds grow with their square
+Fragments = Literal["refuse", "largest"]
 
 
 class Graph(NamedTuple):
-    """Names of the atoms, and the bonds ``(i, j, category)`` with i < j; canonical SMILES without stereo marks."""
+    """A molecule as categories.
+
+    Arguments:
+        atoms: Names of the atoms.
+        bonds: ``(i, j, category)`` with i < j.
+        smiles: Canonical SMILES of what the graph holds.
+        lost: What of the text it does not hold, some of ``LOST``.
+    """
 
     atoms: tuple[str, ...]
     bonds: tuple[tuple[int, int, int], ...]
     smiles: str
+    lost: tuple[str, ...] = ()
 
 
 class Unreadable(ValueError):
@@ -91,39 +104,99 @@ def parse(text: str) -> Chem.Mol:
 
     Raises: Unreadable with the reason.
     """
+    if not text or len(text) > LONGEST or '"' in text or ">>" in text:
+        raise Unreadable(_no_smiles(text))
     with rdBase.BlockLogs():
-        mol = Chem.MolFromSmiles(text) if text else None
+        try:
+            mol = Chem.MolFromSmiles(text)
+        except UnicodeEncodeError:
+            raise Unreadable("not a SMILES string") from None
         if mol is not None and mol.GetNumAtoms():
             return mol
-        raw = Chem.MolFromSmiles(text, sanitize=False) if text else None
+        raw = Chem.MolFromSmiles(text, sanitize=False)
         if raw is None or not raw.GetNumAtoms():
             raise Unreadable("not a SMILES string")
         problems = [problem.Message() for problem in Chem.DetectChemistryProblems(raw)]
         raise Unreadable("; ".join(problems) or "RDKit cannot sanitise it")
 
 
-def encode(text: str, aromatic: bool = False) -> Graph:
+def _no_smiles(text: str) -> str:
+    if len(text) > LONGEST:
+        return f"{len(text):,} characters, more than {LONGEST:,}"
+    if '"' in text:
+        return "a quotation mark without its partner on the line"
+    return "a reaction, not a molecule" if text else "empty, not a SMILES string"
+
+
+def canonical(text: str) -> str:
+    """The canonical SMILES of all spellings of a molecule that its graph does not tell apart.
+
+    Raises: Unreadable with the reason.
+    """
+    return Chem.MolToSmiles(_plain(parse(text))[0], isomericSmiles=False)
+
+
+def encode(text: str, aromatic: bool = False, fragments: Fragments = "refuse") -> Graph:
     """The graph of a SMILES string.
 
     Arguments:
-        text: SMILES of one connected molecule.
+        text: SMILES of one molecule.
         aromatic: Keep aromatic bonds as their own category; otherwise one Kekulé structure is taken.
+        fragments: Of a salt or mixture, ``refuse`` all or keep the ``largest`` fragment: of the most heavy atoms, then
+            the heaviest, charges as they are.
     Raises: Unreadable if it cannot be parsed, is not connected, holds bonds or atoms without a category, or does not
         come back from its graph.
     Invariant: ``sanitised(build(graph.atoms, graph.bonds)) == graph.smiles``.
     """
-    mol = parse(text)
-    Chem.RemoveStereochemistry(mol)
+    mol, lost = _plain(parse(text))
     smiles = Chem.MolToSmiles(mol, isomericSmiles=False)
     if "." in smiles:
-        raise Unreadable(f"{smiles.count('.') + 1} fragments")
+        if fragments == "refuse":
+            raise Unreadable(f"{smiles.count('.') + 1} fragments")
+        mol, lost = _largest(mol), (*lost, "smaller fragments")
+        smiles = Chem.MolToSmiles(mol, isomericSmiles=False)
     if not aromatic:
         Chem.Kekulize(mol, clearAromaticFlags=True)
-    graph = Graph(tuple(_names(mol)), tuple(_bonds(mol)), smiles)
+    graph = Graph(tuple(_names(mol)), tuple(_bonds(mol)), smiles, lost)
     back = sanitised(build(graph.atoms, graph.bonds))
     if back != smiles:
         raise Unreadable(f"comes back from its graph as {back}")
     return graph
+
+
+def _plain(mol: Chem.Mol) -> tuple[Chem.Mol, tuple[str, ...]]:
+    """The molecule without stereochemistry, isotopes, atom maps and written hydrogens; and which of ``LOST`` it had."""
+    atoms = list(mol.GetAtoms())
+    had = (
+        any(atom.GetChiralTag() != Chem.ChiralType.CHI_UNSPECIFIED for atom in atoms)
+        or any(bond.GetStereo() > Chem.BondStereo.STEREOANY for bond in mol.GetBonds()),
+        any(atom.GetIsotope() for atom in atoms),
+        any(atom.GetAtomMapNum() for atom in atoms),
+    )
+    Chem.RemoveStereochemistry(mol)
+    for atom in atoms:
+        atom.SetIsotope(0)
+        atom.SetAtomMapNum(0)
+    if any(atom.GetAtomicNum() == 1 for atom in atoms):
+        with rdBase.BlockLogs():
+            mol = Chem.RemoveHs(mol, _every_hydrogen())  # those kept for the isotope or the stereo mark they carried
+    return mol, tuple(name for name, true in zip(LOST, had, strict=False) if true)
+
+
+@cache
+def _every_hydrogen() -> Chem.RemoveHsParameters:
+    parameters = Chem.RemoveHsParameters()
+    parameters.removeDefiningBondStereo = parameters.removeNontetrahedralNeighbors = True
+    return parameters
+
+
+def _largest(mol: Chem.Mol) -> Chem.Mol:
+    """The fragment of the most heavy atoms, then the heaviest, then the first by its SMILES: no spelling matters."""
+
+    def size(part: Chem.Mol) -> tuple[int, float, str]:
+        return part.GetNumHeavyAtoms(), rdMolDescriptors.CalcExactMolWt(part), Chem.MolToSmiles(part)
+
+    return max(Chem.GetMolFrags(mol, asMols=True), key=size)
 
 
 def _names(mol: Chem.Mol) -> list[str]:
