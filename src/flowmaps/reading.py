@@ -102,12 +102,14 @@ def packing(path: str | os.PathLike) -> str:
     return suffix if suffix in (".gz", ".xz") else ""
 
 
-def blocks(path: str | os.PathLike) -> Iterator[bytes]:
+def blocks(path: str | os.PathLike, kind: str | None = None) -> Iterator[bytes]:
     """The content of a file, unpacked where its name says so, some at a time.
 
+    Arguments:
+        kind: How it is packed, where that is not what :func:`packing` says.
     Raises: ValueError naming the file if it is missing, not regular, cut short, damaged, or unpacks to too much.
     """
-    packed, kind, done = regular(path), packing(path), 0
+    packed, kind, done = regular(path), packing(path) if kind is None else kind, 0
     opener = {".gz": gzip.open, ".xz": lzma.open}.get(kind, open)
     try:
         with opener(path, "rb") as file:

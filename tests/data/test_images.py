@@ -24,7 +24,8 @@ from flowmaps.data import (
     split,
 )
 from flowmaps.data.images import read_idx
-from flowmaps.data.sources import data_folder, download, read_bytes
+from flowmaps.data.sources import data_folder, download, files_below
+from flowmaps.reading import read_bytes
 
 REAL = Path(os.environ.get("FLOWMAPS_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "mnist"
 
@@ -230,6 +231,64 @@ def test_png_folder_with_classes(tmp_path):
     (tmp_path / "class0" / "00.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
     with pytest.raises(ValueError, match="00.png is not a whole PNG"):
         png_folder(tmp_path)
+
+
+def test_hidden_files_and_upper_case_suffixes(tmp_path):
+    Image.fromarray(np.arange(36, dtype=np.uint8).reshape(6, 6) * 7).save(tmp_path / "one.png")
+    content = (tmp_path / "one.png").read_bytes()
+    for i in range(19):
+        (tmp_path / f"{i}.{'PNG' if i % 2 else 'Png'}").write_bytes(content)
+    for hidden in ("._one.png", ".ipynb_checkpoints/one.png", "__MACOSX/._one.png", "__MACOSX/one.png"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"no picture")
+    data = png_folder(tmp_path)
+    assert sum(map(len, data[:3])) == 20 and data.classes == 0
+    (tmp_path / "labels.csv").write_text("0")
+    (tmp_path / "another.JPG").write_text("0")
+    with pytest.warns(UserWarning, match=r"2 of 22 files are left out \(1 of .JPG, 1 of .csv\)"):
+        assert len(files_below(tmp_path, (".png",))) == 20
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "one.png").write_bytes(content)
+    with pytest.raises(ValueError, match="lies beside folders of classes"), pytest.warns(UserWarning):
+        png_folder(tmp_path)
+
+
+def test_a_folder_of_one_level_is_refused(tmp_path):
+    drawing = np.zeros((10, 6, 6, 2), np.uint8)
+    drawing[..., 1] = np.random.RandomState(0).randint(0, 256, (10, 6, 6))
+    for i, one in enumerate(255 - drawing):  # white on a transparent ground
+        Image.fromarray(one).save(tmp_path / f"{i}.png")
+    with pytest.raises(ValueError, match="has level 15;.*another background than 255"):
+        png_folder(tmp_path)
+    expected = np.sort((255 - drawing[..., 1]).ravel() // 16)
+    parts = png_folder(tmp_path, background=0)[:3]
+    assert np.array_equal(np.sort(np.concatenate([part.x_1.numpy().ravel() for part in parts])), expected)
+
+
+def test_classes_are_the_labels_of_the_training_part(folder):
+    labels = folder / "train-labels-idx1-ubyte"
+    labels.write_bytes(idx(np.arange(30) % 3 * 100 + 5))
+    with pytest.raises(ValueError, match=r"the test part has 9 images with labels that no .* \(0, 1, 2, 3, 4, 6"):
+        mnist(folder, valid=7)
+    (folder / "t10k-labels-idx1-ubyte.gz").rename(folder / "T10K-labels-idx1-ubyte.GZ")
+    (folder / "T10K-labels-idx1-ubyte.GZ").write_bytes(gzip.compress(idx(np.array([205] * 9 + [5]))))
+    data = mnist(folder, valid=7)
+    assert data.classes == 3 and data.test.condition.label.tolist() == [2] * 9 + [0]
+    assert data.valid.condition.label.tolist() == [2, 0, 1, 2, 0, 1, 2]
+    labels.write_bytes(idx(np.arange(30) // 25))
+    with pytest.raises(ValueError, match=r"the validation part \(the last 5 of 30\) has 5 images"):
+        mnist(folder, valid=5)
+
+
+def test_an_idx_header_is_believed_within_limits_only(tmp_path):
+    path = tmp_path / "a"
+    for shape in ((2**31, 2**10, 2**10), (60_000, 2**16, 28)):
+        path.write_bytes(bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in shape) + bytes(100))
+        with pytest.raises(ValueError, match="more than the limit"):
+            read_idx(path)
+    path.write_bytes(idx(np.zeros((0, 5))))
+    with pytest.raises(ValueError, match="one value at least"):
+        read_idx(path)
 
 
 def test_png_folder_empty(tmp_path):

@@ -117,3 +117,34 @@ def test_rows_and_likelihood():
     assert list(rows) == ["1", "3", "ode5"] and isinstance(rows["ode5"], Euler) and rows["ode5"].evaluations == 5
     estimate = task.likelihood(task.build_map().eval(), generator(), n=16)
     assert estimate.n == 16 and estimate.positions == 64 and estimate.nats > 0
+
+
+@pytest.mark.parametrize("label", [None, 0, 7])
+def test_real_images_beside_samples_are_of_their_classes(labelled, label):
+    test = labelled.splits.test
+    shown, asked = labelled.real(60, label), labelled.labels(60, label)
+    for image, k in zip(shown, asked, strict=True):
+        assert (test.x_1[test.condition.label == k] == image).all((1, 2)).any(), f"no real image of class {k}"
+    assert torch.equal(Images(**TINY).real(60), test.x_1[:60])
+
+
+def test_the_written_picture_holds_them(labelled, tmp_path, monkeypatch):
+    rows: dict = {}
+    monkeypatch.setattr("flowmaps.tasks.images.sample_grid", lambda path, drawn, levels: rows.update(drawn))
+    labelled.write({"1": torch.zeros(12, 8, 8).long()}, tmp_path, label=4)
+    assert torch.equal(rows["real"], labelled.real(12, 4))
+
+
+def test_a_label_that_training_lacks_is_no_class(tmp_path):
+    def idx(array):
+        head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+        return head + array.astype(np.uint8).tobytes()
+
+    for part, labels in (("train", np.arange(40) % 3), ("t10k", np.array([0, 1, 2, 1, 200]))):
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(idx(np.arange(16 * len(labels)).reshape(-1, 4, 4)))
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
+    task = Images(source="mnist", path=str(tmp_path), conditional=True, **TINY)
+    with pytest.raises(ValueError, match=r"the test part has 1 images with labels that no .* \(200\)"):
+        task.state()
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.arange(5) % 3))
+    assert task.state()["classes"] == 3 and len(task.valid_data) == 7

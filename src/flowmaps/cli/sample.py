@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
@@ -48,10 +48,10 @@ def run(arguments: Sequence[str]) -> int:
             rows[name] = opened.task.sample(opened.map, cfg.n, sampler, opened.generator(cfg.seed), **options)
         told[name] = {"evaluations": sampler.evaluations, "seconds": round(time.perf_counter() - start, 4)}
     if files:
-        paths = write_files(opened.task, rows, files)
+        paths = write_files(opened.task, rows, files, options)
     else:
         directory = results(cfg.out[0] if cfg.out else None, opened, "samples")
-        paths = opened.task.write(rows, directory)
+        paths = opened.task.write(rows, directory, **options)
         write_json(directory / "metrics.json", {**origin(opened), "seed": cfg.seed, "n": cfg.n, "by_steps": told})
     for name, row in told.items():
         print(f"{name}: {cfg.n} samples, {row['evaluations']} network evaluations each, {row['seconds']:.2f} s")
@@ -74,11 +74,13 @@ def files_named(names: Sequence[str], task: Task) -> list[Path]:
     return paths
 
 
-def write_files(task: Task, rows: dict[str, Any], files: Sequence[Path]) -> list[Path]:
+def write_files(
+    task: Task, rows: dict[str, Any], files: Sequence[Path], options: Mapping[str, Any]
+) -> list[Path]:
     """Write samples as the files that were named; where there is a file a row, the row's name joins the stem."""
     written: list[Path] = []
     with TemporaryDirectory() as folder:
-        made = task.write(rows, Path(folder))
+        made = task.write(rows, Path(folder), **options)
         for file in files:
             same = [path for path in made if path.suffix == file.suffix]
             named = [file] if len(same) == 1 else [file.with_stem(f"{file.stem}-{row}") for row in rows]

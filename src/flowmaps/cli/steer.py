@@ -51,7 +51,8 @@ def run(arguments: Sequence[str]) -> int:
     plain = BestOf(1, method.sampler)(opened.map, wanted, generator=opened.generator(cfg.seed), strength=0.0, **common)
     steered = method(opened.map, wanted, generator=opened.generator(cfg.seed), strength=cfg.strength, **common)
     directory = results(cfg.out, opened, "steered")
-    paths = opened.task.write({"before": _first(plain, cfg.n), "after": _drawn(steered, cfg.n, generator)}, directory)
+    shown = {"before": _first(plain, cfg.n), "after": _drawn(steered, cfg.n, generator)}
+    paths = opened.task.write(shown, directory, label=cfg.label)
     report = {**origin(opened), "reward": cfg.reward, "strength": cfg.strength, "steps": cfg.steps, "seed": cfg.seed}
     report |= {**wanted.about, "method": type(method).__name__, "before": measures(plain), "after": measures(steered)}
     write_json(directory / "metrics.json", report)

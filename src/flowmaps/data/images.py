@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..reading import blocks, check_size
 from .base import CategoricalData, split
-from .sources import data_folder, download, read_bytes
+from .png import read_png
+from .sources import data_folder, download, files_below
 
 
 class Levels(ABC):
@@ -67,7 +70,7 @@ class Quantised(Levels):
         self.size = _between("number of grey levels", size, 2, 256)
 
     def __call__(self, grey: Tensor) -> Tensor:
-        return torch.div(grey.to(torch.int32) * self.size, 256, rounding_mode="floor").to(torch.uint8)
+        return torch.cat([(part.to(torch.int32) * self.size // 256).to(torch.uint8) for part in grey.split(1024)])
 
 
 class ImageSplits(NamedTuple):
@@ -120,19 +123,22 @@ MNIST_SHA256 = {  # of the unpacked files
 def mnist(
     path: str | os.PathLike | None = None,
     levels: Levels | None = None,
-    valid: int = 10_000,
+    valid: int | None = None,
     fetch: bool = False,
 ) -> ImageSplits:
     """MNIST, 28 x 28, from its four IDX files (plain or ``.gz``).
 
-    The last ``valid`` training images validate, as in binarised MNIST; the test files are the test part. Any
-    data set in the same format works (Fashion-MNIST, EMNIST).
+    The last training images validate, 10,000 as in binarised MNIST; the test files are the test part. Any
+    data set in the same format works (Fashion-MNIST, EMNIST). Classes are the labels of the training part in
+    ascending order, counted from 0 without gaps.
 
     Arguments:
         path: Folder of the files; default ``$FLOWMAPS_DATA/mnist``, else a cache folder.
         levels: ``Threshold()`` where not given.
+        valid: Training images that validate; default 10,000, or a sixth of fewer than 60,000.
         fetch: Download what is missing, with a checksum.
-    Raises: ValueError if a file is missing, broken, cut short or of another format, or sizes disagree.
+    Raises: ValueError if a file is missing, broken, cut short or of another format, sizes disagree, or a validation or
+        test image has a label that no training image has.
     """
     folder, levels = data_folder("mnist", path), levels or Threshold()
     if fetch:
@@ -146,45 +152,68 @@ def mnist(
             f"{folder}: training images are {tuple(grey.shape[1:])} and test images "
             f"{tuple(test_grey.shape[1:])}; give files of one data set"
         )
+    valid = min(10_000, -(-len(grey) // 6)) if valid is None else valid
     _between("number of validation images", valid, 1, len(grey) - 1)
-    x_1, cut = levels(torch.cat([grey, test_grey])), len(grey) - valid
+    cut = len(grey) - valid
+    train, held_out, test = levels(grey[:cut]), levels(grey[cut:]), levels(test_grey)
+    names, of_train = label[:cut].unique(return_inverse=True)
+    of_valid = _classes(label[cut:], names, f"the validation part (the last {valid} of {len(grey)})")
     return ImageSplits(
-        CategoricalData(x_1[:cut], label[:cut]),
-        CategoricalData(x_1[cut : len(grey)], label[cut:]),
-        CategoricalData(x_1[len(grey) :], test_label),
+        CategoricalData(train, of_train),
+        CategoricalData(held_out, of_valid),
+        CategoricalData(test, _classes(test_label, names, "the test part")),
         levels.size,
-        int(label.max()) + 1,
+        len(names),
     )
 
 
-def png_folder(path: str | os.PathLike, levels: Levels | None = None, seed: int = 0) -> ImageSplits:
-    """A folder of grey PNGs of one size; where they lie in subfolders, each subfolder is a class.
+def _classes(label: Tensor, names: Tensor, part: str) -> Tensor:
+    """The places of labels in the sorted ``names`` of the training part."""
+    strange = label[~torch.isin(label, names)]
+    if len(strange):
+        listed = ", ".join(map(str, strange.unique().tolist()[:10]))
+        raise ValueError(
+            f"{part} has {len(strange)} images with labels that no image for training has ({listed}); "
+            "give files of one data set in a random order, or leave those images out"
+        )
+    return torch.searchsorted(names, label)
 
-    Files are taken in sorted order and split 70 / 10 / 20 per cent by :func:`~flowmaps.data.base.split`.
 
-    Raises: ValueError naming the first file that is not an image or has another size, or if there are none.
+def png_folder(
+    path: str | os.PathLike, levels: Levels | None = None, seed: int = 0, background: int = 255
+) -> ImageSplits:
+    """A folder of PNGs of one size as grey levels; where they lie in subfolders, each subfolder is a class.
+
+    Files are taken in sorted order and split 70 / 10 / 20 per cent by :func:`~flowmaps.data.base.split`. What is
+    hidden is left out (:func:`~flowmaps.data.sources.files_below`), pixels are read by :func:`read_png`.
+
+    Raises: ValueError naming the first file that is not an image or has another size; if there are none, if some lie
+        beside the folders of classes, or if every pixel has one level.
     """
-    from PIL import Image, UnidentifiedImageError
-
     folder, levels = Path(path).expanduser(), levels or Quantised(16)
-    files = sorted(folder.rglob("*.png"))
+    files = files_below(folder, (".png",))
     if not files:
         raise ValueError(f"{folder} holds no .png file; give a folder of PNG images")
+    places = sorted({file.parent for file in files})
+    if folder in places and len(places) > 1:
+        stray = next(file for file in files if file.parent == folder)
+        raise ValueError(f"{stray} lies beside folders of classes; put it into one of them, or all files into one")
     images: list[np.ndarray] = []
     for file in files:
-        try:
-            with Image.open(file) as image:
-                images.append(np.array(image.convert("L")))
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise ValueError(f"{file} is not a whole PNG image ({error}); remove or replace it") from None
+        images.append(read_png(file, background))
         if images[-1].shape != images[0].shape:
             raise ValueError(
                 f"{file} is {images[-1].shape} but {files[0]} is {images[0].shape}; give images of one size"
             )
-    names = sorted({file.parent for file in files})
-    label = torch.tensor([names.index(file.parent) for file in files]) if len(names) > 1 else None
-    grey = torch.from_numpy(np.stack(images))
-    return _in_parts(levels(grey), label, levels.size, len(names) if len(names) > 1 else 0, seed)
+        check_size(f"the images of {folder}", len(images) * images[0].size)
+    x_1 = levels(torch.from_numpy(np.stack(images)))
+    if bool((x_1 == x_1[0, 0, 0]).all()):
+        raise ValueError(
+            f"every pixel of the images of {folder} has level {int(x_1[0, 0, 0])}; check the images, choose other "
+            f"levels, or another background than {background} if they are transparent"
+        )
+    label = torch.tensor([places.index(file.parent) for file in files]) if len(places) > 1 else None
+    return _in_parts(x_1, label, levels.size, len(places) if len(places) > 1 else 0, seed)
 
 
 def read_idx(path: str | os.PathLike) -> Tensor:
@@ -195,7 +224,7 @@ def read_idx(path: str | os.PathLike) -> Tensor:
 
     Raises: ValueError if the magic number, the type or the length is not that of such a file.
     """
-    content = read_bytes(path)
+    content = bytearray(next(blocks(path), b""))
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or not 1 <= content[3] <= 4:
         raise ValueError(
             f"{path} starts with {content[:4].hex() or 'nothing'}, not 00000801 to 00000804: "
@@ -203,12 +232,18 @@ def read_idx(path: str | os.PathLike) -> Tensor:
         )
     start = 4 + 4 * content[3]
     shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(content) < start or len(content) != start + math.prod(shape):
+    needed = start + math.prod(shape)
+    check_size(f"{path} with its header {shape}", needed)
+    for block in islice(blocks(path), 1, None):
+        content += block
+        if len(content) > needed:
+            break
+    if len(content) != needed or not needed > start:
         raise ValueError(
-            f"{path} has {len(content)} bytes where its header {shape} needs {start + math.prod(shape)}; "
-            "it is cut short or damaged, fetch it again"
+            f"{path} has {len(content)} bytes{' or more' * (len(content) > needed)} where its header {shape} needs "
+            f"{needed}, with one value at least; it is cut short or damaged, fetch it again"
         )
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
+    return torch.frombuffer(content, dtype=torch.uint8, offset=start).reshape(shape)
 
 
 def _images_and_labels(folder: Path, part: str) -> tuple[Tensor, Tensor]:
@@ -230,9 +265,10 @@ def _images_and_labels(folder: Path, part: str) -> tuple[Tensor, Tensor]:
 
 
 def _find(folder: Path, name: str) -> Path:
-    for candidate in (folder / name, folder / f"{name}.gz"):
-        if candidate.exists():
-            return candidate
+    names = [name, f"{name}.gz", f"{name}.xz"]
+    here = sorted(folder.iterdir()) if folder.is_dir() else []
+    if found := [path for wanted in names for path in here if path.name.lower() == wanted]:
+        return found[0]
     raise ValueError(
         f"{folder} has neither {name} nor {name}.gz; give the folder of the IDX files, "
         "set FLOWMAPS_DATA, or ask for the download"

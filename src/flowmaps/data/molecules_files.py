@@ -20,8 +20,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ..files import replacing, write_text
+from ..reading import read_bytes
 from .molecules_graph import BONDS, Graph, Unreadable, encode, parse
-from .sources import read_bytes
 
 PARTS = ("train", "valid", "test")
 Progress = Callable[[int, int], None]

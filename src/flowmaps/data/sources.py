@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import http.client
-import lzma
 import os
 import urllib.error
 import urllib.request
-import zlib
-from collections.abc import Sequence
+import warnings
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..files import cache_folder, replacing
+from ..reading import BLOCK, blocks, check_size, packing
 
 ENVIRONMENT = "FLOWMAPS_DATA"
 
@@ -36,27 +36,23 @@ def writable(folder: Path) -> Path:
     return folder if os.access(existing, os.W_OK) else cache_folder() / folder.name
 
 
-def read_bytes(path: str | os.PathLike) -> bytes:
-    """The content of a file, unpacked where its name ends in ``.gz`` or ``.xz``.
+def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files of a folder and its subfolders whose suffix is one of ``suffixes`` in any case, sorted.
 
-    Raises: ValueError if the file is missing or its compressed stream is broken or cut short.
+    What is hidden or comes with an archive is no data: names that begin with a dot (``.ipynb_checkpoints``,
+    ``._x.png``) and ``__MACOSX``. Other files are left out with a warning that counts them.
     """
-    path = Path(path)
-    try:
-        return _unpack(path.read_bytes(), path.suffix)
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; give the path of an existing file") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); check the path and its rights") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; fetch it again") from None
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _hidden(path.relative_to(folder))]
+    files = [path for path in found if path.suffix.lower() in suffixes]
+    if files and len(files) < len(found):
+        others = Counter(path.suffix or "no suffix" for path in found if path.suffix.lower() not in suffixes)
+        kinds = ", ".join(f"{count} of {kind}" for kind, count in others.most_common(5))
+        warnings.warn(f"{folder}: {others.total()} of {len(found)} files are left out ({kinds})", stacklevel=3)
+    return files
 
 
-def _unpack(content: bytes, suffix: str) -> bytes:
-    try:
-        return {".gz": gzip.decompress, ".xz": lzma.decompress}.get(suffix, bytes)(content)
-    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
-        raise ValueError(f"not a whole {suffix} stream ({error})") from None
+def _hidden(path: Path) -> bool:
+    return any(part[0] == "." or part == "__MACOSX" for part in path.parts)
 
 
 def download(urls: Sequence[str], path: str | os.PathLike, sha256: str, timeout: float = 30.0) -> Path:
@@ -71,32 +67,34 @@ def download(urls: Sequence[str], path: str | os.PathLike, sha256: str, timeout:
     Invariant: ``path`` never holds a partial or unexpected file.
     """
     path = Path(path)
-    if path.exists() and hashlib.sha256(read_bytes(path)).hexdigest() == sha256:
+    if path.exists() and _digest(path) == sha256:
         return path
     failures = []
     for url in urls:
         try:
-            content = _fetch(url, timeout)
-            _check(_unpack(content, path.suffix), sha256)
+            with replacing(path) as temporary:
+                _fetch(url, temporary, timeout)
+                if (found := _digest(temporary, packing(path))) != sha256:
+                    raise ValueError(f"its content has SHA-256 {found[:12]}..., expected {sha256[:12]}...")
+            return path
         except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
             failures.append(f"{url}: {getattr(error, 'reason', error)}")
-        else:
-            with replacing(path) as temporary:
-                temporary.write_bytes(content)
-            return path
     raise ValueError(
         f"no mirror gave {path.name} ({'; '.join(failures)}); "
         f"go online and try again, or put the file at {path} yourself"
     )
 
 
-def _fetch(url: str, timeout: float) -> bytes:
+def _fetch(url: str, path: Path, timeout: float) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "flowmaps"})
-    with urllib.request.urlopen(request, timeout=timeout) as answer:
-        return answer.read()
+    with urllib.request.urlopen(request, timeout=timeout) as answer, open(path, "wb") as file:
+        while block := answer.read(BLOCK):
+            check_size(url, file.tell() + len(block))
+            file.write(block)
 
 
-def _check(content: bytes, sha256: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise ValueError(f"its content has SHA-256 {found[:12]}..., expected {sha256[:12]}...")
+def _digest(path: Path, kind: str | None = None) -> str:
+    digest = hashlib.sha256()
+    for block in blocks(path, kind):
+        digest.update(block)
+    return digest.hexdigest()

@@ -81,8 +81,12 @@ class Task(ABC):
         """The same metrics of real data, as the reference beside a table of ``n`` samples (default: ``samples``)."""
 
     @abstractmethod
-    def write(self, rows: Mapping[str, Any], directory: Path) -> list[Path]:
-        """Write samples, one named row a step count, as files for programs and pictures for people; their paths."""
+    def write(self, rows: Mapping[str, Any], directory: Path, **options: Any) -> list[Path]:
+        """Write samples, one named row a step count, as files for programs and pictures for people; their paths.
+
+        Arguments:
+            options: Those of :meth:`sample` that the rows were drawn with.
+        """
 
     @property
     @abstractmethod

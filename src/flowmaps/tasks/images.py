@@ -33,7 +33,8 @@ class Images(Task):
             ``fetch``), or ``folder`` (a folder of PNG files of one size in ``path``).
         path: Folder of the data; for MNIST also the environment variable ``FLOWMAPS_DATA``.
         fetch: Download missing files.
-        levels: From grey to categories, for MNIST and folders; by default a threshold at 128.
+        levels: From grey to categories, for MNIST and folders; by default a threshold at 128 and 16 levels.
+        background: Grey value behind the transparent pixels of PNG files: 255 is white.
         width, lower, depth, heads, patch: Size of the U-Net.
         conditional: Condition on the class; the label is dropped from ``drop_label`` of the training examples.
         drop_label: Share of examples trained without their label.
@@ -60,12 +61,14 @@ class Images(Task):
         unconstrained: bool = False,
         decoder: Decoder | None = None,
         seed: int = 0,
+        background: int = 255,
     ):
         if source == "folder" and path is None:
             raise ValueError("source is 'folder' without a path; name the folder of PNG files")
         if not 0 <= drop_label <= 1:
             raise ValueError(f"drop_label is {drop_label}, expected a share in [0, 1]")
         self.source, self.path, self.fetch, self.levels, self.seed = source, path, fetch, levels, seed
+        self.background = background
         self.network = {"width": width, "lower": tuple(lower), "depth": depth, "heads": heads, "patch": patch}
         self.conditional, self.drop_label, self.unconstrained = conditional, drop_label, unconstrained
         self.decoder = decoder or Argmax()
@@ -82,7 +85,7 @@ class Images(Task):
             return sources.digits(self.seed)
         if self.source == "mnist":
             return sources.mnist(self.path, levels=self.levels or sources.Threshold(), fetch=self.fetch)
-        return sources.png_folder(self.path or ".", levels=self.levels, seed=self.seed)
+        return sources.png_folder(self.path or ".", self.levels, self.seed, self.background)
 
     @cached_property
     def train_data(self) -> CategoricalData:
@@ -181,16 +184,34 @@ class Images(Task):
     def samples(self) -> int:
         return len(self.splits.test) if self.source == "digits" else min(2000, len(self.splits.test))
 
-    def write(self, rows: Mapping[str, Any], directory: Path) -> list[Path]:
-        """``samples.npz`` with the categories of each row, and ``samples.png`` with real images beside, if any."""
+    def write(self, rows: Mapping[str, Any], directory: Path, label: int | None = None, **options: Any) -> list[Path]:
+        """``samples.npz`` with the categories of each row, and ``samples.png`` with real images beside, if any.
+
+        Arguments:
+            label: The class that was asked for; beside a conditional model's samples are images of their classes.
+        """
         numbers, picture = directory / "samples.npz", directory / "samples.png"
         with replacing(numbers) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **{name: x.cpu().numpy().astype(np.uint8) for name, x in rows.items()})
         named = {f"{name} step{'s' * (name != '1')}" if name.isdigit() else name: x for name, x in rows.items()}
-        real = {"real": self.test_data.x_1} if self._has_data() else {}
-        most = max(len(x) for x in rows.values())
-        sample_grid(picture, {**named, **{name: x[:most] for name, x in real.items()}}, self.state()["levels"])
+        real = {"real": self.real(max(map(len, rows.values())), label)} if self._has_data() else {}
+        sample_grid(picture, {**named, **real}, self.state()["levels"])
         return [picture, numbers]
+
+    def real(self, n: int, label: int | None = None) -> Tensor:
+        """At most ``n`` test images; for a conditional model of the classes that ``n`` samples are asked for.
+
+        A class that has fewer images than samples shows its images again; one without any is left blank.
+        """
+        x_1, classes = self.splits.test.x_1, self.splits.test.condition.label
+        if not self.conditional or classes is None:
+            return x_1[:n]
+        asked, shown = self.labels(n, label).tolist(), torch.zeros(n, *x_1.shape[1:], dtype=x_1.dtype)
+        for k in set(asked):
+            columns, images = [i for i, one in enumerate(asked) if one == k], x_1[classes == k]
+            if len(images):
+                shown[columns] = images[torch.arange(len(columns)) % len(images)]
+        return shown
 
     def _has_data(self) -> bool:
         try:

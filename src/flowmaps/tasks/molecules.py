@@ -276,7 +276,7 @@ class Molecules(Task):
         rows = zip(samples["atoms"], samples["bonds"], strict=True)
         return [graph_of(atoms, bonds, atoms >= 0, alphabet) for atoms, bonds in rows]
 
-    def write(self, rows: Mapping[str, Any], directory: Path) -> list[Path]:
+    def write(self, rows: Mapping[str, Any], directory: Path, **options: Any) -> list[Path]:
         """For each row ``molecules-NAME.smi`` and ``.sdf`` (valid samples), and one ``samples.png`` of them all."""
         paths: list[Path] = []
         pictures: list[Chem.RWMol] = []

@@ -224,7 +224,7 @@ class Text(Task):
         """The texts of samples."""
         return [self.tokeniser.decode(row) for row in tokens.tolist()]
 
-    def write(self, rows: Mapping[str, Any], directory: Path) -> list[Path]:
+    def write(self, rows: Mapping[str, Any], directory: Path, **options: Any) -> list[Path]:
         """``samples.txt`` for people, ``samples.jsonl`` with ``steps``, ``text`` and ``tokens`` for programs."""
         plain, lines = directory / "samples.txt", directory / "samples.jsonl"
         texts = {steps: self.decoded(tokens) for steps, tokens in rows.items()}
