@@ -217,7 +217,7 @@ def test_quickstart(tell, tmp_path):
 
 def test_quickstart_keeps_earlier_runs(tmp_path, capsys):
     for text in ("first", "second"):
-        (tmp_path / "quick" / "checkpoint").mkdir(parents=True)
+        (tmp_path / "quick" / "checkpoint" / "step-00000004").mkdir(parents=True)
         (tmp_path / "quick" / "metrics.json").write_text(text)
         step_aside(tmp_path / "quick")
     assert not (tmp_path / "quick").exists() and "is kept as" in capsys.readouterr().out
@@ -241,7 +241,7 @@ def test_an_exported_model_draws_the_same_samples_by_name(tell, trained, tmp_pat
     monkeypatch.chdir(tmp_path)
     assert tell("sample", "small", "--n", 3)[0] == 0
     assert tell("sample", trained, "--n", 3, "--out", tmp_path / "plain")[0] == 0
-    one, other = (np.load(folder / "samples.npz") for folder in (tmp_path / "runs/small/samples", tmp_path / "plain"))
+    one, other = (np.load(folder / "samples.npz") for folder in (tmp_path / "samples/small", tmp_path / "plain"))
     np.testing.assert_array_equal(one["1"], other["1"])
     assert not (tmp_path / "models" / "small" / "samples").exists(), "nothing is written beside the model"
 

@@ -72,7 +72,7 @@ def test_mistakes_about_samples(trained, tell, tmp_path, arguments, message):
 def test_a_folder_in_use_is_left_alone(trained, tell):
     before = contents(trained)
     code, _, err = tell("train", "digits", "--out", trained, *TINY)
-    assert code == 2 and "is not empty; add --resume" in err and contents(trained) == before
+    assert code == 2 and "holds step-00000004 of an earlier run; add --resume" in err and contents(trained) == before
 
 
 def test_another_seed_cannot_resume(trained, tell):
@@ -82,10 +82,16 @@ def test_another_seed_cannot_resume(trained, tell):
     assert contents(trained / "checkpoint") == before
 
 
-def test_quickstart_leaves_foreign_folders_alone(tell, tmp_path):
+def test_a_folder_is_taken_by_a_checkpoint_or_records_and_by_nothing_else(tell, tmp_path):
+    (tmp_path / "samples").mkdir()
     (tmp_path / "thesis.txt").write_text("years of work")
-    code, _, err = tell("quickstart", "--out", tmp_path, *TINY)
-    assert code == 2 and "is not empty" in err and contents(tmp_path) == {tmp_path / "thesis.txt": b"years of work"}
+    (tmp_path / "metrics.jsonl").touch()  # of a run that was killed before its first record
+    assert tell("train", "digits", "--out", tmp_path, *TINY)[0] == 0
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    shutil.rmtree(tmp_path / "checkpoint")
+    before = contents(tmp_path)
+    code, _, err = tell("train", "digits", "--out", tmp_path, *TINY)
+    assert code == 2 and "holds metrics.jsonl of an earlier run" in err and contents(tmp_path) == before
 
 
 def test_a_file_where_a_folder_should_be(trained, tell, tmp_path):

@@ -215,3 +215,15 @@ def test_nothing_is_ever_unpickled():
         nodes = (ast.Attribute, ast.Import, ast.ImportFrom)
         words = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, nodes)}
         assert not {word for word in words if "pickle" in word or word.endswith(FORBIDDEN)}, path
+
+
+def test_what_a_kill_kept_from_being_removed_goes_at_the_next_start(tmp_path):
+    """Killed between saving and clearing up, while removing a checkpoint, and while writing one or a record."""
+    saved = trainer(tmp_path).fit().checkpoint
+    before = contents(tmp_path)
+    write(saved.parent, 10)
+    for name in ("checkpoint/.step-00000020.old.17.tmp", "checkpoint/.step-00000050.17.tmp"):
+        shutil.copytree(saved, tmp_path / name)
+    (tmp_path / ".metrics.jsonl.17.tmp").write_text("{")
+    trainer(tmp_path).fit(resume=True)
+    assert contents(tmp_path) == before

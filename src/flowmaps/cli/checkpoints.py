@@ -86,7 +86,7 @@ def results(out: str | None, opened: Opened, name: str) -> Path:
     if out:
         directory = Path(out)
     elif opened.folder.parent in MODELS:
-        directory = Path("runs") / opened.folder.name / name
+        directory = Path(name) / opened.folder.name
     else:
         parent = opened.folder.absolute().parent
         directory = (parent.parent if parent.name == "checkpoint" else parent) / name

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from ..files import write_json
+from ..files import numbered, write_json
 from ..likelihood import CutOff
 from ..train import Report
+from ..train.folder import check_free, taken
 from ..train.logs import finite
 from .config import Experiment, experiment, parse, steps_list, training_parser
 from .evaluate import first, measure, show
@@ -75,13 +76,11 @@ def budgeted(chosen: Experiment, seconds: float | None) -> Experiment:
 
 
 def step_aside(directory: Path) -> None:
-    """Rename an earlier run, and say so; any other folder is left for :func:`check_directory` to refuse."""
-    if not (directory / "checkpoint").is_dir() and not (directory / "metrics.jsonl").is_file():
+    """Rename an earlier run, unless it still goes on, and say so."""
+    check_free(directory)
+    if not taken(directory):
         return
-    number = 1
-    while (place := directory.with_name(f"{directory.name}-{number}")).exists():
-        number += 1
-    directory.rename(place)
+    place = directory.rename(numbered(directory))
     print(f"The earlier run in {directory} is kept as {place}.")
 
 

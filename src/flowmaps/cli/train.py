@@ -15,6 +15,7 @@ import torch
 
 from ..files import write_json
 from ..train import Report, Trainer
+from ..train.folder import check_free, taken
 from ..train.state import versions
 from .config import Experiment, experiment, parse, steps_list, training_parser
 from .presets import find_preset
@@ -105,14 +106,16 @@ def interrupted(report: Report, command: str) -> int:
 
 
 def check_directory(directory: Path, resume: bool) -> None:
-    """Refuse a folder that cannot be written, or that holds something else than a run to resume.
+    """Refuse a folder that cannot be written, in which a training goes on, or that holds a run and is not to resume it.
 
     Raises: ValueError naming it.
     """
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file, expected a folder for the run; choose another --out")
-    if directory.is_dir() and any(directory.iterdir()) and not resume:
-        raise ValueError(f"{directory} is not empty; add --resume to continue the run there, or choose another --out")
+    check_free(directory)
+    if (found := taken(directory)) and not resume:
+        raise ValueError(f"{directory} holds {found} of an earlier run; add --resume to continue it there, or choose "
+                         "another --out")
     place = next(place for place in (directory.absolute(), *directory.absolute().parents) if place.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise ValueError(f"cannot write in {place}; choose another --out")

@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..files import beside, sweep
 from .tensors import CheckpointError, restore, unwritable, write_tensors
 
 SUMS = "SHA256SUMS"
@@ -38,7 +39,7 @@ def write(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], 
 
 def write_folder(place: Path, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any]) -> Path:
     """:func:`write` of a folder by any name; a document that is a text is written as it is."""
-    temporary = place.parent / f".{place.name}.{os.getpid()}.tmp"
+    temporary = beside(place)
     try:
         temporary.mkdir(parents=True)
         for name, group in tensors.items():
@@ -181,16 +182,16 @@ def prune(parent: Path, keep: int = 2) -> None:
             _remove(folder)
 
 
-def tidy(parent: Path, step: int) -> None:
-    """Before continuing from ``step``: remove what killed writes left, set aside damaged checkpoints beyond it."""
-    for leftover in parent.glob(".step-*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
+def tidy(parent: Path, step: int, keep: int) -> None:
+    """Before continuing from ``step``: what a kill kept from being removed goes; damaged ones beyond it go aside."""
+    sweep(parent)
     for folder in steps(parent):
         if step_of(folder) > step:
             aside = folder.with_name(f"{folder.name}.damaged")
             if aside.exists():
                 shutil.rmtree(aside)
             folder.rename(aside)
+    prune(parent, keep)
 
 
 def _monitored(folder: Path) -> float | None:
@@ -208,7 +209,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _remove(folder: Path) -> None:
-    doomed = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")  # a half-removed folder must not look damaged
+    doomed = beside(folder.with_name(f"{folder.name}.old"))  # a half-removed folder must not look damaged
     folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 

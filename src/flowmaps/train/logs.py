@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -16,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import write_text
+from ..files import same_file, write_text
 from ..pictures import curves
 from .tensors import CheckpointError, unwritable
 
+log = logging.getLogger("flowmaps.train")
 TIMINGS = ("seconds", "examples_per_second")  # the only numbers that differ between an unbroken and a resumed run
 
 Row = dict[str, Any]
@@ -74,11 +76,7 @@ class Records:
         self.picture = directory / "curves.png"
         self.rows = [row for row in read_records(self.path) if row["step"] <= step]
         self.columns: list[str] = []
-        with _writing(self.path):
-            write_text(self.path, "".join(map(_line, self.rows)))
-            self._tabulate()
-            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
-            self._csv = open(self.table, "a", encoding="utf-8", newline="")  # noqa: SIM115
+        self._begin()
         self._events = None
         if tensorboard and find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
@@ -89,20 +87,25 @@ class Records:
         """Append one record; it is in the hands of the system when this returns."""
         row = {name: finite(value) for name, value in row.items()}
         self.rows.append(row)
-        with _writing(self.path):
-            self._file.write(_line(row))
-            self._file.flush()
-            if set(row) <= set(self.columns):
-                csv.DictWriter(self._csv, self.columns, lineterminator="\n").writerow(row)
-                self._csv.flush()
-            else:
-                self._csv.close()
-                self._tabulate()
-                self._csv = open(self.table, "a", encoding="utf-8", newline="")  # noqa: SIM115
+        if same_file(self.path, self._file.fileno()) and same_file(self.table, self._csv.fileno()):
+            self._append(row)
+        else:
+            log.warning("%s or %s was removed or replaced; both are written anew", self.path, self.table.name)
+            self._file.close()
+            self._csv.close()
+            self._begin()
         if self._events is not None:
             for name, value in row.items():
                 if isinstance(value, int | float) and name != "step":
                     self._events.add_scalar(name, value, row["step"])
+
+    def moved(self, directory: Path, row: Row) -> Records:
+        """All records so far, up to and with ``row``, in another folder."""
+        self.close()
+        rows = [*(past for past in self.rows if past["step"] < row["step"]), finite(row)] if row else self.rows
+        with _writing(directory):
+            write_text(directory / self.path.name, "".join(map(_line, rows)))
+        return Records(directory, rows[-1]["step"] if rows else 0, tensorboard=False)
 
     def flush(self) -> None:
         """Put the records on the disk, before a checkpoint that presupposes them."""
@@ -121,6 +124,26 @@ class Records:
             with suppress(OSError):  # each record was flushed when it was written, and failed then if at all
                 if file is not None:
                     file.close()
+
+    def _begin(self) -> None:
+        """Write the records so far, and open the files for more."""
+        with _writing(self.path):
+            write_text(self.path, "".join(map(_line, self.rows)))
+            self._tabulate()
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+            self._csv = open(self.table, "a", encoding="utf-8", newline="")  # noqa: SIM115
+
+    def _append(self, row: Row) -> None:
+        with _writing(self.path):
+            self._file.write(_line(row))
+            self._file.flush()
+            if set(row) <= set(self.columns):
+                csv.DictWriter(self._csv, self.columns, lineterminator="\n").writerow(row)
+                self._csv.flush()
+            else:
+                self._csv.close()
+                self._tabulate()
+                self._csv = open(self.table, "a", encoding="utf-8", newline="")  # noqa: SIM115
 
     def _tabulate(self) -> None:
         self.columns = list(dict.fromkeys(name for row in self.rows for name in row))

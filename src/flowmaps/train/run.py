@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..files import sweep
 from . import checkpoint
 from .ema import EMA
 from .engine import Report, Trainer
+from .folder import Lock, refuge, taken
 from .interrupt import Interrupt
 from .logs import Records, Window, finite, flat
 from .parallel import on_first, pinned, reduced
@@ -41,12 +43,11 @@ class NonFiniteError(ArithmeticError):
 def fit(fabric: Fabric, trainer: Trainer, resume: bool) -> Report:
     """Run ``trainer`` on the devices of ``fabric``."""
     run = Run(fabric, trainer)
-    run.begin(resume)
     try:
+        run.begin(resume)
         return run.train()
     finally:
-        if run.records is not None:
-            run.records.close()
+        run.close()
 
 
 class Run:
@@ -54,7 +55,7 @@ class Run:
 
     def __init__(self, fabric: Fabric, trainer: Trainer):
         self.fabric, self.trainer, self.objective = fabric, trainer, trainer.objective
-        self.parent = Path(trainer.directory) / "checkpoint"
+        self.directory = Path(trainer.directory)
         self.stream = Stream(len(trainer.train_data), trainer.batch_size, trainer.seed,
                              fabric.world_size * trainer.accumulation)
         self.optimizer = trainer.optimizer(self.objective)
@@ -72,6 +73,7 @@ class Run:
         self.window, self.step, self.seconds, self.latest = Window(), 0, 0.0, {}
         self.lowest, self.saved = float("inf"), None
         self.records: Records | None = None
+        self.lock: Lock | None = None
         self.broken = torch.full((), NEVER, dtype=torch.int64, device=fabric.device)
         self.watchful = fabric.device.type == "cpu" and fabric.world_size == 1  # looking at numbers costs nothing
         self.mean = partial(reduced, fabric, how="mean")
@@ -82,7 +84,7 @@ class Run:
         if self.saved is not None:
             self._restore(self.saved)
         if self.fabric.is_global_zero:
-            self.records = Records(Path(self.trainer.directory), self.step, self.trainer.tensorboard)
+            self.records = Records(self.directory, self.step, self.trainer.tensorboard)
         self.drawn = self.rested = time.monotonic()
         self.started, self.rested_step = self.rested - self.seconds, self.step
 
@@ -169,17 +171,25 @@ class Run:
             monitored = row.get(trainer.monitor)
             if monitored is not None and monitored < self.lowest:
                 self.lowest, saving = monitored, True
-        if row:
-            self._record({"step": step, **row}, bar)
-        if saving:
-            self._save(row.get(trainer.monitor))
         if row or saving:
+            self._keep({"step": step, **row} if row else {}, saving, bar)
             self.rested, self.rested_step = time.monotonic(), step
         return reason
 
     def report(self, reason: str) -> Report:
         return Report(self.step, reason, self.seconds, dict(self.latest), self.saved, checkpoint.best(self.parent),
                       self._trained().eval(), self.fabric.is_global_zero)
+
+    def close(self) -> None:
+        """Close the records and give the folder back."""
+        if self.records is not None:
+            self.records.close()
+        if self.lock is not None:
+            self.lock.release()
+
+    @property
+    def parent(self) -> Path:
+        return self.directory / "checkpoint"
 
     # what is due after an update
 
@@ -221,13 +231,45 @@ class Run:
             self.objective.train()
         return self.fabric.broadcast(results) or {}
 
+    def _keep(self, row: dict[str, Any], saving: bool, bar: Bar) -> None:
+        """Record and save what is due, in another folder if that of the run is gone."""
+        monitored = row.get(self.trainer.monitor)
+        try:
+            on_first(self.fabric, self._check_folder)
+            if row:
+                self._record(row, bar)
+            if saving:
+                self._save(monitored)
+        except CheckpointError:
+            lost, self.directory = on_first(self.fabric, lambda: self._move(row))
+            if lost is None:
+                raise
+            self._save(monitored)
+            raise CheckpointError(f"{lost} while training went on; weights, optimiser and records up to update "
+                                  f"{self.step} are in {self.directory}; continue there with --resume") from None
+
+    def _check_folder(self) -> None:
+        assert self.lock is not None
+        if lost := self.lock.lost():
+            raise CheckpointError(lost)
+
+    def _move(self, row: dict[str, Any]) -> tuple[str | None, Path]:
+        """What became of the folder of the run, and where the run is now, with its records, if it is lost."""
+        assert self.lock is not None and self.records is not None
+        lost = self.lock.lost()
+        if lost is None:
+            return None, self.directory
+        place = refuge(self.directory)
+        self.records = self.records.moved(place, row)
+        return lost, place
+
     def _record(self, row: dict[str, Any], bar: Bar) -> None:
         self.latest |= row
         loss = ", ".join(f"{name} {row[name]:.4g}" for name in ("train/loss", "valid/loss") if name in row)
         bar.note(loss)
-        if self.records is not None:
+        if self.fabric.is_global_zero:
             log.info("step %d of %d: %s", self.step, self.trainer.max_steps, loss)
-            self.records.write(row)
+        on_first(self.fabric, lambda: self.records and self.records.write(row))
 
     def _save(self, monitored: float | None) -> None:
         finite_weights = torch.stack([parameter.isfinite().all() for parameter in self.objective.parameters()]).all()
@@ -272,16 +314,19 @@ class Run:
                 "averaged": self.ema is not None}
 
     def _prepare(self, resume: bool) -> Path | None:
-        existing = checkpoint.steps(self.parent)
-        if existing and not resume:
-            raise CheckpointError(f"{self.parent} already holds {existing[-1].name}; resume that run, or choose "
-                                  "another directory")
         try:
-            self.parent.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self.lock = Lock(self.directory)
+            found = taken(self.directory)
+            if found and not resume:
+                raise CheckpointError(f"{self.directory} already holds {found}; resume that run, or choose another "
+                                      "directory")
+            self.parent.mkdir(exist_ok=True)
+            sweep(self.directory)
             folder = checkpoint.newest(self.parent)
             if resume and folder is None:
                 log.warning("%s holds no checkpoint: starting at update 1", self.parent)
-            checkpoint.tidy(self.parent, checkpoint.step_of(folder) if folder else 0)
+            checkpoint.tidy(self.parent, checkpoint.step_of(folder) if folder else 0, self.trainer.keep)
         except OSError as error:
             raise CheckpointError(unwritable(self.parent, error, "nothing was changed")) from error
         return folder
