@@ -79,7 +79,7 @@ def same_file(path: Path, descriptor: int) -> bool:
 def numbered(path: Path, first: int = 1) -> Path:
     """``path-1``, ``path-2``, ...: the first of these names that is free, counted from ``first``."""
     number = first
-    while (place := path.with_name(f"{path.name}-{number}")).exists():
+    while os.path.lexists(place := path.with_name(f"{path.name}-{number}")):
         number += 1
     return place
 

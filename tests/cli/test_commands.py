@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import flowmaps
 from cli.conftest import TINY
 from flowmaps.cli import checkpoints
 from flowmaps.cli.config import as_json, experiment, parse, steps_list, training_parser
+from flowmaps.cli.export import measured
 from flowmaps.cli.main import COMMANDS
 from flowmaps.cli.presets import find_preset, presets
 from flowmaps.cli.quickstart import step_aside
@@ -140,10 +142,52 @@ def test_samples_go_to_files_by_name(trained, tell, tmp_path):
     assert code == 2 and "molecules.smi: samples of Images are .png, .npz" in error
 
 
+def test_results_of_a_second_command_stand_beside_those_of_the_first(trained, tell, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained / "checkpoint", run / "checkpoint")
+    for number in ("", "-2", "-3"):
+        assert f"samples{number}/samples.png" in tell("sample", run, "--n", 2, "--seed", number[1:] or 1)[1]
+        assert numbers(run / f"samples{number}" / "metrics.json")["seed"] == int(number[1:] or 1)
+    assert tell("sample", run, "--n", 2, "--seed", 9, "--overwrite")[0] == 0
+    assert numbers(run / "samples" / "metrics.json")["seed"] == 9 and not (run / "samples-4").exists()
+
+
+@pytest.mark.parametrize("command", ["sample --n=2", "score --n=4", "steer --reward=ink:0.4 --particles=2 --steps=1"])
+def test_every_file_of_a_result_guards_its_folder(trained, tell, tmp_path, command):
+    name, *options = command.split()
+    assert tell(name, trained, *options, "--out", tmp_path / "first")[0] == 0
+    for path in list((tmp_path / "first").iterdir()):
+        alone = tmp_path / path.name.replace(".", "-")
+        alone.mkdir()
+        kept = path.rename(alone / path.name).read_bytes()
+        code, _, err = tell(name, trained, *options, "--out", alone)
+        assert code == 2 and f"{path.name} is there already; choose another --out, or add --overwrite" in err
+        assert [file.read_bytes() for file in alone.iterdir()] == [kept]
+
+
+def test_a_card_tells_the_last_evaluation(tmp_path):
+    folder = tmp_path / "checkpoint" / "step-00000004"
+    for moment, name in enumerate(("evaluation-10", "evaluation", "evaluation-2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"name": name}))
+        os.utime(tmp_path / name / "metrics.json", (moment, moment))
+    assert measured(folder) == {"name": "evaluation-2"}
+
+
+def test_named_files_are_replaced_only_when_asked(trained, tell, tmp_path):
+    picture = tmp_path / "grid.png"
+    picture.write_text("mine")
+    code, _, err = tell("sample", trained, "--n", 2, "--out", picture, tmp_path / "all.npz")
+    assert code == 2 and "grid.png is there already" in err and picture.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
+    assert tell("sample", trained, "--n", 2, "--out", picture, "--overwrite")[0] == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_sample_with_another_sampler(trained, tell, tmp_path):
     heun = tell("sample", trained, "--n", 2, "--sampler", "Heun", "--sampler.times", 3, "--out", tmp_path)
     assert heun[0] == 0 and "heun: 2 samples, 5 network evaluations" in heun[1]
-    grid = tell("sample", trained, "--n", 2, "--times", "0,0.7,1", "--temperature", 0.8, "--out", tmp_path)
+    grid = tell("sample", trained, "--n", 2, "--times", "0,0.7,1", "--temperature", 0.8, "--out", tmp_path / "grid")
     assert grid[0] == 0 and "2 network evaluations" in grid[1]
 
 
@@ -153,7 +197,8 @@ def test_score_puts_bounds_side_by_side(trained, tell, tmp_path):
     assert 0 < bounds["B1"]["nats"] < bounds["B3"]["nats"], "B3 is the looser bound"
     assert bounds["B1"]["nats_error"] > 0 and bounds["B1"]["n"] == 32
     assert bounds["B1"]["bits_per_position"] == pytest.approx(bounds["B1"]["nats"] / 64 / np.log(2))
-    assert tell("score", trained, "--n", 8, "--bound", "Grid", "--bound.steps", 4, "--out", tmp_path)[0] == 0
+    grid = ("--bound", "Grid", "--bound.steps", 4, "--overwrite")
+    assert tell("score", trained, "--n", 8, *grid, "--out", tmp_path)[0] == 0
     assert list(numbers(tmp_path / "metrics.json")["bounds"]) == ["B4"]
 
 
@@ -169,6 +214,7 @@ def test_evaluate_beside_real_data(trained, tell, tmp_path):
     assert code == 0 and "frechet" in out and "±" in out
     rows = numbers(tmp_path / "metrics.json")["by_steps"]
     assert set(rows) == {"1", "ode2", "data"}
+    assert "metrics.json is there already" in tell("evaluate", trained, "--out", tmp_path)[2]
     assert rows["1"]["frechet_spread"] > 0 and rows["data"]["frechet"] < rows["1"]["frechet"]
 
 
@@ -244,6 +290,7 @@ def test_an_exported_model_draws_the_same_samples_by_name(tell, trained, tmp_pat
     one, other = (np.load(folder / "samples.npz") for folder in (tmp_path / "samples/small", tmp_path / "plain"))
     np.testing.assert_array_equal(one["1"], other["1"])
     assert not (tmp_path / "models" / "small" / "samples").exists(), "nothing is written beside the model"
+    assert not (tmp_path / "runs").exists(), "nor into the folder of a run that has its name"
 
 
 def test_the_shipped_model_keeps_its_word(tell, tmp_path):

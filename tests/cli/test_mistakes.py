@@ -109,7 +109,7 @@ def test_full_disk(trained, tell, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))  # the system refuses larger files, as a full disk would
     try:
-        code, _, err = tell("sample", trained, "--n", 64, "--seed", 1, "--out", tmp_path)
+        code, _, err = tell("sample", trained, "--n", 64, "--seed", 1, "--out", tmp_path, "--overwrite")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert code == 2 and "free some space" in err and contents(tmp_path) == before

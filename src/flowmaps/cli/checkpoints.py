@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
+from ..files import numbered
 from ..maps import FlowMap
 from ..tasks.base import Task
 from ..train import load_map, read_config, read_state, resolve
 from .config import parser, task_from
 
 MODELS = tuple(Path(__file__).parents[depth] / "models" for depth in (1, 3))  # of the package, of a working copy
+RESULTS = ("metrics.json", "samples.*", "molecules-*.*", "frontier.png")  # what commands write into a folder
 
 
 class Opened(NamedTuple):
@@ -37,7 +41,8 @@ def checkpoint_parser(command: str, description: str, files: bool = False) -> Ar
     p.add_argument("--best", action="store_true", help="the best checkpoint of a run instead of its newest")
     p.add_argument("--seed", type=int, default=0, help="of noise and decoding; a seed reproduces samples exactly")
     p.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes an accelerator where there is one")
-    place = f"folder of the results (default: {command} in the run's folder)"
+    place = "folder of the results (default: a new one in the run's folder)"
+    p.add_argument("--overwrite", action="store_true", help="replace earlier results")
     if files:
         p.add_argument("--out", type=str, nargs="+", help=f"{place}; or files, such as picture.png")
     else:
@@ -81,10 +86,32 @@ def find_device(name: str) -> torch.device:
         raise ValueError(f"device {name!r} is not there ({str(error).splitlines()[0]}); use cpu or auto") from None
 
 
-def results(out: str | None, opened: Opened, name: str) -> Path:
-    """The folder for results of a command: ``--out``, or ``name`` in the folder of the run; never in the package."""
-    if out:
-        directory = Path(out)
+def check_out(cfg: Namespace) -> None:
+    """Refuse, before anything is computed, to replace results in a folder that ``--out`` names.
+
+    Raises: ValueError naming the first file that is in the way.
+    """
+    for name in [cfg.out] if isinstance(cfg.out, str) else cfg.out or []:
+        check_absent((path for pattern in RESULTS for path in sorted(Path(name).glob(pattern))), cfg.overwrite)
+
+
+def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
+    """Refuse to replace a file, unless that is asked for.
+
+    Raises: ValueError naming the first that exists.
+    """
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise ValueError(f"{path} is there already; choose another --out, or add --overwrite to replace it")
+
+
+def results(cfg: Namespace, opened: Opened, name: str) -> Path:
+    """The folder for results of a command: ``--out``, or ``name`` in the folder of the run; never in the package.
+
+    Without ``--out`` and ``--overwrite`` it is a new one: where there is a ``name`` already, ``name-2`` and so on.
+    """
+    if cfg.out:
+        directory = Path(cfg.out if isinstance(cfg.out, str) else cfg.out[0])
     elif opened.folder.parent in MODELS:
         directory = Path(name) / opened.folder.name
     else:
@@ -92,8 +119,22 @@ def results(out: str | None, opened: Opened, name: str) -> Path:
         directory = (parent.parent if parent.name == "checkpoint" else parent) / name
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file, expected a folder for the results; choose another --out")
+    if not cfg.out and not cfg.overwrite:
+        return new_folder(directory)
     directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+def new_folder(directory: Path) -> Path:
+    """Make ``directory``, or ``directory-2``, ... where there is one that holds something."""
+    place = directory
+    while True:
+        with suppress(FileExistsError):
+            place.mkdir(parents=True)
+            return place
+        if place.is_dir() and not any(place.iterdir()):
+            return place
+        place = numbered(directory, first=2)
 
 
 def origin(opened: Opened) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ..samplers import Sampler
 from ..tasks.base import Task
 from ..train.logs import finite
 from ..train.state import versions
-from .checkpoints import checkpoint_parser, open_checkpoint, origin, results
+from .checkpoints import check_out, checkpoint_parser, open_checkpoint, origin, results
 from .config import parse, steps_list
 
 HELP = """Measure samples at several step counts and of the flow's own differential equation, beside real data."""
@@ -38,6 +38,7 @@ def run(arguments: Sequence[str]) -> int:
             raise ValueError(f"{name} is {value}, expected at least 1")
     if cfg.ode < 0:
         raise ValueError(f"ode is {cfg.ode}, expected a number of steps, or 0 for none")
+    check_out(cfg)
     opened = open_checkpoint(cfg)
     task = opened.task
     seeds = [cfg.seed + i for i in range(cfg.seeds)]
@@ -48,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     rows = task.rows(steps, cfg.ode or None)
     by_steps, samples = measure(task, opened.map, rows, n, seeds)
     by_steps["data"] = data
-    directory = results(cfg.out, opened, "evaluation")
+    directory = results(cfg, opened, "evaluation")
     task.write({name: first(row, SHOWN) for name, row in samples.items()}, directory)
     report = {**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": by_steps}
     if temperatures:

@@ -48,10 +48,11 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measured(folder: Path) -> dict[str, Any] | None:
-    """What `flowmaps evaluate` wrote about the run of a checkpoint."""
+    """What `flowmaps evaluate` last wrote about the run of a checkpoint."""
     parent = folder.absolute().parent
-    file = (parent.parent if parent.name == "checkpoint" else parent) / "evaluation" / "metrics.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    found = (parent.parent if parent.name == "checkpoint" else parent).glob("evaluation*/metrics.json")
+    newest = max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
+    return None if newest is None else json.loads(newest.read_text(encoding="utf-8"))
 
 
 def card(name: str, opened: Opened, config: Mapping[str, Any], found: Any, note: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ import torch
 from ..files import replacing, write_json
 from ..samplers import Categorical, Jumps, Sampler
 from ..tasks.base import Task
-from .checkpoints import checkpoint_parser, find, open_checkpoint, origin, results
+from .checkpoints import check_absent, check_out, checkpoint_parser, find, open_checkpoint, origin, results
 from .config import parse, steps_list
 
 HELP = """Draw samples by a few jumps of the flow map, or by any sampler, and write them as files and pictures.
@@ -37,8 +37,10 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(f"n is {cfg.n}, expected at least 1")
     chosen = p.instantiate(cfg)
     samplers = choose(cfg.steps, cfg.times, chosen.sampler)
+    check_out(cfg)
     opened = open_checkpoint(cfg)
     files = files_named(cfg.out or [], opened.task)
+    check_absent((place for file in files for place in (file, *by_row(file, samplers))), cfg.overwrite)
     options = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
     options |= tempered(opened.task, cfg.temperature)
     rows, told = {}, {}
@@ -50,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     if files:
         paths = write_files(opened.task, rows, files, options)
     else:
-        directory = results(cfg.out[0] if cfg.out else None, opened, "samples")
+        directory = results(cfg, opened, "samples")
         paths = opened.task.write(rows, directory, **options)
         write_json(directory / "metrics.json", {**origin(opened), "seed": cfg.seed, "n": cfg.n, "by_steps": told})
     for name, row in told.items():
@@ -83,12 +85,17 @@ def write_files(
         made = task.write(rows, Path(folder), **options)
         for file in files:
             same = [path for path in made if path.suffix == file.suffix]
-            named = [file] if len(same) == 1 else [file.with_stem(f"{file.stem}-{row}") for row in rows]
+            named = [file] if len(same) == 1 else by_row(file, rows)
             for path, target in zip(same, named, strict=True):
                 with replacing(target) as temporary:
                     copyfile(path, temporary)
             written += named
     return written
+
+
+def by_row(file: Path, rows: Iterable[str]) -> list[Path]:
+    """The files in the place of one, where there is one for each of several rows."""
+    return [file.with_stem(f"{file.stem}-{row}") for row in rows]
 
 
 def choose(steps: str | None, times: str | None, sampler: Sampler | None) -> dict[str, Sampler]:

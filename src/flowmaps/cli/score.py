@@ -9,7 +9,7 @@ import torch
 from ..files import write_json
 from ..likelihood import Bound, CrossEntropyOnly, CutOff, Estimate
 from ..maps import EndpointMap
-from .checkpoints import checkpoint_parser, open_checkpoint, origin, results
+from .checkpoints import check_out, checkpoint_parser, open_checkpoint, origin, results
 from .config import parse
 
 HELP = """Upper bounds on the negative log-likelihood of held-out data, with standard errors: B1, and B3 which needs the
@@ -25,6 +25,7 @@ def run(arguments: Sequence[str]) -> int:
     if cfg.n < 2:
         raise ValueError(f"n is {cfg.n}, expected at least 2 for an error")
     bound = p.instantiate(cfg).bound
+    check_out(cfg)
     opened = open_checkpoint(cfg)
     if not isinstance(opened.map, EndpointMap):
         raise ValueError(f"{opened.folder} holds a {type(opened.map).__name__}; the bounds need an EndpointMap")
@@ -33,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
         with torch.no_grad():
             estimate = opened.task.likelihood(opened.map, opened.generator(cfg.seed), b, cfg.n)
         found[NAMES.get(type(b).__name__, type(b).__name__)] = estimate
-    directory = results(cfg.out, opened, "score")
+    directory = results(cfg, opened, "score")
     values = {name: as_numbers(estimate) for name, estimate in found.items()}
     write_json(directory / "metrics.json", {**origin(opened), "seed": cfg.seed, "bounds": values})
     show(found)

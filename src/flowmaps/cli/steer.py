@@ -13,7 +13,7 @@ from ..files import write_json
 from ..samplers import Renoise, Sampler
 from ..steering import BestOf, FeynmanKac, LookAhead, Method, Reward, Steered, Tilted
 from ..tasks.steering import finished, problem, reward
-from .checkpoints import checkpoint_parser, open_checkpoint, origin, results
+from .checkpoints import check_out, checkpoint_parser, open_checkpoint, origin, results
 from .config import parse
 
 HELP = """Pull samples towards a reward, such as class:3, qed, keyword:king or ink:0.4, and compare with plain samples.
@@ -42,6 +42,7 @@ def run(arguments: Sequence[str]) -> int:
             raise ValueError(f"{name} is {getattr(cfg, name)}, expected at least 1")
     if cfg.reward is None:
         raise ValueError("no reward; name one, such as --reward class:3, --reward qed or --reward keyword:king")
+    check_out(cfg)
     opened = open_checkpoint(cfg)
     wanted, generator = reward(opened.task, cfg.reward, opened.device, cfg.surrogate), opened.generator(cfg.seed)
     method = choose(cfg.method, wanted, cfg.steps, cfg.noise, cfg.particles)
@@ -50,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     common: dict[str, Any] = {**setting._asdict(), "particles": count, "population": cfg.population}
     plain = BestOf(1, method.sampler)(opened.map, wanted, generator=opened.generator(cfg.seed), strength=0.0, **common)
     steered = method(opened.map, wanted, generator=opened.generator(cfg.seed), strength=cfg.strength, **common)
-    directory = results(cfg.out, opened, "steered")
+    directory = results(cfg, opened, "steered")
     shown = {"before": _first(plain, cfg.n), "after": _drawn(steered, cfg.n, generator)}
     paths = opened.task.write(shown, directory, label=cfg.label)
     report = {**origin(opened), "reward": cfg.reward, "strength": cfg.strength, "steps": cfg.steps, "seed": cfg.seed}
