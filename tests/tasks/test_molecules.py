@@ -14,7 +14,7 @@ from flowmaps.samplers import Categorical, Jumps
 from flowmaps.tasks.molecules import Molecules, histograms
 from flowmaps.train import AdamW, Cosine, Trainer, load_map, read_config
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*rows are left out")
+pytestmark = pytest.mark.filterwarnings("ignore:.*(rows are left out|rows stay)")
 SMALL = {"width": 16, "edge": 8, "depth": 2, "heads": 2, "paths": 4, "held_out": 16}
 ONE = Jumps(1)
 

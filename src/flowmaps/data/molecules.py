@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ..fields import Batch, Condition
-from .molecules_files import PARTS, Alphabet, Progress, load, prepare, read_smiles, shuffled
+from .molecules_files import PARTS, Alphabet, Progress, Settings, load, prepare, read_smiles, shuffled
+from .molecules_graph import LOST, Fragments
 from .sources import data_folder, download, writable
 
 VERSION = 3  # of the prepared files
@@ -112,15 +113,41 @@ class MoleculeData:
 
 
 class MoleculeSplits(NamedTuple):
-    """Molecules in three disjoint parts with their alphabet; ``rejected`` is the file that lists unreadable rows."""
+    """Molecules in three disjoint parts with their alphabet.
+
+    Arguments:
+        rejected: The file that lists the rows left out, with reasons.
+        summary: Numbers of ``rows``, of those ``left out`` (``mixtures left out`` among them), of ``duplicates``, and
+            of the molecules without the stereochemistry, isotopes, atom maps or smaller fragments of their row.
+    """
 
     train: MoleculeData
     valid: MoleculeData
     test: MoleculeData
     alphabet: Alphabet
     rejected: Path
-    rows: int
-    refused: int
+    summary: dict[str, int]
+
+    def told(self) -> str:
+        """What was done to the rows, in one line; empty if every one is kept as it is and there is none twice."""
+        n = self.summary
+        lines = [f"{self.rejected} lists them with reasons"] if self.refused else []
+        if n["mixtures left out"]:
+            lines.append(f"{n['mixtures left out']:,} of them are salts or mixtures, whose largest fragment would stay "
+                         "with task.fragments: largest")  # fmt: skip
+        lines += [f"{n['duplicates']:,} duplicate{'s' * (n['duplicates'] > 1)}"] if n["duplicates"] else []
+        lines += [f"{name} removed from {n[name]:,}" for name in LOST if n[name]]
+        some = f"{self.refused:,} of {self.rows:,} rows are left out"
+        first = some if self.refused else f"all {self.rows:,} rows stay"
+        return "; ".join([first, *lines]) if lines else ""
+
+    @property
+    def rows(self) -> int:
+        return self.summary["rows"]
+
+    @property
+    def refused(self) -> int:
+        return self.summary["left out"]
 
 
 def molecules(
@@ -131,6 +158,7 @@ def molecules(
     test: str | os.PathLike | None = None,
     aromatic: bool = False,
     max_atoms: int | None = None,
+    fragments: Fragments = "refuse",
     cache: str | os.PathLike | None = None,
     processes: int | None = None,
     progress: Progress | None = None,
@@ -149,6 +177,7 @@ def molecules(
         valid, test: Files of the other parts; both or neither.
         aromatic: Keep aromatic bonds as a category of their own.
         max_atoms: Refuse larger molecules; default: none.
+        fragments: Of salts and mixtures, ``refuse`` all or keep the ``largest`` fragment.
         cache: Folder of prepared files; default the ``molecules`` folder of the cache.
         processes: Worker processes; default one a core.
         progress: Called with the rows done and the rows in all.
@@ -158,16 +187,17 @@ def molecules(
         raise ValueError("validation and test files come together: give both or neither")
     files = [path] if valid is None or test is None else [path, valid, test]
     sources = [read_smiles(file, column) for file in files]
-    digest = hashlib.sha256(json.dumps([VERSION, aromatic, max_atoms, sources]).encode()).hexdigest()[:16]
+    settings = Settings(aromatic, max_atoms, fragments)
+    digest = hashlib.sha256(json.dumps([VERSION, *settings, sources]).encode()).hexdigest()[:16]
     folder = data_folder("molecules") if cache is None else Path(cache).expanduser()
     prepared = writable(folder) / f"{Path(path).name.split('.')[0]}-{digest}.npz"
     if not prepared.exists():
-        prepare(prepared, sources, aromatic, max_atoms, processes, progress)
+        prepare(prepared, sources, settings, processes, progress)
     return _splits(prepared)
 
 
 def _splits(prepared: Path) -> MoleculeSplits:
-    arrays, alphabet, smiles = load(prepared)
+    arrays, alphabet, smiles, summary = load(prepared)
     atoms, bonds, sizes = (torch.from_numpy(arrays[name]) for name in ("atoms", "bonds", "sizes"))
     whole = MoleculeData(atoms, bonds, sizes, smiles)
     order = torch.tensor(sorted(range(len(smiles)), key=lambda k: shuffled(smiles[k])))
@@ -175,10 +205,9 @@ def _splits(prepared: Path) -> MoleculeSplits:
     for name, rows in zip(PARTS, parts, strict=True):
         if not len(rows):
             raise ValueError(f"the {name} part of {len(whole)} molecules is empty; give more, or a file for each part")
-    refused = int(arrays["refused"])
     train, valid, test = (whole.subset(rows) for rows in parts)
     rejected = prepared.with_suffix(".rejected.csv")
-    return MoleculeSplits(train, valid, test, alphabet, rejected, len(whole) + refused, refused)
+    return MoleculeSplits(train, valid, test, alphabet, rejected, summary)
 
 
 QM9_MIRROR = (

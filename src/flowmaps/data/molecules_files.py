@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,12 +21,13 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ..files import replacing, write_text
-from ..reading import read_bytes
-from .molecules_graph import BONDS, Graph, Unreadable, encode, parse
+from ..reading import check_size
+from .molecules_graph import BONDS, LONGEST, LOST, Fragments, Graph, Unreadable, encode
+from .molecules_rows import Rows as Rows
+from .molecules_rows import read_smiles as read_smiles
 
 PARTS = ("train", "valid", "test")
 Progress = Callable[[int, int], None]
-Rows = list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -50,56 +52,6 @@ class Alphabet:
         return cls(tuple(value["atoms"]), tuple(value["bonds"]), int(value["size"]))
 
 
-def read_smiles(path: str | os.PathLike, column: str | int | None = None) -> Rows:
-    """The SMILES of a file with their line numbers (from 1), blank lines left out.
-
-    ``.csv`` and ``.tsv`` files have columns; in all others SMILES is the first word of a line. A header is recognised
-    by a cell named ``smiles``, by ``column`` being a name, or because its cell is no SMILES while the next one is.
-    Any file may be packed as ``.gz`` or ``.xz``.
-
-    Arguments:
-        column: Name or number (from 0) of the column; default ``smiles`` (in any case), else the first.
-    Raises: ValueError if the file is missing, empty or has no such column.
-    """
-    path = Path(path).expanduser()
-    text = read_bytes(path).decode("utf-8-sig", errors="replace")
-    kind = [suffix for suffix in path.suffixes if suffix not in (".gz", ".xz")][-1:]
-    if kind in ([".csv"], [".tsv"]):
-        reader = csv.reader(io.StringIO(text), delimiter="\t" if kind == [".tsv"] else ",")
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    else:
-        rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1)]
-    rows = [(number, row) for number, row in rows if any(row)]
-    if not rows:
-        raise ValueError(f"{path} holds no row; give a file with one SMILES a line")
-    place, header = _column(path, [row for _, row in rows[:2]], column)
-    return [(number, row[place] if place < len(row) else "") for number, row in rows[header:]]
-
-
-def _column(path: Path, first: list[list[str]], column: str | int | None) -> tuple[int, int]:
-    """The place of the SMILES column and the number of header rows."""
-    head = [cell.lower() for cell in first[0]]
-    if isinstance(column, str) and not column.isdigit():
-        if column.lower() not in head:
-            raise ValueError(f"{path} has no column {column!r}; its first row is {first[0]}")
-        return head.index(column.lower()), 1
-    if column is None and "smiles" in head:
-        return head.index("smiles"), 1
-    place = int(column or 0)
-    if place < 0 or place >= len(head):
-        raise ValueError(f"{path} has {len(head)} columns, so there is no column {place}; count from 0")
-    if len(first) < 2 or place >= len(first[1]):
-        return place, 0
-    return place, int("smiles" in head[place] or (not _parses(first[0][place]) and _parses(first[1][place])))
-
-
-def _parses(text: str) -> bool:
-    try:
-        return parse(text) is not None
-    except Unreadable:
-        return False
-
-
 def part_of(smiles: str) -> int:
     """The part of a molecule by the hash of its canonical SMILES: 0 train (80 %), 1 valid (10 %), 2 test (10 %)."""
     return max(0, shuffled(smiles) * 10 // 2**64 - 7)
@@ -110,6 +62,23 @@ def shuffled(smiles: str) -> int:
     return int.from_bytes(hashlib.blake2b(smiles.encode(), digest_size=8).digest(), "little")
 
 
+class Settings(NamedTuple):
+    """How a row becomes a graph.
+
+    Arguments:
+        aromatic: Keep aromatic bonds as a category of their own.
+        max_atoms: Leave out larger molecules.
+        fragments: As :func:`~flowmaps.data.molecules_graph.encode` has it.
+    """
+
+    aromatic: bool = False
+    max_atoms: int | None = None
+    fragments: Fragments = "refuse"
+
+
+USUAL = Settings()
+
+
 class _Row(NamedTuple):
     part: int
     line: int
@@ -118,12 +87,12 @@ class _Row(NamedTuple):
     reason: str = ""
 
 
-def _read_rows(job: tuple[int, Rows, bool, int | None]) -> list[_Row]:
-    part, rows, aromatic, max_atoms = job
+def _read_rows(job: tuple[int, Rows, Settings]) -> list[_Row]:
+    part, rows, (aromatic, max_atoms, fragments) = job
     result = []
     for line, text in rows:
         try:
-            graph = encode(text, aromatic)
+            graph = encode(text, aromatic, fragments)
             if max_atoms is not None and len(graph.atoms) > max_atoms:
                 raise Unreadable(f"{len(graph.atoms)} atoms, more than {max_atoms}")
             result.append(_Row(part, line, text, graph))
@@ -148,9 +117,9 @@ def _disjoint(rows: Iterable[_Row]) -> list[_Row]:
     return [kept(row) for row in rows]
 
 
-def _jobs(sources: list[Rows], aromatic: bool, max_atoms: int | None, size: int = 500) -> list[Any]:
+def _jobs(sources: list[Rows], settings: Settings, size: int = 500) -> list[tuple[int, Rows, Settings]]:
     return [
-        (part, rows[start : start + size], aromatic, max_atoms)
+        (part, rows[start : start + size], settings)
         for part, rows in enumerate(sources)
         for start in range(0, len(rows), size)
     ]
@@ -180,8 +149,7 @@ def _read_all(jobs: list[Any], processes: int, progress: Progress | None) -> Ite
 def prepare(
     prepared: Path,
     sources: list[Rows],
-    aromatic: bool = False,
-    max_atoms: int | None = None,
+    settings: Settings = USUAL,
     processes: int | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -193,32 +161,57 @@ def prepare(
         sources: Rows of one file, or of a training, a validation and a test file.
     Raises: ValueError if no row can be read or there are more than 255 kinds of atoms.
     """
-    jobs = _jobs(sources, aromatic, max_atoms)
+    jobs = _jobs(sources, settings)
     rows = _disjoint(_read_all(jobs, processes or os.cpu_count() or 1, progress))
     good = [(row.part, row.graph) for row in rows if row.graph is not None]
     bad = [row for row in rows if row.graph is None]
     if not good:
         first = f"line {bad[0].line}: {bad[0].reason}" if bad else "it is empty"
-        raise ValueError(f"no row could be read as a molecule ({first}); check the file and its column")
+        raise ValueError(f"no row could be read as a molecule ({first}); check the file, and name its column")
     count = Counter(name for _, graph in good for name in graph.atoms)
     names = sorted(count, key=lambda name: (-count[name], name))
-    alphabet = Alphabet(tuple(names), BONDS if aromatic else BONDS[:4], max(len(graph.atoms) for _, graph in good))
-    report = io.StringIO()
-    table = csv.writer(report, lineterminator="\n")
-    table.writerow(["part", "line", "smiles", "reason"])
-    table.writerows([PARTS[row.part] if len(sources) > 1 else "", row.line, row.text, row.reason] for row in bad)
-    write_text(prepared.with_suffix(".rejected.csv"), report.getvalue())
+    bonds, size = BONDS if settings.aromatic else BONDS[:4], max(len(graph.atoms) for _, graph in good)
+    alphabet = Alphabet(tuple(names), bonds, size)
+    _list(prepared.with_suffix(".rejected.csv"), bad, len(sources) > 1)
     if len(names) > 255:
         raise ValueError(f"{len(names)} kinds of atoms, expected at most 255; give molecules of fewer elements")
     with replacing(prepared) as temporary, open(temporary, "wb") as file:
-        arrays = {**_arrays(good, alphabet, len(sources) > 1), "refused": np.array(len(bad))}
+        arrays = _arrays(good, alphabet, len(sources) > 1) | {"summary": _json(_summary(rows))}
         np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _list(path: Path, bad: list[_Row], given_parts: bool) -> None:
+    """Write the rows that are left out, with their reasons."""
+    report = io.StringIO()
+    table = csv.writer(report, lineterminator="\n")
+    table.writerow(["part", "line", "smiles", "reason"])
+    for row in bad:
+        table.writerow([PARTS[row.part] if given_parts else "", row.line, row.text[:LONGEST], row.reason])
+    write_text(path, report.getvalue())
+
+
+def _summary(rows: list[_Row]) -> dict[str, int]:
+    """How many rows there are, how many were left out, how many repeat a molecule, and how many lost what."""
+    graphs = [row.graph for row in rows if row.graph is not None]
+    return {
+        "rows": len(rows),
+        "left out": len(rows) - len(graphs),
+        "mixtures left out": sum(row.reason.endswith(" fragments") for row in rows),
+        "duplicates": len(graphs) - len({graph.smiles for graph in graphs}),
+        **{name: sum(name in graph.lost for graph in graphs) for name in LOST},
+    }
+
+
+def _json(value: object) -> np.ndarray:
+    return np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)
 
 
 def _arrays(good: list[tuple[int, Graph]], alphabet: Alphabet, given_parts: bool) -> dict[str, np.ndarray]:
     n, category = alphabet.size, {name: k for k, name in enumerate(alphabet.atoms)}
     place = np.zeros((n, n), dtype=np.int64)
     place[np.triu_indices(n, 1)] = np.arange(n * (n - 1) // 2)
+    padded = f"bonds of {len(good):,} molecules, padded to the {n:,} atoms of the largest (max_atoms leaves it out),"
+    check_size(padded, len(good) * n * (n - 1) // 2)
     atoms = np.zeros((len(good), n), dtype=np.uint8)
     bonds = np.zeros((len(good), n * (n - 1) // 2), dtype=np.uint8)
     for k, (_, graph) in enumerate(good):
@@ -233,19 +226,31 @@ def _arrays(good: list[tuple[int, Graph]], alphabet: Alphabet, given_parts: bool
         "sizes": np.array([len(graph.atoms) for _, graph in good], dtype=np.int16),
         "part": np.array(parts, dtype=np.uint8),
         "smiles": np.frombuffer("\n".join(smiles).encode(), dtype=np.uint8),
-        "alphabet": np.frombuffer(json.dumps(alphabet.to_json()).encode(), dtype=np.uint8),
+        "alphabet": _json(alphabet.to_json()),
     }
 
 
-def load(prepared: Path) -> tuple[dict[str, np.ndarray], Alphabet, list[str]]:
-    """The arrays of a prepared file, its alphabet and the canonical SMILES.
+class Prepared(NamedTuple):
+    """What a prepared file holds: arrays by name, alphabet, canonical SMILES, and counts of its rows."""
+
+    arrays: dict[str, np.ndarray]
+    alphabet: Alphabet
+    smiles: list[str]
+    summary: dict[str, int]
+
+
+def load(prepared: Path) -> Prepared:
+    """A prepared file.
 
     Raises: ValueError if the file is damaged.
     """
     try:
         with np.load(prepared, allow_pickle=False) as file:
             arrays = dict(file)
-        alphabet = Alphabet.from_json(json.loads(arrays.pop("alphabet").tobytes()))
-        return arrays, alphabet, arrays.pop("smiles").tobytes().decode().split("\n")
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+        alphabet, summary = (json.loads(arrays.pop(name).tobytes()) for name in ("alphabet", "summary"))
+        smiles = arrays.pop("smiles").tobytes().decode().split("\n")
+        if {len(arrays[name]) for name in ("atoms", "bonds", "sizes", "part")} != {len(smiles)}:
+            raise ValueError("its tables differ in rows")
+        return Prepared(arrays, Alphabet.from_json(alphabet), smiles, summary)
+    except (OSError, ValueError, EOFError, LookupError, TypeError, BadZipFile, RuntimeError, zlib.error) as error:
         raise ValueError(f"{prepared} is damaged ({error}); remove it, it will be prepared again") from error

@@ -104,8 +104,8 @@ def parse(text: str) -> Chem.Mol:
 
     Raises: Unreadable with the reason.
     """
-    if not text or len(text) > LONGEST or '"' in text or ">>" in text:
-        raise Unreadable(_no_smiles(text))
+    if reason := _no_smiles(text):
+        raise Unreadable(reason)
     with rdBase.BlockLogs():
         try:
             mol = Chem.MolFromSmiles(text)
@@ -120,12 +120,17 @@ def parse(text: str) -> Chem.Mol:
         raise Unreadable("; ".join(problems) or "RDKit cannot sanitise it")
 
 
-def _no_smiles(text: str) -> str:
+def _no_smiles(text: str) -> str | None:
+    """What RDKit would not say, or would read over: after white space it takes everything as a name."""
+    if not text:
+        return "empty, not a SMILES string"
     if len(text) > LONGEST:
         return f"{len(text):,} characters, more than {LONGEST:,}"
     if '"' in text:
-        return "a quotation mark without its partner on the line"
-    return "a reaction, not a molecule" if text else "empty, not a SMILES string"
+        return "a quotation mark without its partner"
+    if "\t" in text or set(",;") & set(text.split(" ")[0]):
+        return "more cells than the header"
+    return "a reaction, not a molecule" if ">>" in text else None
 
 
 def canonical(text: str) -> str:

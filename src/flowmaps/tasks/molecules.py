@@ -13,7 +13,7 @@ from rdkit import Chem
 from torch import Tensor
 
 from ..data.molecules import Alphabet, MoleculeData, MoleculeSplits, graph_masks, molecules, qm9, zinc250k
-from ..data.molecules_graph import Unreadable, encode
+from ..data.molecules_graph import Fragments, Unreadable, encode
 from ..fields import Condition
 from ..maps import EndpointMap, FlowMap, VelocityMap
 from ..metrics.molecules import PROPERTIES, MoleculeQuality, category_counts, graph_of, properties
@@ -40,6 +40,7 @@ class Molecules(Task):
         fetch: Download a named data set if it is missing.
         aromatic: Keep aromatic bonds as a category instead of one Kekulé structure.
         max_atoms: Leave out larger molecules.
+        fragments: Of salts and mixtures, ``refuse`` all or keep the ``largest`` fragment.
         cache: Folder of prepared data.
         width, edge, depth, heads, paths: Size of the :class:`~flowmaps.networks.graph.GraphTransformer`.
         known_share: Share of training examples of which a random part is given, for completion of scaffolds.
@@ -62,6 +63,7 @@ class Molecules(Task):
         fetch: bool = False,
         aromatic: bool = False,
         max_atoms: int | None = None,
+        fragments: Fragments = "refuse",
         cache: str | None = None,
         width: int = 64,
         edge: int = 32,
@@ -80,7 +82,7 @@ class Molecules(Task):
             raise ValueError(f"conditions are {list(conditions)}; expected some of {', '.join(PROPERTIES)}")
         self.source, self.column, self.valid, self.test = source, column, valid, test
         self.path, self.fetch = path, fetch
-        self.options = {"aromatic": aromatic, "max_atoms": max_atoms, "cache": cache}
+        self.options = {"aromatic": aromatic, "max_atoms": max_atoms, "fragments": fragments, "cache": cache}
         self.network = {"width": width, "edge": edge, "depth": depth, "heads": heads, "paths": paths}
         self.known_share, self.conditions, self.drop_label = known_share, tuple(conditions), drop_label
         self.unconstrained, self.decoder, self.held_out = unconstrained, decoder or Argmax(), held_out
@@ -92,9 +94,8 @@ class Molecules(Task):
     def splits(self) -> MoleculeSplits:
         with preparing(Path(self.source).name) as progress:
             found = self._read(**self.options, progress=progress)
-        if found.refused:
-            lists = f"{found.rejected} lists them with reasons"
-            warnings.warn(f"{found.refused:,} of {found.rows:,} rows are left out; {lists}", stacklevel=1)
+        if told := found.told():
+            warnings.warn(told, stacklevel=1)
         return found
 
     def _read(self, **options: Any) -> MoleculeSplits:
