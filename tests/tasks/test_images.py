@@ -30,7 +30,9 @@ def test_state_is_enough_to_sample():
 def test_construction_loads_nothing_and_state_is_json():
     task = Images(**TINY)
     assert "splits" not in vars(task)
-    assert task.state() == {"levels": 17, "classes": 10, "shape": [8, 8]}
+    parts = {name: text.split(" ")[0] for name, text in task.state()["data"].items()}
+    assert parts == {"train": "1,258", "valid": "180", "test": "359"}
+    assert {**task.state(), "data": {}} == {"levels": 17, "classes": 10, "shape": [8, 8], "data": {}}
     assert task.train_data.condition.label is None
 
 

@@ -52,6 +52,27 @@ def test_stopping_at_every_step_equals_unbroken(tmp_path):
     assert_same_run(unbroken, report)
 
 
+class Named(Pairs):
+    """Data that say which they are."""
+
+    def fingerprint(self) -> str:
+        return str(float(self.y.sum()))
+
+
+def test_other_data_of_equal_size_cannot_be_resumed(tmp_path):
+    trainer(tmp_path, data=Named(seed=0), config={"state": {"atoms": ["C", "O"]}}).fit()
+    before = tensors_of(next((tmp_path / "checkpoint").glob("step-*")))
+    for data, atoms, message in (
+        (Named(seed=1), ["C", "O"], "was trained with data = .*, and now it is"),
+        (Named(seed=0), ["O", "C"], r"trained on other data: atoms was \['C', 'O'\] and is now \['O', 'C'\]"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            trainer(tmp_path, data=data, config={"state": {"atoms": atoms}}, max_steps=50).fit(resume=True)
+    assert_equal_bits(before, tensors_of(next((tmp_path / "checkpoint").glob("step-*"))))
+    again = trainer(tmp_path, data=Named(seed=0), config={"state": {"atoms": ["C", "O"], "new": 1}}, max_steps=50)
+    assert again.fit(resume=True).step == 50
+
+
 def test_new_objective_is_filled_whatever_its_start(tmp_path):
     unbroken = trainer(tmp_path / "unbroken").fit()
     trainer(tmp_path / "stopped", data=Signalling(12)).fit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +22,31 @@ class Dataset(Protocol):
     def batch(self, index: Tensor) -> Batch:
         """Rows ``index``, int64 ``(B,)``, as categories ``(B, *positions)`` and their condition."""
         ...
+
+
+@runtime_checkable
+class Identified(Dataset, Protocol):
+    """Data that can say which they are, so that a run is never continued, nor measured, on others in silence."""
+
+    def fingerprint(self) -> str:
+        """Equal for equal examples in equal order, and for no others."""
+        ...
+
+
+def fingerprint(*parts: object) -> str:
+    """The first 16 hexadecimal digits of a SHA-256 over values, tensors with their type and shape.
+
+    >>> fingerprint(torch.tensor([1, 2])) == fingerprint(torch.tensor([[1, 2]]))
+    False
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(f"{part.dtype} {tuple(part.shape)};".encode())
+            digest.update(np.ascontiguousarray(part.cpu().numpy()))
+        else:
+            digest.update(f"{part!r};".encode())
+    return digest.hexdigest()[:16]
 
 
 class CategoricalData:
@@ -53,6 +79,10 @@ class CategoricalData:
     def batch(self, index: Tensor) -> Batch:
         """Rows ``index`` as int64 categories with their condition."""
         return Batch(fieldwise(lambda leaf: leaf[index].long(), self.x_1), select(self.condition, index))
+
+    def fingerprint(self) -> str:
+        """Of the categories and their condition."""
+        return fingerprint(*(leaf for tree in (self.x_1, *self.condition) for (leaf,) in leaves(tree)))
 
     def all(self) -> Batch:
         """Every datum, in order."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..fields import Batch, Condition
+from .base import fingerprint
 from .molecules_files import PARTS, Alphabet, Progress, Settings, load, prepare, read_smiles, shuffled
 from .molecules_graph import LOST, Fragments
 from .sources import data_folder, download, writable
@@ -95,6 +96,10 @@ class MoleculeData:
             ball = torch.where((radius >= r).unsqueeze(-1), grown, ball)
         ball &= torch.from_numpy(random.random(B) < self.known_share).unsqueeze(-1)
         return {"atoms": ball, "bonds": ball.unsqueeze(-1) & ball.unsqueeze(-2)}
+
+    def fingerprint(self) -> str:
+        """Of the graphs, their properties and what is withheld of them."""
+        return fingerprint(self.atoms, self.bonds, self.sizes, self.label, self.known_share, self.label_dropout)
 
     def subset(self, index: Tensor) -> MoleculeData:
         """The molecules of rows ``index``."""

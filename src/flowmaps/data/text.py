@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..fields import Batch
+from .base import fingerprint
 from .sources import data_folder, writable
 from .text_corpora import Corpus
 from .text_shards import Shards, prepare
@@ -52,6 +53,10 @@ class Windows:
         starts = (self.start + index * self.stride).tolist()
         rows = [self.shards.read(i, i + self.length) for i in starts]
         return Batch(torch.from_numpy(np.stack(rows).astype(np.int64)))
+
+    def fingerprint(self) -> str:
+        """Of the hashes of the shards, which are not read for it, and of the cut into windows."""
+        return fingerprint(self.shards.hashes, self.start, self.stop, self.length, self.stride)
 
     def tokens(self, most: int | None = None) -> np.ndarray:
         """The tokens of the part in order, at most so many."""

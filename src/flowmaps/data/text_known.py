@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..fields import Batch
-from .base import Dataset
+from .base import Dataset, Identified, fingerprint
 
 
 class KnownLaw(Protocol):
@@ -73,6 +73,11 @@ class PartlyKnown:
 
     def __len__(self) -> int:
         return len(self.data) * self.copies
+
+    def fingerprint(self) -> str:
+        """Of the rows and of the number of choices."""
+        rows = self.data.fingerprint() if isinstance(self.data, Identified) else len(self.data)
+        return fingerprint(rows, self.copies, type(self.law).__name__)
 
     def batch(self, index: Tensor) -> Batch:
         x_1, condition = self.data.batch(index % len(self.data))

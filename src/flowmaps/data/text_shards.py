@@ -41,6 +41,7 @@ class Shards:
             raise ValueError(f"{self.folder} holds no complete {INDEX}; prepare the text again to finish it")
         self.tokeniser = from_description(index["tokeniser"])
         self.characters: int = index["characters"]
+        self.hashes: list[str] = [entry["sha256"] for entry in index["shards"]]
         self._parts = [_open(self.folder, entry, index["dtype"], verify) for entry in index["shards"]]
         self._ends = np.cumsum([len(part) for part in self._parts]).tolist()
 

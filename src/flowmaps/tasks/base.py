@@ -7,31 +7,57 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from ..data import Dataset
+from ..data import Dataset, Identified
 from ..fields import Batch
 from ..likelihood import Bound, CutOff, Estimate, score
 from ..maps import EndpointMap, FlowMap
 from ..samplers import Euler, Jumps, Sampler
+from ..train.logs import finite
+from ..train.state import changes
+
+
+class Splits(Protocol):
+    """Data in three disjoint parts."""
+
+    @property
+    def train(self) -> Identified: ...
+
+    @property
+    def valid(self) -> Identified: ...
+
+    @property
+    def test(self) -> Identified: ...
+
+
+S = TypeVar("S", bound=Splits)
+
+
+class ChangedData(ValueError):
+    """The data are not those that a checkpoint was trained on."""
 
 
 class Task(ABC):
     """One modality bound together. Constructor arguments are the configuration schema; construction loads nothing.
 
     A task learns from its data what a map needs to be built (the size of an alphabet, a tokeniser): that is its
-    ``state``, kept in every checkpoint, so that a checkpoint samples on a machine that has no data.
+    ``state``, kept in every checkpoint, so that a checkpoint samples on a machine that has no data. With it goes a
+    fingerprint of each part of the data.
 
     Arguments:
         kinds: Suffixes of the files that samples are written as.
+    Invariant: with a restored ``state``, ``splits`` are the data that taught it, or ChangedData is raised
+        (``tests/tasks/test_changed_data.py``).
     """
 
     kinds: ClassVar[tuple[str, ...]]
+    _state: dict[str, Any] | None = None
 
     # -- data ----------------------------------------------------------------------------------------------------
 
@@ -39,6 +65,11 @@ class Task(ABC):
     def own_data(cls, path: str) -> dict[str, str]:
         """The constructor arguments that name a file or folder of the user's own."""
         return {"source": path}
+
+    @property
+    @abstractmethod
+    def splits(self) -> Splits:
+        """The data, loaded when first asked for, and passed through :meth:`unchanged`."""
 
     @property
     @abstractmethod
@@ -53,12 +84,36 @@ class Task(ABC):
     def test_data(self) -> Dataset: ...
 
     @abstractmethod
-    def state(self) -> dict[str, Any]:
-        """What the data taught, as plain JSON values; loads the data if need be."""
+    def learned(self, splits: Any) -> dict[str, Any]:
+        """What a map and its samples need to know of the data."""
 
-    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What the data taught, and their fingerprints, as plain JSON values; loads the data if need be."""
+        if self._state is None:
+            self._state = self._taught(self.splits)
+        return self._state
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over a ``state`` without loading data."""
+        self._state = dict(state)
+
+    def unchanged(self, splits: S) -> S:
+        """The same data, if they teach what a restored state holds.
+
+        A checkpoint of a version that kept no fingerprint is compared in the pieces it has.
+
+        Raises: ChangedData naming each piece that differs.
+        """
+        if self._state is not None and (found := changes(self._state, self._taught(splits))):
+            raise ChangedData(
+                f"the data are not those of the training: {found}; restore those data, or train again on these"
+            )
+        return splits
+
+    def _taught(self, splits: Splits) -> dict[str, Any]:
+        parts = {"train": splits.train, "valid": splits.valid, "test": splits.test}
+        prints = {name: f"{len(part):,} examples, {part.fingerprint()}" for name, part in parts.items()}
+        return finite({**self.learned(splits), "data": prints})
 
     # -- model ---------------------------------------------------------------------------------------------------
 

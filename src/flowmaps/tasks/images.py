@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from ..paths import LinearPath
 from ..pictures import sample_grid
 from ..samplers import Argmax, Decoder, Sampler, generate
 from ..spaces import OneHot
-from .base import Task
+from .base import ChangedData, Task
 
 
 class Images(Task):
@@ -72,7 +73,6 @@ class Images(Task):
         self.network = {"width": width, "lower": tuple(lower), "depth": depth, "heads": heads, "patch": patch}
         self.conditional, self.drop_label, self.unconstrained = conditional, drop_label, unconstrained
         self.decoder = decoder or Argmax()
-        self._state: dict[str, Any] | None = None
         self._judges: dict[int, ImageQuality] = {}
 
     @classmethod
@@ -81,6 +81,9 @@ class Images(Task):
 
     @cached_property
     def splits(self) -> sources.ImageSplits:
+        return self.unchanged(self._load())
+
+    def _load(self) -> sources.ImageSplits:
         if self.source == "digits":
             return sources.digits(self.seed)
         if self.source == "mnist":
@@ -99,14 +102,8 @@ class Images(Task):
     def test_data(self) -> CategoricalData:
         return self._labelled(self.splits.test)
 
-    def state(self) -> dict[str, Any]:
-        if self._state is None:
-            splits = self.splits
-            self._state = {"levels": splits.levels, "classes": splits.classes, "shape": list(splits.shape)}
-        return self._state
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self._state = dict(state)
+    def learned(self, splits: sources.ImageSplits) -> dict[str, Any]:
+        return {"levels": splits.levels, "classes": splits.classes, "shape": list(splits.shape)}
 
     def build_map(self) -> FlowMap:
         K = self.state()["levels"]
@@ -216,6 +213,9 @@ class Images(Task):
     def _has_data(self) -> bool:
         try:
             return bool(len(self.splits.test))
+        except ChangedData as error:
+            warnings.warn(f"real pictures are left out: {error}", stacklevel=3)
+            return False
         except (OSError, ValueError):
             return False
 

@@ -86,7 +86,6 @@ class Molecules(Task):
         self.network = {"width": width, "edge": edge, "depth": depth, "heads": heads, "paths": paths}
         self.known_share, self.conditions, self.drop_label = known_share, tuple(conditions), drop_label
         self.unconstrained, self.decoder, self.held_out = unconstrained, decoder or Argmax(), held_out
-        self._state: dict[str, Any] | None = None
 
     # -- data ------------------------------------------------------------------------------------------------------
 
@@ -96,7 +95,7 @@ class Molecules(Task):
             found = self._read(**self.options, progress=progress)
         if told := found.told():
             warnings.warn(told, stacklevel=1)
-        return found
+        return self.unchanged(found)
 
     def _read(self, **options: Any) -> MoleculeSplits:
         if self.source in SOURCES:
@@ -117,17 +116,11 @@ class Molecules(Task):
     def test_data(self) -> MoleculeData:
         return self._conditioned(self.splits.test, 0.0, 0.0)
 
-    def state(self) -> dict[str, Any]:
-        """Alphabet, law of the number of atoms, and mean and deviation of the properties conditioned on."""
-        if self._state is None:
-            scale = {name: (float(x.mean()), float(x.std()))
-                     for name, x in self._properties(self.splits.train).items()}
-            weights = [int(w) for w in self.splits.train.size_weights()]
-            self._state = {"alphabet": self.splits.alphabet.to_json(), "size_weights": weights, "scale": scale}
-        return self._state
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self._state = dict(state)
+    def learned(self, splits: MoleculeSplits) -> dict[str, Any]:
+        """Alphabet, distribution of the number of atoms, mean and deviation of the properties conditioned on."""
+        scale = {name: (float(x.mean()), float(x.std())) for name, x in self._properties(splits.train).items()}
+        weights = [int(w) for w in splits.train.size_weights()]
+        return {"alphabet": splits.alphabet.to_json(), "size_weights": weights, "scale": scale}
 
     @property
     def alphabet(self) -> Alphabet:

@@ -235,10 +235,6 @@ def _surrogate(task: Any, name: str, argument: str, device: Any) -> Reward:
         _no_surrogate(name, "molecules", f"; there are some of {', '.join(PROPERTIES)}")
     black_box, target = reward(task, f"{name}:{argument}" if argument else name), _number(argument)
     splits = task.splits
-    if splits.alphabet != task.alphabet:
-        raise ValueError(
-            f"the data have the alphabet {splits.alphabet}, the model {task.alphabet}; find the model's data"
-        )
     with torch.enable_grad():
         model = cached_surrogate(cache_folder() / "surrogates", splits.train, splits.test, splits.alphabet)
     by = copy.deepcopy(model).to(device).of(name, _least(name, target), target)

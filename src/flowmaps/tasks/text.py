@@ -136,12 +136,11 @@ class Text(Task):
         self.decoder: Decoder = Categorical(temperature) if temperature > 0 else Argmax()
         self.network: dict[str, Any] = {"width": width, "depth": depth, "heads": heads, "embedding": embedding,
                                         "tied": tied, "chunk": chunk, "clock": clock, "reach": reach}  # fmt: skip
-        self._state: dict[str, Any] | None = None
         self._tokeniser: Tokeniser | None = None
 
     @cached_property
     def splits(self) -> TextSplits:
-        return load(self.source, self.path, self.kind, self.length, **self.preparation)
+        return self.unchanged(load(self.source, self.path, self.kind, self.length, **self.preparation))
 
     @cached_property
     def train_data(self) -> Dataset:
@@ -155,18 +154,16 @@ class Text(Task):
     def test_data(self) -> Windows:
         return self.splits.test
 
-    def state(self) -> dict[str, Any]:
-        if self._state is None:
-            splits = self.splits
-            self._state = {
-                "tokeniser": splits.tokeniser.describe(),
-                "given": self.given,
-                "characters_per_token": splits.characters_per_token,
-            }
-        return self._state
+    def learned(self, splits: TextSplits) -> dict[str, Any]:
+        return {
+            "tokeniser": splits.tokeniser.describe(),
+            "given": self.given,
+            "characters_per_token": splits.characters_per_token,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._state, self._tokeniser = dict(state), None
+        super().restore(state)
+        self._tokeniser = None
 
     @property
     def tokeniser(self) -> Tokeniser:

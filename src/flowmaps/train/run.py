@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..data import Identified
 from ..files import sweep
 from . import checkpoint
 from .ema import EMA
@@ -21,7 +22,7 @@ from .interrupt import Interrupt
 from .logs import Records, Window, finite, flat
 from .parallel import on_first, pinned, reduced
 from .progress import Bar
-from .state import check_same_run, restore_training, training_tensors, versions
+from .state import changes, check_same_run, restore_training, training_tensors, versions
 from .stream import Stream, ahead, generator, key, seed_dropout
 from .surgery import Surgery
 from .tensors import CheckpointError, restore, unwritable
@@ -58,6 +59,8 @@ class Run:
         self.directory = Path(trainer.directory)
         self.stream = Stream(len(trainer.train_data), trainer.batch_size, trainer.seed,
                              fabric.world_size * trainer.accumulation)
+        data = trainer.train_data
+        self.data = data.fingerprint() if isinstance(data, Identified) else None
         self.optimizer = trainer.optimizer(self.objective)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         module: Any = self.objective
@@ -309,9 +312,10 @@ class Run:
             "monitor": {"name": self.trainer.monitor, "value": monitored}, "versions": versions(),
         }
 
-    def _identity(self) -> dict[str, int]:
-        return {"seed": self.trainer.seed, "batch_size": self.trainer.batch_size, "examples": self.stream.size,
-                "averaged": self.ema is not None}
+    def _identity(self) -> dict[str, int | str]:
+        identity = {"seed": self.trainer.seed, "batch_size": self.trainer.batch_size, "examples": self.stream.size,
+                    "averaged": self.ema is not None}
+        return identity if self.data is None else {**identity, "data": self.data}
 
     def _prepare(self, resume: bool) -> Path | None:
         try:
@@ -333,6 +337,10 @@ class Run:
 
     def _restore(self, folder: Path) -> None:
         state = checkpoint.read_state(folder)
+        learned = (config.get("state", {}) for config in (checkpoint.read_config(folder), self.trainer.config))
+        if found := changes(*learned):
+            raise CheckpointError(f"{folder} was trained on other data: {found}; restore those data and resume, or "
+                                  "start in another directory")
         check_same_run(state, self._identity(), folder)
         checkpoint.load_map(folder, self.objective.map, ema=False)
         if self.ema is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping
 from functools import cache
@@ -85,12 +86,48 @@ def _restore_optimiser(path: Path, objective: nn.Module, optimizer: torch.optim.
     })
 
 
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs of the pieces that both sides have, in words; nothing if nothing does.
+
+    >>> changes({"levels": 2, "atoms": ["C", "O"]}, {"levels": 2, "atoms": ["O", "C"]})
+    "atoms was ['C', 'O'] and is now ['O', 'C']"
+    """
+    found = [line for name in before if name in now for line in _differing(name, before[name], now[name])]
+    more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+    return "; ".join(found[:4]) + more
+
+
+def _differing(name: str, before: Any, now: Any) -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        names = dict.fromkeys((*before, *now))
+        return [line for key in names for line in _differing(f"{name}.{key}", before.get(key), now.get(key))]
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now) > 12:
+        return [line for i in range(len(now)) for line in _differing(f"{name}[{i}]", before[i], now[i])]
+    if before == now or _close(before, now):
+        return []
+    return [f"{name} was {_short(before)} and is now {_short(now)}"]
+
+
+def _close(before: Any, now: Any) -> bool:
+    """Whether two means or deviations differ by what another machine rounds."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return all(map(_close, before, now))
+    return isinstance(before, float) and isinstance(now, float) and math.isclose(before, now, rel_tol=1e-6)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(value):,} long)" if hasattr(value, "__len__") else text
+
+
 def check_same_run(state: Mapping[str, Any], here: Mapping[str, Any], folder: Path) -> None:
     """Refuse to continue a run under another seed, batch size or data, which would be neither run.
+
+    What the checkpoint of an earlier version did not keep cannot be compared.
 
     Raises: CheckpointError naming the first value that differs.
     """
     for name, value in here.items():
-        if state.get(name) != value:
+        if name in state and state[name] != value:
             raise CheckpointError(f"{folder} was trained with {name} = {state.get(name)}, and now it is {value}; "
                                   f"resume with the former, or start in another directory")
