@@ -1,4 +1,4 @@
-"""What a task learned from its data belongs to the checkpoint: other data are refused, piece by piece, in every modality."""
+"""What a task learned from its data belongs to the checkpoint: other data are refused, in every modality."""
 
 from __future__ import annotations
 
