@@ -29,7 +29,19 @@ def contents(directory: Path) -> dict:
         (["train", "nowhere.yaml"], "no preset 'nowhere.yaml'"),
         (["train", "digits", "--trainer.max_stps=4"], "did you mean 'trainer.max_steps'?"),
         (["train", "digits", "--task.widht=4"], "has no argument 'widht' (did you mean 'width'?)"),
-        (["train", "digits", "--trainer.max_steps=many"], "many"),
+        (["train", "digits", "--trainer.max_steps=many"], "trainer.max_steps is many, expected a whole number;"),
+        (["train", "digits", "--trainer.max_steps=1e400"], "trainer.max_steps is inf, expected a whole number;"),
+        (["train", "digits", "--trainer.max_seconds=soon"], "trainer.max_seconds is soon, expected a number or null;"),
+        (["train", "digits", "--trainer", "1e308"], "trainer is 1e308, expected values by name such as {a: 1};"),
+        (["train", "digits", "--task.levels=5"], "levels is 5, expected Bernoulli or Quantised or Threshold or null;"),
+        (["train", "digits", "--task.lower=[a]"], "task.lower is a, expected a whole number;"),
+        (["train", "digits", "--task.source=nope"], "source is nope, expected one of 'digits', 'mnist', 'folder';"),
+        (["train", "digits", "--objective.consistency=Lagrangina"], "(did you mean 'Lagrangian'?)"),
+        (["train", "digits", "--objective.times=never"], "times is never, expected LogitNormal or OnClock or "),
+        (["train", "digits", "--objective.teacher.decay=a"], "objective.teacher.decay is a, expected a number;"),
+        (["train", "digits", "--objective.emphasis=3"], "emphasis is 3, expected values by name such as {a: 1} or "),
+        (["train", "digits", "--trainer.optimizer.betas=[1]"], "betas is [1], expected a tuple with 2 elements;"),
+        (["train", "digits", "--trainer.schedule.warmpu=1"], "has no argument 'warmpu' (did you mean 'warmup'?);"),
         (["train", "digits", "--trainer.max_steps=0"], "max_steps is 0, expected a whole number of at least 1"),
         (["train", "digits", "--task.drop_label=2"], "drop_label is 2.0, expected a share in [0, 1]"),
         (["train", "digits", "--objective.consistency=torch.nn.Linear"], "torch.nn.Linear is not a Consistency"),
@@ -43,6 +55,7 @@ def test_one_line_and_code_2(tell, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     code, out, err = tell(*arguments)
     assert (code, out) == (2, "") and err.count("\n") == 1 and message in err
+    assert len(err) < 400 and not any(word in err for word in ("Namespace", "Union", "<class", "Traceback"))
     assert not list(tmp_path.iterdir()), "nothing was written"
 
 

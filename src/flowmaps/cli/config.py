@@ -20,6 +20,7 @@ from ..maps import FlowMap
 from ..objectives import Objective
 from ..tasks.base import Task
 from ..train import Trainer
+from .complaints import in_short
 from .extras import EXTRA_OF, lacking
 from .presets import closest
 
@@ -175,15 +176,17 @@ def _in_short(message: str, p: ArgumentParser) -> str:
     text = " ".join(message.split())
     if (absent := re.search(r"No module named '([\w.]+)'", text)) and absent[1].split(".")[0] in EXTRA_OF:
         return lacking(absent[1])
-    known = {key.rpartition(".")[2]: key for key in p.get_defaults().keys(branches=True)}
     if found := re.search(r"class_path '([\w.]+)': Option '(\w+)' is not accepted", text):
-        known = dict.fromkeys(inspect.signature(_class(found[1])).parameters, "")
-        text = f"{found[1]} has no argument {found[2]!r}{closest(found[2], known)}"
-    elif unknown := re.search(r"(?:[Uu]nrecognized arguments: --|[Kk]ey ['\"])([\w.]+)(.*not expected)?", text):
-        text += closest(unknown[1], known.values()) if unknown[1] not in known.values() else ""
-    if found := re.search(r"Import path does not correspond to a subclass of (\w+).*Given value: (\S+)\. Got", text):
-        text = f"{found[2]} is not a {found[1]} of this package"
-    return f"{text}; `{p.prog} --help` lists the options"
+        known = inspect.signature(_class(found[1])).parameters
+        said = f"{found[1]} has no argument {found[2]!r}{closest(found[2], known)}"
+    elif found := re.search(r"Import path does not correspond to a subclass of (\w+).*Given value: (\S+)\. Got", text):
+        said = f"{found[2]} is not a {found[1]} of this package"
+    else:
+        said = in_short(text)
+        options = list(p.get_defaults().keys(branches=True))
+        unknown = re.search(r"(?:[Uu]nrecognized arguments: --|[Kk]ey ['\"])([\w.]+)(.*not expected)?", said)
+        said += closest(unknown[1], options) if unknown and unknown[1] not in options else ""
+    return f"{said}; `{p.prog} --help` lists the options"
 
 
 def _class(path: str) -> Any:
