@@ -167,7 +167,7 @@ class Grid(Bound):
 def errors(map: EndpointMap, batch: Batch, t: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Cross-entropy and squared error of π_tt at a fresh x_t, summed over fields and scored positions, ``(n,)``."""
     x_1, condition = batch
-    x_0 = map.path.start(map.path.noise(fieldwise(lambda x: tuple(x.shape), x_1), generator))
+    x_0 = map.path.start(map.noise(fieldwise(lambda x: tuple(x.shape), x_1), generator))
     dtype = next(leaves(x_0))[0].dtype
     t = t.to(dtype)
     x_t = map.path(x_0, x_1, t, condition)

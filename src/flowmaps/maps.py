@@ -104,6 +104,16 @@ class FlowMap(nn.Module, ABC):
 
     # -- shared ----------------------------------------------------------------------------------------------------
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of states and times: float64 if the weights have it, else float32."""
+        weight = next(self.parameters(), None)
+        return torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
+
+    def noise(self, shape: Any, generator: torch.Generator) -> Any:
+        """Raw noise of the path in the precision of states; a seed gives the same noise in every precision."""
+        return fieldwise(lambda e: e.to(self.dtype), self.path.noise(shape, generator))
+
     def features(self, x: Any, s: Tensor, t: Tensor, condition: Condition = FREE) -> Any:
         """What the network says at (x, s, t), before the head."""
         return self.network(x, s, t, condition)

@@ -160,10 +160,12 @@ class DecodeRateClock(nn.Module):
         self.register_buffer("table", torch.cummax(self.forward(t), dim=0).values, persistent=False)
 
     def decode_rate(self, t: Tensor) -> Tensor:
-        """q(t), the probability that the arg-max of x_t is the datum, shape of ``t``."""
+        """q(t), the probability that the arg-max of x_t is the datum, shape of ``t``, float32 at least."""
+        t = t.to(torch.promote_types(t.dtype, torch.float32))
         ratio = t / (1 - t).clamp(min=1e-3)  # beyond a ratio of 1,000 every alphabet is decoded
         log_phi = torch.special.log_ndtr(self.z.to(t.dtype) + ratio.unsqueeze(-1))
-        return torch.exp((self.K - 1) * log_phi) @ self.weight.to(t.dtype)
+        with torch.autocast(t.device.type, enabled=False):  # a product in bf16 would make steps of the clock
+            return torch.exp((self.K - 1) * log_phi) @ self.weight.to(t.dtype)
 
     def forward(self, t: Tensor) -> Tensor:
         """c(t) in [0, 1], any shape, differentiable."""

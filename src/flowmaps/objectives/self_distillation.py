@@ -101,7 +101,7 @@ class SelfDistillation(Objective):
         path = self.map.path
         n = len(next(leaves(batch.x_1))[0])
         m = self.on_diagonal(n)
-        noise = path.noise(fieldwise(lambda x: tuple(x.shape), batch.x_1), generator)
+        noise = self.map.noise(fieldwise(lambda x: tuple(x.shape), batch.x_1), generator)
         with torch.no_grad():
             order = self.coupling(path.start(noise), path.space.embed(batch.x_1))
         if order is not None:
@@ -109,7 +109,8 @@ class SelfDistillation(Objective):
         t = self.times(stratified(m, generator=generator).squeeze(-1))
         jumps = self.pairs(stratified(n - m, 2, generator=generator)) if m < n else (t[:0], t[:0])
         r = stratified(n, generator=generator).squeeze(-1)
-        return Draw(noise, torch.cat([t, jumps[0]]), torch.cat([t, jumps[1]]), r, m)
+        s, t = (torch.cat(times).to(self.map.dtype) for times in ((t, jumps[0]), (t, jumps[1])))
+        return Draw(noise, s, t, r.to(self.map.dtype), m)
 
     def forward(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
         x_1, condition = batch

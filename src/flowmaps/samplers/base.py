@@ -102,7 +102,7 @@ def generate(
 
 def source_point(map: FlowMap, shape: Any, generator: torch.Generator, condition: Condition, given: Any) -> Any:
     """A state at time 0, with the given categories clean at the known positions."""
-    x = map.path.start(map.path.noise(shape, generator))
+    x = map.path.start(map.noise(shape, generator))
     if (condition.known is None) != (given is None):
         raise ValueError("known positions and their given categories come together: pass both or neither")
     if given is None:

@@ -37,9 +37,10 @@ class Embedded(Space):
         return half + (half.mT - half.detach())
 
     def normal(self, noise: Tensor) -> Tensor:
-        if self.K <= self.dim:
-            return self.read(noise)
-        with torch.autocast(self.weight.device.type, enabled=False):  # a Gram matrix in bf16 need not be definite
+        # Noise keeps its digits under autocast, and a Gram matrix in bf16 need not be definite.
+        with torch.autocast(self.weight.device.type, enabled=False):
+            if self.K <= self.dim:
+                return self.read(noise)
             C = torch.linalg.cholesky(self.gram())
             return noise.to(C.dtype) @ C.mT
 

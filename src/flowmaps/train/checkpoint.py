@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..files import beside, sweep
-from .tensors import CheckpointError, restore, unwritable, write_tensors
+from .tensors import CheckpointError, fill, read_tensors, unwritable, write_tensors
 
 SUMS = "SHA256SUMS"
 MODEL, EMA_MODEL, TRAINING = "model.safetensors", "ema.safetensors", "training.safetensors"
@@ -168,10 +169,16 @@ def read_state(folder: Path) -> dict[str, Any]:
 def load_map(folder: Path, flow_map: nn.Module, ema: bool = True) -> None:
     """Fill a map with the weights of a checkpoint, averaged ones if it has them and ``ema`` is set.
 
-    Raises: CheckpointError if a name, shape or type differs; the map is then as it was.
+    A map in single precision takes on the double precision of a checkpoint that was trained in it.
+
+    Raises: CheckpointError if a name, shape or type differs; the weights are then as they were.
     """
     averaged = folder / EMA_MODEL
-    restore(flow_map.state_dict(), averaged if ema and averaged.exists() else folder / MODEL)
+    path = averaged if ema and averaged.exists() else folder / MODEL
+    stored, sharing = read_tensors(path)
+    if any(name in stored and stored[name].dtype == torch.float64 for name, _ in flow_map.named_parameters()):
+        flow_map.double()
+    fill(flow_map.state_dict(), stored, sharing, path)
 
 
 def prune(parent: Path, keep: int = 2) -> None:

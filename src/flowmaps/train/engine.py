@@ -68,7 +68,7 @@ class Trainer:
         surgery: Take from the gradient of the loss off the diagonal what works against that of the loss on it
             (:class:`~flowmaps.train.surgery.Surgery`), before clipping; records their cosine as ``gradient_cosine``.
         ema: Final decay of the averaged weights; ``None`` for none.
-        precision: ``"32-true"``, ``"bf16-mixed"`` or ``"64-true"``.
+        precision: ``"32-true"``, ``"bf16-mixed"`` (weights, times, noise and losses stay float32) or ``"64-true"``.
         accelerator, devices, strategy: As in Lightning Fabric; ``devices=2, strategy="ddp"`` starts the script again.
         compile: Whether ``torch.compile`` wraps the objective, or its mode.
         log_every, validate_every, save_every: Updates between records, validations and checkpoints.
@@ -146,6 +146,7 @@ class Trainer:
 
         from .run import fit
 
-        fabric = Fabric(accelerator=self.accelerator, strategy=self.strategy, devices=self.devices,
-                        precision=self.precision)  # pyright: ignore[reportArgumentType]
+        # Fabric would cast all that enters a module in mixed precision, times and noise too: Mixed does not.
+        precision = "64-true" if self.precision == "64-true" else "32-true"
+        fabric = Fabric(accelerator=self.accelerator, strategy=self.strategy, devices=self.devices, precision=precision)
         return fabric.launch(fit, self, resume)  # pyright: ignore[reportArgumentType]  (it passes the rest on)

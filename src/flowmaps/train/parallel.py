@@ -1,16 +1,36 @@
-"""What several processes must do together; on one process each of these is the plain thing."""
+"""What wraps an objective from outside, and what several processes must do together (on one: the plain thing)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from .tensors import CheckpointError
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+
+
+class Mixed(nn.Module):
+    """An objective whose layers compute in bfloat16, while what enters stays as it is.
+
+    Near 1 bfloat16 has no times but 1 and .996, and noise of eight bits is no Gaussian: inputs are cast by the layers
+    that want it, never before.
+    """
+
+    def __init__(self, objective: nn.Module):
+        super().__init__()
+        self.objective = objective
+
+    def draw(self, batch: Any, generator: torch.Generator) -> Any:
+        return self.objective.draw(batch, generator)  # type: ignore[operator]
+
+    def forward(self, batch: Any, draw: Any) -> Any:
+        with torch.autocast(next(self.objective.parameters()).device.type, torch.bfloat16):
+            return self.objective(batch, draw)
 
 
 def reduced(fabric: Fabric, tensor: Tensor, how: str) -> Tensor:

@@ -20,7 +20,7 @@ from .engine import Report, Trainer
 from .folder import Lock, refuge, taken
 from .interrupt import Interrupt
 from .logs import Records, Window, finite, flat
-from .parallel import on_first, pinned, reduced
+from .parallel import Mixed, on_first, pinned, reduced
 from .progress import Bar
 from .state import changes, check_same_run, restore_training, training_tensors, versions
 from .stream import Stream, ahead, generator, key, seed_dropout
@@ -63,7 +63,8 @@ class Run:
         self.data = data.fingerprint() if isinstance(data, Identified) else None
         self.optimizer = trainer.optimizer(self.objective)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        module: Any = self.objective
+        self.computed: Any = Mixed(self.objective) if trainer.precision == "bf16-mixed" else self.objective
+        module = self.computed
         if trainer.compile:
             module = torch.compile(module, mode=trainer.compile if isinstance(trainer.compile, str) else "default")
         self.module, self.stepper = fabric.setup(module, self.optimizer)  # Fabric compiles outside of DDP
@@ -217,10 +218,10 @@ class Run:
             row = {}
             if self.ema is None or self.trainer.validate_raw:
                 name = "valid" if self.ema is None else "valid_raw"
-                row |= flat(self.validation(self.objective, self.fabric), name)
+                row |= flat(self.validation(self.computed, self.fabric), name)
             if self.ema is not None:
                 with self.ema.lent_to(self.objective.map):
-                    row |= flat(self.validation(self.objective, self.fabric), "valid")
+                    row |= flat(self.validation(self.computed, self.fabric), "valid")
             return row
         finally:
             self.objective.train()
@@ -342,7 +343,9 @@ class Run:
             raise CheckpointError(f"{folder} was trained on other data: {found}; restore those data and resume, or "
                                   "start in another directory")
         check_same_run(state, self._identity(), folder)
-        checkpoint.load_map(folder, self.objective.map, ema=False)
+        if "64-true" in (state.get("precision"), self.trainer.precision):  # weights of another type
+            check_same_run(state, {"precision": self.trainer.precision}, folder)
+        restore(self.objective.map.state_dict(), folder / checkpoint.MODEL)
         if self.ema is not None:
             restore(self.ema.module.state_dict(), folder / checkpoint.EMA_MODEL)
             self.ema.updates = state["ema_updates"]

@@ -38,7 +38,9 @@ class TwoStage(SelfDistillation):
         strength: float = 1.0,
         decay: float | None = None,
     ):
+        precision = map.dtype
         load_map(resolve(base), map)
+        map.to(precision)
         teacher = Frozen(map) if decay is None else Average(map, decay)
         if decay is None:
             map.path.requires_grad_(False)

@@ -1,0 +1,77 @@
+"""Every preset makes an update in its own precision, and every modality in all of them, from data to samples."""
+
+import gzip
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flowmaps.cli.main import main
+from flowmaps.cli.presets import presets
+from flowmaps.train import read_config, read_state, resolve
+
+SMALL = ("--trainer.max_steps=1", "--trainer.batch_size=8", "--trainer.accumulation=1", "--trainer.valid_examples=8",
+         "--trainer.curves=false", "--trainer.accelerator=cpu")  # fmt: skip
+TEXT = ("--task.width=16", "--task.depth=1", "--task.heads=2", "--task.length=12", "--task.n=4")
+MOLECULES = ("--task.width=16", "--task.depth=1", "--task.edge=8", "--task.heads=2")
+IMAGES = ("--task.width=8", "--task.lower=[16]", "--task.depth=1")
+WORDS = ("--task.vocabulary=300", "--task.embedding=16", "--task.chunk=16")
+MODALITIES = {"digits": IMAGES, "qm9": MOLECULES, "tiny-shakespeare": TEXT, "lm1b": (*TEXT, *WORDS)}
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory):
+    """Small data of every modality."""
+    folder = tmp_path_factory.mktemp("own")
+    smiles = ["C" * i + x + "C" * j for x in "ONS" for i in range(1, 9) for j in range(i)]
+    (folder / "molecules.csv").write_text("\n".join(["smiles", *smiles]) + "\n")
+    (folder / "text.txt").write_text("the cat sat on the mat and the dog ran off with a red hat\n" * 60)
+    generator = np.random.default_rng(0)
+    for part, n in (("train", 60), ("t10k", 20)):
+        images, labels = generator.integers(0, 256, (n, 28, 28)), np.arange(n) % 10
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, array.ndim]) + b"".join(int(k).to_bytes(4, "big") for k in array.shape)
+            (folder / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(head + array.astype(np.uint8).tobytes()))
+    return folder
+
+
+def train(name, own, out, *options):
+    """One update of a preset, small and on the data at hand."""
+    family = presets()[name].read_text()
+    if "tasks.images" in family:
+        options = (*IMAGES, *(["--task.path", str(own)] if name == "mnist" else []), *options)
+    elif "tasks.molecules" in family:
+        options = (*MOLECULES, "--data.path", str(own / "molecules.csv"), *options)
+    else:
+        words = WORDS if "embedding" in family else ()
+        cache = ("--task.cache", str(out.parent / "cache"))
+        options = (*TEXT, *words, "--data.path", str(own / "text.txt"), *cache, *options)
+    return main(["train", name, "--out", str(out), *SMALL, *options])
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_every_preset_makes_an_update_in_its_own_precision(name, own, tmp_path):
+    options = ()
+    if name == "text8-distilled":
+        assert train("text8-base", own, tmp_path / "base") == 0
+        options = ("--objective.init_args.base", str(tmp_path / "base"))
+    assert train(name, own, tmp_path / "run", *options) == 0
+    folder = resolve(tmp_path / "run")
+    assert read_state(folder)["precision"] == read_config(folder)["trainer"]["precision"]
+    assert torch.isfinite(torch.tensor(read_state(folder)["metrics"]["valid/loss"]))
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+@pytest.mark.parametrize("name", MODALITIES)
+def test_every_modality_trains_resumes_and_samples_in_every_precision(name, precision, own, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train(name, own, run, f"--trainer.precision={precision}") == 0
+    assert train(name, own, run, f"--trainer.precision={precision}", "--trainer.max_steps=2", "--resume") == 0
+    wanted = torch.float64 if precision == "64-true" else torch.float32
+    weights = load_file(resolve(run) / "ema.safetensors")
+    assert {w.dtype for w in weights.values() if w.is_floating_point()} == {wanted}
+    assert main(["sample", str(run), "--n", "4", "--out", str(tmp_path / "samples")]) == 0
+    if precision == "64-true":
+        assert train(name, own, run, "--trainer.max_steps=3", "--resume") == 2
+        assert "was trained with precision = 64-true, and now it is" in capsys.readouterr().err
