@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 
 import pytest
@@ -32,6 +33,20 @@ def assert_same_run(one, other):
     assert records(directories[0]) == records(directories[1])
 
 
+class Failing(Pairs):
+    """Data of which batch number ``at`` cannot be had."""
+
+    def __init__(self, at: int):
+        super().__init__()
+        self.at = at
+
+    def batch(self, index):
+        self.at -= 1
+        if self.at == 0:
+            raise IndexError
+        return super().batch(index)
+
+
 @pytest.mark.parametrize("settings", [{}, {"accumulation": 2}, {"ema": None}, {"prefetch": 2}, {"batch_size": 24}],
                          ids=str)
 def test_sigterm_then_resume_equals_unbroken(tmp_path, settings):
@@ -48,7 +63,9 @@ def test_stopping_at_every_step_equals_unbroken(tmp_path):
     unbroken = trainer(tmp_path / "unbroken", max_steps=12, validate_every=5).fit()
     for step in range(1, 13):
         report = trainer(tmp_path / "stopped", max_steps=12, validate_every=5, data=Signalling(1)).fit(resume=True)
-        assert report.step == step
+        assert (report.step, report.reason) == (step, "SIGTERM")
+    report = trainer(tmp_path / "stopped", max_steps=12, validate_every=5).fit(resume=True)
+    assert (report.step, report.reason) == (12, "steps")
     assert_same_run(unbroken, report)
 
 
@@ -71,6 +88,39 @@ def test_other_data_of_equal_size_cannot_be_resumed(tmp_path):
     assert_equal_bits(before, tensors_of(next((tmp_path / "checkpoint").glob("step-*"))))
     again = trainer(tmp_path, data=Named(seed=0), config={"state": {"atoms": ["C", "O"], "new": 1}}, max_steps=50)
     assert again.fit(resume=True).step == 50
+
+
+@pytest.mark.parametrize("stopped_at", [20, 40], ids=["within", "at the end"])
+def test_a_signal_ends_an_evaluation_at_once_and_resuming_makes_up_for_it(tmp_path, stopped_at):
+    """Also if the run is then killed between making up for it and the next checkpoint."""
+    settings = {"evaluate_every": 20, "save_every": 25}
+    quality = lambda flow_map, step: {"bias": flow_map.decoder.bias.sum(), "step": step}  # noqa: E731
+    unbroken = trainer(tmp_path / "unbroken", evaluate=quality, **settings).fit()
+
+    def signalled(flow_map, step):
+        if step == stopped_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("the evaluation went on")
+        return quality(flow_map, step)
+
+    directory = tmp_path / "stopped"
+    report = trainer(directory, evaluate=signalled, **settings).fit()
+    assert (report.step, report.reason) == (stopped_at, "SIGTERM")
+    assert all(row["step"] < stopped_at for row in read_records(directory / "metrics.jsonl"))
+    assert read_state(report.checkpoint)["unmeasured"] and report.map.training is False
+    if stopped_at == 20:
+        with pytest.raises(IndexError):
+            trainer(directory, data=Failing(4), evaluate=quality, **settings).fit(resume=True)
+        assert read_records(directory / "metrics.jsonl")[-1]["step"] == 20
+    resumed = trainer(directory, evaluate=quality, **settings).fit(resume=True)
+    assert resumed.reason == "steps"
+    assert_same_run(unbroken, resumed)
+
+
+def test_a_signal_during_the_last_update_is_answered(tmp_path):
+    report = trainer(tmp_path, data=Signalling(40)).fit()
+    assert (report.step, report.reason) == (40, "SIGTERM")
+    assert trainer(tmp_path).fit(resume=True).reason == "steps"
 
 
 def test_new_objective_is_filled_whatever_its_start(tmp_path):

@@ -94,6 +94,11 @@ class Lock:
         self._released = threading.Event()
         threading.Thread(target=self._beat, daemon=True, name="lock").start()
 
+    def check(self) -> None:
+        """Raise CheckpointError if the folder is lost."""
+        if lost := self.lost():
+            raise CheckpointError(lost)
+
     def lost(self) -> str | None:
         """What became of the folder, or ``None`` while it is there and held by this process."""
         try:

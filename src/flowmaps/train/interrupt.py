@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+
+class Interrupted(BaseException):
+    """A signal came within :meth:`Interrupt.at_once`; no handler of errors stops it."""
 
 
 class Interrupt:
@@ -19,6 +25,16 @@ class Interrupt:
     def __init__(self) -> None:
         self.name: str | None = None
         self._before: dict[int, Any] = {}
+        self._at_once = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within the block the first signal also raises :class:`Interrupted`, for work that can be done again."""
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
@@ -33,3 +49,5 @@ class Interrupt:
         if self.name is not None:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
+        if self._at_once:
+            raise Interrupted

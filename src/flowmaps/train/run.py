@@ -18,7 +18,7 @@ from . import checkpoint
 from .ema import EMA
 from .engine import Report, Trainer
 from .folder import Lock, refuge, taken
-from .interrupt import Interrupt
+from .interrupt import Interrupt, Interrupted
 from .logs import Records, Window, finite, flat
 from .parallel import Mixed, on_first, pinned, reduced
 from .progress import Bar
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flowmaps.train")
 NEVER = 2**62  # the first update that was not finite, while there is none
-REASONS = ("", "seconds", "SIGTERM", "SIGINT")
-BY_ITSELF = ("steps", "seconds")  # reasons to stop after which a last validation is wanted
+REASONS = ("", "seconds", "steps", "SIGTERM", "SIGINT")  # to stop, the more urgent ones last
+SIGNALS = REASONS[3:]
 
 
 class NonFiniteError(ArithmeticError):
@@ -76,6 +76,7 @@ class Run:
             self.validation = Validation(trainer.valid_data, trainer.valid_examples, size, trainer.seed)
         self.window, self.step, self.seconds, self.latest = Window(), 0, 0.0, {}
         self.lowest, self.saved = float("inf"), None
+        self.unmeasured = False  # whether a signal kept from measuring what was due at this step
         self.records: Records | None = None
         self.lock: Lock | None = None
         self.broken = torch.full((), NEVER, dtype=torch.int64, device=fabric.device)
@@ -88,7 +89,7 @@ class Run:
         if self.saved is not None:
             self._restore(self.saved)
         if self.fabric.is_global_zero:
-            self.records = Records(self.directory, self.step, self.trainer.tensorboard)
+            self.records = Records(self.directory, self.step - self.unmeasured, self.trainer.tensorboard)
         self.drawn = self.rested = time.monotonic()
         self.started, self.rested_step = self.rested - self.seconds, self.step
 
@@ -98,17 +99,19 @@ class Run:
         devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         reason = "seconds" if self._budget_spent() else "steps"  # if no update is left to be made
         last = self.step if reason == "seconds" else trainer.max_steps
-        updates = ahead(self._data, range(self.step + 1, last + 1), depth)
         shown = trainer.progress and self.fabric.is_global_zero
         self.objective.train()
-        with (torch.random.fork_rng(devices), Interrupt() as interrupt, closing(updates),
+        with (torch.random.fork_rng(devices), Interrupt() as interrupt,
               Bar(self.step, trainer.max_steps, trainer.max_seconds, shown) as bar):
-            for step, batches in enumerate(updates, start=self.step + 1):
-                self.update(step, batches)
-                self.step, self.seconds = step, time.monotonic() - self.started
-                bar.show(step, self.seconds)
-                if reason := self.attend(bar, self._reason(interrupt)):
-                    break
+            if self.unmeasured and (found := self.attend(bar, interrupt)):
+                reason, last = found, self.step
+            with closing(ahead(self._data, range(self.step + 1, last + 1), depth)) as updates:
+                for step, batches in enumerate(updates, start=self.step + 1):
+                    self.update(step, batches)
+                    self.step, self.seconds = step, time.monotonic() - self.started
+                    bar.show(step, self.seconds)
+                    if reason := self.attend(bar, interrupt):
+                        break
         if self.records is not None and trainer.curves:
             self.records.draw()
         return self.report(reason)
@@ -154,27 +157,33 @@ class Run:
             total |= {**values, "loss": total["loss"] + loss if total else loss}
         return total
 
-    def attend(self, bar: Bar, reason: str) -> str:
+    def attend(self, bar: Bar, interrupt: Interrupt) -> str:
         """After an update: what is due, and the reason to stop, if any."""
         step, trainer = self.step, self.trainer
         last = step == trainer.max_steps
-        reason = "steps" if last else reason
+        reason = self._reason(interrupt, last)
+        finished = last or reason == "seconds"
         recording = last or step % trainer.log_every == 0
-        finished = reason in BY_ITSELF
         validating = self.validation is not None and (finished or step % trainer.validate_every == 0)
         evaluating = trainer.evaluate is not None and (
             finished or trainer.evaluate_every is not None and step % trainer.evaluate_every == 0)
         saving = bool(reason) or step % trainer.save_every == 0
         if recording or validating or evaluating or saving:
             self._check_finite()
+        window = self.window
         row = self._training_row() if recording else {}
         if validating or evaluating:
             bar.note("measuring")
-            row |= self._validation_row() if validating else {}
-            row |= self._quality_row() if evaluating else {}
+            measured = self._measured(validating, evaluating, reason, interrupt)
+            reason = self._agreed(interrupt.name or reason)
+            self.unmeasured = measured is None
+            row |= measured or {}
+            if measured is None:  # the whole record is due again
+                self.window, row = window, {}
             monitored = row.get(trainer.monitor)
             if monitored is not None and monitored < self.lowest:
                 self.lowest, saving = monitored, True
+        saving = saving or bool(reason)
         if row or saving:
             self._keep({"step": step, **row} if row else {}, saving, bar)
             self.rested, self.rested_step = time.monotonic(), step
@@ -226,20 +235,38 @@ class Run:
         finally:
             self.objective.train()
 
+    def _measured(self, validating: bool, evaluating: bool, reason: str, interrupt: Interrupt) -> dict[str, Any] | None:
+        """Held-out loss and quality, as far as they are due; ``None`` if a signal asks to leave before they are known.
+
+        Validation exchanges weights and takes its course; an evaluation, which may take minutes, is left at once.
+        """
+        if reason in SIGNALS:
+            return None
+        row = self._validation_row() if validating else {}
+        if evaluating:
+            quality = None if self._agreed(interrupt.name or "") else self._quality_row(interrupt)
+            return None if quality is None else {**row, **quality}
+        return row
+
     @torch.no_grad()
-    def _quality_row(self) -> dict[str, Any]:
+    def _quality_row(self, interrupt: Interrupt) -> dict[str, Any] | None:
         results = None
         if self.fabric.is_global_zero and self.trainer.evaluate is not None:
             self.objective.eval()
-            results = finite(flat(self.trainer.evaluate(self._trained(), self.step), "quality"))
-            self.objective.train()
-        return self.fabric.broadcast(results) or {}
+            try:
+                with interrupt.at_once():
+                    results = finite(flat(self.trainer.evaluate(self._trained(), self.step), "quality"))
+            except Interrupted:
+                pass
+            finally:
+                self.objective.train()
+        return self.fabric.broadcast(results)
 
     def _keep(self, row: dict[str, Any], saving: bool, bar: Bar) -> None:
         """Record and save what is due, in another folder if that of the run is gone."""
         monitored = row.get(self.trainer.monitor)
         try:
-            on_first(self.fabric, self._check_folder)
+            on_first(self.fabric, lambda: self.lock and self.lock.check())
             if row:
                 self._record(row, bar)
             if saving:
@@ -251,11 +278,6 @@ class Run:
             self._save(monitored)
             raise CheckpointError(f"{lost} while training went on; weights, optimiser and records up to update "
                                   f"{self.step} are in {self.directory}; continue there with --resume") from None
-
-    def _check_folder(self) -> None:
-        assert self.lock is not None
-        if lost := self.lock.lost():
-            raise CheckpointError(lost)
 
     def _move(self, row: dict[str, Any]) -> tuple[str | None, Path]:
         """What became of the folder of the run, and where the run is now, with its records, if it is lost."""
@@ -310,7 +332,8 @@ class Run:
             "processes": self.fabric.world_size, "accumulation": self.trainer.accumulation,
             "precision": self.trainer.precision, "ema_updates": 0 if self.ema is None else self.ema.updates,
             "window": dict(sorted(self.window.counts.items())), "metrics": self.latest,
-            "monitor": {"name": self.trainer.monitor, "value": monitored}, "versions": versions(),
+            "monitor": {"name": self.trainer.monitor, "value": monitored}, "unmeasured": self.unmeasured,
+            "versions": versions(),
         }
 
     def _identity(self) -> dict[str, int | str]:
@@ -352,6 +375,7 @@ class Run:
         total = restore_training(folder / checkpoint.TRAINING, self.objective, self.optimizer)
         self.window = Window(state["window"], total.to(self.fabric.device).unbind())
         self.step, self.seconds, self.latest = state["step"], state["seconds"], state["metrics"]
+        self.unmeasured = state.get("unmeasured", False)
         leader = checkpoint.best(self.parent)
         if leader is not None:
             self.lowest = checkpoint.read_state(leader)["monitor"]["value"]
@@ -378,12 +402,15 @@ class Run:
     def _budget_spent(self) -> bool:
         return self.trainer.max_seconds is not None and self.seconds >= self.trainer.max_seconds
 
-    def _reason(self, interrupt: Interrupt) -> str:
+    def _reason(self, interrupt: Interrupt, last: bool) -> str:
         """Why to stop now, on all processes alike: several ask each other only when they meet for a record anyway."""
-        reason = interrupt.name or ("seconds" if self._budget_spent() else "")
+        if self.fabric.world_size > 1 and self.step % self.trainer.log_every and not last:
+            return ""
+        return self._agreed(interrupt.name or ("steps" if last else "seconds" if self._budget_spent() else ""))
+
+    def _agreed(self, reason: str) -> str:
+        """The most urgent reason of all processes."""
         if self.fabric.world_size == 1:
             return reason
-        if self.step % self.trainer.log_every:
-            return ""
         code = torch.tensor(REASONS.index(reason), device=self.fabric.device)
         return REASONS[int(reduced(self.fabric, code, "max"))]
