@@ -9,7 +9,7 @@ import signal
 import pytest
 import torch
 
-from flowmaps.train import CheckpointError, read_state
+from flowmaps.train import CheckpointError, Cosine, read_state
 from flowmaps.train.logs import TIMINGS, read_records
 from train.toys import LeastSquares, Pairs, Signalling, assert_equal_bits, tensors_of, trainer
 
@@ -93,7 +93,7 @@ def test_other_data_of_equal_size_cannot_be_resumed(tmp_path):
 @pytest.mark.parametrize("stopped_at", [20, 40], ids=["within", "at the end"])
 def test_a_signal_ends_an_evaluation_at_once_and_resuming_makes_up_for_it(tmp_path, stopped_at):
     """Also if the run is then killed between making up for it and the next checkpoint."""
-    settings = {"evaluate_every": 20, "save_every": 25}
+    settings = {"evaluate_every": 20, "save_every": 25, "schedule": Cosine(warmup=5)}
     quality = lambda flow_map, step: {"bias": flow_map.decoder.bias.sum(), "step": step}  # noqa: E731
     unbroken = trainer(tmp_path / "unbroken", evaluate=quality, **settings).fit()
 

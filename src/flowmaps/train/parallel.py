@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from .tensors import CheckpointError
 
+REASONS = ("", "seconds", "steps", "SIGTERM", "SIGINT")  # to stop, the more urgent ones last
+SIGNALS = REASONS[3:]
+
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
@@ -40,6 +43,14 @@ def reduced(fabric: Fabric, tensor: Tensor, how: str) -> Tensor:
     return result
 
 
+def agreed(fabric: Fabric, reason: str) -> str:
+    """The most urgent reason to stop of all processes, on each of them."""
+    if fabric.world_size == 1:
+        return reason
+    code = torch.tensor(REASONS.index(reason), device=fabric.device)
+    return REASONS[int(reduced(fabric, code, "max"))]
+
+
 def on_first(fabric: Fabric, function: Callable[[], Any]) -> Any:
     """Call ``function`` on the first process; every process gets its result, or raises its CheckpointError."""
     result, error = None, None
@@ -52,6 +63,15 @@ def on_first(fabric: Fabric, function: Callable[[], Any]) -> Any:
     if message is not None:
         raise CheckpointError(message) from error
     return result
+
+
+@torch.no_grad()
+def share_buffers(fabric: Fabric, *modules: nn.Module) -> None:
+    """Give every process the buffers of the first, such as running means, which alone are saved."""
+    buffers = [buffer for module in modules for buffer in module.buffers()]
+    if fabric.world_size > 1 and buffers:
+        for own, first in zip(buffers, fabric.broadcast([buffer.cpu() for buffer in buffers]), strict=True):
+            own.copy_(first)
 
 
 def pinned(tree: Any) -> Any:

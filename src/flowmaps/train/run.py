@@ -20,7 +20,7 @@ from .engine import Report, Trainer
 from .folder import Lock, refuge, taken
 from .interrupt import Interrupt, Interrupted
 from .logs import Records, Window, finite, flat
-from .parallel import Mixed, on_first, pinned, reduced
+from .parallel import SIGNALS, Mixed, agreed, on_first, pinned, reduced, share_buffers
 from .progress import Bar
 from .state import changes, check_same_run, restore_training, training_tensors, versions
 from .stream import Stream, ahead, generator, key, seed_dropout
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flowmaps.train")
 NEVER = 2**62  # the first update that was not finite, while there is none
-REASONS = ("", "seconds", "steps", "SIGTERM", "SIGINT")  # to stop, the more urgent ones last
-SIGNALS = REASONS[3:]
 
 
 class NonFiniteError(ArithmeticError):
@@ -175,7 +173,7 @@ class Run:
         if validating or evaluating:
             bar.note("measuring")
             measured = self._measured(validating, evaluating, reason, interrupt)
-            reason = self._agreed(interrupt.name or reason)
+            reason = agreed(self.fabric, interrupt.name or reason)
             self.unmeasured = measured is None
             row |= measured or {}
             if measured is None:  # the whole record is due again
@@ -222,6 +220,7 @@ class Run:
 
     def _validation_row(self) -> dict[str, Any]:
         assert self.validation is not None
+        share_buffers(self.fabric, self.objective, self._trained())
         self.objective.eval()
         try:
             row = {}
@@ -244,7 +243,7 @@ class Run:
             return None
         row = self._validation_row() if validating else {}
         if evaluating:
-            quality = None if self._agreed(interrupt.name or "") else self._quality_row(interrupt)
+            quality = None if agreed(self.fabric, interrupt.name or "") else self._quality_row(interrupt)
             return None if quality is None else {**row, **quality}
         return row
 
@@ -376,6 +375,7 @@ class Run:
         self.window = Window(state["window"], total.to(self.fabric.device).unbind())
         self.step, self.seconds, self.latest = state["step"], state["seconds"], state["metrics"]
         self.unmeasured = state.get("unmeasured", False)
+        self._set_rate(self.step)
         leader = checkpoint.best(self.parent)
         if leader is not None:
             self.lowest = checkpoint.read_state(leader)["monitor"]["value"]
@@ -406,11 +406,4 @@ class Run:
         """Why to stop now, on all processes alike: several ask each other only when they meet for a record anyway."""
         if self.fabric.world_size > 1 and self.step % self.trainer.log_every and not last:
             return ""
-        return self._agreed(interrupt.name or ("steps" if last else "seconds" if self._budget_spent() else ""))
-
-    def _agreed(self, reason: str) -> str:
-        """The most urgent reason of all processes."""
-        if self.fabric.world_size == 1:
-            return reason
-        code = torch.tensor(REASONS.index(reason), device=self.fabric.device)
-        return REASONS[int(reduced(self.fabric, code, "max"))]
+        return agreed(self.fabric, interrupt.name or ("steps" if last else "seconds" if self._budget_spent() else ""))
