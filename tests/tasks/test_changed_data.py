@@ -14,6 +14,7 @@ from flowmaps.tasks.base import ChangedData
 from flowmaps.tasks.images import Images
 from flowmaps.tasks.text import Text
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*rows (stay|are left out)")
 TEXT = "it was the best of times, it was the worst of times. " * 40
 
 

@@ -23,6 +23,7 @@ from ..train import Trainer
 from .complaints import in_short
 from .extras import EXTRA_OF, lacking
 from .presets import closest
+from .trusted import LISTED, check, checked
 
 FOUND_AT_RUN_TIME: set[str | int] = {"objective", "train_data", "valid_data", "directory", "config", "evaluate"}
 
@@ -54,7 +55,8 @@ class Experiment(NamedTuple):
 
 def parser(command: str, description: str) -> ArgumentParser:
     """A parser that raises instead of leaving the program."""
-    return ArgumentParser(prog=f"flowmaps {command}", description=description, exit_on_error=False)
+    name = f"flowmaps {command}"
+    return ArgumentParser(prog=name, description=description, exit_on_error=False, allow_abbrev=False)
 
 
 def training_parser(command: str, description: str) -> ArgumentParser:
@@ -77,23 +79,23 @@ def parse(p: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 
     Raises: ValueError in one line, with the nearest names that are known, if something does not fit.
     """
+    harmless = checked(arguments)
     try:
-        return p.parse_args(list(arguments))
+        return p.parse_args(harmless)
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
         files = [text.partition("=")[2] for text in arguments if text.startswith("--config=")]
-        where = f"{files[0]}: " if files and "parsing config" in str(error) else ""
+        where = f"{files[0]}: " if files and 'key "config"' in str(error) else ""
         raise ValueError(where + _in_short(str(error), p)) from error
 
 
 def experiment(p: ArgumentParser, cfg: Namespace) -> Experiment:
     """Build what a parsed configuration describes; nothing is loaded yet.
 
-    Raises: ValueError if a class is not one of this package, or an argument is out of its range.
+    Raises: ValueError if an argument is out of its range.
     """
     config = as_json(p, cfg)
     if not config.get("task"):
         raise ValueError("the configuration has no task; name one: --task flowmaps.tasks.images.Images")
-    check_classes(config)
     objects = p.instantiate(cfg)
     return Experiment(objects.task, objects.objective, dict(vars(objects.trainer)), config)
 
@@ -114,7 +116,7 @@ def task_from(config: Mapping[str, Any]) -> Task:
     """
     if not isinstance(config.get("task"), Mapping) or not isinstance(config.get("state"), Mapping):
         raise ValueError("the checkpoint's config.json has no task and state; it was not written by `flowmaps train`")
-    check_classes(config["task"], "task")
+    check(config["task"], "task")
     p = parser("task", "")
     p.add_argument("--task", type=Task)
     try:
@@ -124,36 +126,6 @@ def task_from(config: Mapping[str, Any]) -> Task:
     task = p.instantiate(cfg).task
     task.restore(config["state"])
     return task
-
-
-def check_classes(tree: Any, where: str = "") -> None:
-    """Refuse every ``class_path`` in a tree of JSON values that is not a class of this package.
-
-    Raises: ValueError naming the first.
-    """
-    if isinstance(tree, list):
-        for part in tree:
-            check_classes(part, where)
-    if not isinstance(tree, Mapping):
-        return
-    if "class_path" in tree and not _ours(tree["class_path"]):
-        raise ValueError(f"{where} has class_path {tree['class_path']!r}, expected a class of this package")
-    for name, part in tree.items():
-        check_classes(part, f"{where}.{name}".lstrip("."))
-
-
-def _ours(path: Any) -> bool:
-    if not isinstance(path, str) or not path.startswith("flowmaps."):
-        return False
-    try:
-        found = _class(path)
-    except AttributeError:
-        return False
-    except ModuleNotFoundError as missing:
-        if (missing.name or "").startswith("flowmaps"):
-            return False
-        raise
-    return inspect.isclass(found) and found.__module__.split(".")[0] == "flowmaps"
 
 
 def steps_list(text: str) -> list[int]:
@@ -176,7 +148,8 @@ def _in_short(message: str, p: ArgumentParser) -> str:
     text = " ".join(message.split())
     if (absent := re.search(r"No module named '([\w.]+)'", text)) and absent[1].split(".")[0] in EXTRA_OF:
         return lacking(absent[1])
-    if found := re.search(r"class_path '([\w.]+)': Option '(\w+)' is not accepted", text):
+    found = re.search(r"class_path '([\w.]+)': Option '(\w+)' is not accepted", text)
+    if found and found[1] in LISTED:
         known = inspect.signature(_class(found[1])).parameters
         said = f"{found[1]} has no argument {found[2]!r}{closest(found[2], known)}"
     elif found := re.search(r"Import path does not correspond to a subclass of (\w+).*Given value: (\S+)\. Got", text):
