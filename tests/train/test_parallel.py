@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from flowmaps.train.logs import read_records
 from train.test_resume import records
-from train.toys import Linear, Torn, assert_equal_bits, environment, tensors_of, trainer
+from train.toys import LeastSquares, Linear, Torn, assert_equal_bits, environment, tensors_of, trainer
 
 
 def assert_close(one, other):
@@ -57,6 +58,22 @@ def two(tmp_path_factory):
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_two_processes_are_the_large_batch(one, two, accumulation):
     assert_close(weights(one), weights(two / f"linear_{accumulation}"))
+
+
+def test_two_processes_and_two_parts_on_one_are_the_same_bits(two, tmp_path):
+    """Noise and dropout belong to the part of the batch; a sum of two has one order; and so has the mean of two."""
+    trainer(tmp_path, LeastSquares(norm=nn.LayerNorm), accumulation=2).fit()
+    assert_equal_bits(weights(tmp_path), weights(two / "noisy_1"))
+    for name in ("train/loss", "train/grad_norm", "valid/loss"):
+        assert column(tmp_path, name) == pytest.approx(column(two / "noisy_1", name), rel=1e-5)
+
+
+def test_more_parts_are_the_same_but_for_rounding(two, tmp_path):
+    trainer(tmp_path, LeastSquares(norm=nn.LayerNorm), accumulation=4).fit()
+    one, other = weights(tmp_path), weights(two / "noisy_2")
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

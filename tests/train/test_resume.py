@@ -140,6 +140,14 @@ def test_other_weights_and_learned_weights_and_teacher_are_kept(tmp_path):
     assert kept["training.safetensors:objective/updates"] == 40
 
 
+@pytest.mark.parametrize("parts", [1, 4])
+def test_another_number_of_parts_goes_on_and_is_told(tmp_path, caplog, parts):
+    trainer(tmp_path, data=Signalling(12), accumulation=2).fit()
+    assert "parts" not in caplog.text
+    assert trainer(tmp_path, accumulation=parts).fit(resume=True).step == 40
+    assert f"cut into 2 parts (processes times accumulation) and now is into {parts}, with other noise" in caplog.text
+
+
 def test_ctrl_c_saves_and_leaves(tmp_path):
     report = trainer(tmp_path, data=Signalling(3, signal.SIGINT)).fit()
     assert (report.reason, report.step) == ("SIGINT", 3)

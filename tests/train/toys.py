@@ -31,12 +31,12 @@ class Pairs:
 
 
 class Tied(nn.Module):
-    """Encoder and decoder share one matrix; the norm has buffers; dropout uses the global generator."""
+    """Encoder and decoder share one matrix; the norm may have buffers; dropout uses the global generator."""
 
-    def __init__(self, d: int = 4, width: int = 8, dropout: float = 0.1):
+    def __init__(self, d: int = 4, width: int = 8, dropout: float = 0.1, norm: type[nn.Module] = nn.BatchNorm1d):
         super().__init__()
         self.encoder = nn.Linear(d, width, bias=False)
-        self.norm = nn.BatchNorm1d(width)
+        self.norm = norm(width)
         self.dropout = nn.Dropout(dropout)
         self.decoder = nn.Linear(width, d, bias=True)
         self.decoder.weight = nn.Parameter(torch.empty(d, width))
@@ -54,11 +54,12 @@ class Noise(NamedTuple):
 class LeastSquares(nn.Module):
     """Denoising least squares, with a learned log-weight and a slow teacher, so that both have to be kept."""
 
-    def __init__(self, seed: int = 0, sigma: float = 0.1, dropout: float = 0.1, d: int = 4):
+    def __init__(self, seed: int = 0, sigma: float = 0.1, dropout: float = 0.1, d: int = 4,
+                 norm: type[nn.Module] = nn.BatchNorm1d):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.map = Tied(d, dropout=dropout)
+            self.map = Tied(d, dropout=dropout, norm=norm)
         self.sigma = sigma
         self.log_weight = nn.Parameter(torch.zeros(()))
         self.teacher = nn.Parameter(self.map.decoder.bias.detach().clone(), requires_grad=False)

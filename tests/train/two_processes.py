@@ -12,9 +12,10 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from flowmaps.train import CheckpointError, NonFiniteError
-from train.toys import Broken, Linear, Pairs, Signalling, Torn, trainer
+from train.toys import Broken, LeastSquares, Linear, Pairs, Signalling, Torn, trainer
 
 torch.set_num_threads(1)
 warnings.filterwarnings("ignore", module="lightning")
@@ -37,6 +38,7 @@ def main(directory: Path) -> None:
     told: dict[str, object] = {}
     for accumulation in (1, 2):
         fit(directory / f"linear_{accumulation}", Linear(), accumulation=accumulation)
+        fit(directory / f"noisy_{accumulation}", LeastSquares(norm=nn.LayerNorm), accumulation=accumulation)
         fit(directory / f"torn_{accumulation}", Torn(), accumulation=accumulation, surgery=True)
     told["unbroken"] = fit(directory / "unbroken").step
     data = Signalling(17) if FIRST else Pairs()  # only one of the processes gets the signal

@@ -82,6 +82,9 @@ class Trainer:
             terminal.
     Raises: ValueError if a setting is outside its range.
     Invariant: interrupted and resumed equals uninterrupted, bit for bit on the CPU (``tests/train/test_resume.py``).
+        Noise belongs to the part of the batch, so processes times accumulation is what counts: two processes, and one
+        with ``accumulation=2``, learn the same weights, bit for bit where each has as many threads, and a run may
+        change between them (``tests/train/test_kill.py``). From three parts on they differ by the order of sums.
     """
 
     objective: Any

@@ -22,7 +22,7 @@ from .interrupt import Interrupt, Interrupted
 from .logs import Records, Window, finite, flat
 from .parallel import SIGNALS, Mixed, agreed, on_first, pinned, reduced, share_buffers
 from .progress import Bar
-from .state import changes, check_same_run, restore_training, training_tensors, versions
+from .state import changes, check_same_run, restore_training, training_tensors, versions, warn_of_parts
 from .stream import Stream, ahead, generator, key, seed_dropout
 from .surgery import Surgery
 from .tensors import CheckpointError, restore, unwritable
@@ -116,16 +116,17 @@ class Run:
 
     def update(self, step: int, batches: list[Any]) -> None:
         """One update of the weights, from this process's part of the batch."""
-        noise = generator(self.fabric.device, *self._draws(step))
-        seed_dropout(self.fabric.device, self.trainer.seed, step, self.fabric.global_rank, "dropout")
-        broken = self.broken
+        device, broken, means = self.fabric.device, self.broken, {}
         for i, batch in enumerate(batches):
-            batch = self.fabric.to_device(batch)
-            draw = self.objective.draw(batch, noise)
+            batch, part = self.fabric.to_device(batch), self.fabric.global_rank * len(batches) + i
+            draw = self.objective.draw(batch, generator(device, *self._draws(step, part)))
+            seed_dropout(device, self.trainer.seed, step, part, "dropout")
             with self.fabric.no_backward_sync(self.module, enabled=i + 1 < len(batches)):
                 values = self._backward(batch, draw, len(batches))
-            self.window.add(values)
+            for name, value in values.items():
+                means[name] = means.get(name, 0.0) + value.detach().float() / len(batches)
             broken = torch.where(values["loss"].isfinite(), broken, broken.clamp(max=step))
+        self.window.add(means)
         if self.surgery is not None:
             self.window.add({"gradient_cosine": self.surgery.operate()})
         norm = self.fabric.clip_gradients(self.module, self.stepper, max_norm=self.trainer.clip or float("inf"),
@@ -376,6 +377,8 @@ class Run:
         self.step, self.seconds, self.latest = state["step"], state["seconds"], state["metrics"]
         self.unmeasured = state.get("unmeasured", False)
         self._set_rate(self.step)
+        if self.fabric.is_global_zero:
+            warn_of_parts(state, self.stream.parts)
         leader = checkpoint.best(self.parent)
         if leader is not None:
             self.lowest = checkpoint.read_state(leader)["monitor"]["value"]
@@ -385,8 +388,9 @@ class Run:
     def _trained(self) -> nn.Module:
         return self.objective.map if self.ema is None else self.ema.module
 
-    def _draws(self, step: int) -> tuple[int | str, ...]:
-        return self.trainer.seed, step, self.fabric.global_rank, "draw"
+    def _draws(self, step: int, part: int = 0) -> tuple[int | str, ...]:
+        """What the noise of one part of the batch is seeded by, whichever process it falls to."""
+        return self.trainer.seed, step, part, "draw"
 
     def _data(self, step: int) -> list[Any]:
         """The micro-batches of this process, in pinned memory where they will be copied to an accelerator."""

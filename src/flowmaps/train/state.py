@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import logging
 import platform
 from collections.abc import Mapping
 from functools import cache
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from .tensors import CheckpointError, canonical, fill, read_tensors
 
+log = logging.getLogger("flowmaps.train")
 OBJECTIVE, OPTIMISER, WINDOW = "objective/", "optimizer/", "window"
 
 
@@ -131,3 +133,11 @@ def check_same_run(state: Mapping[str, Any], here: Mapping[str, Any], folder: Pa
         if name in state and state[name] != value:
             raise CheckpointError(f"{folder} was trained with {name} = {state.get(name)}, and now it is {value}; "
                                   f"resume with the former, or start in another directory")
+
+
+def warn_of_parts(state: Mapping[str, Any], parts: int) -> None:
+    """Say so if the batch was cut into another number of parts, each of which has its own noise."""
+    before = state.get("processes", 1) * state.get("accumulation", 1)
+    if before != parts:
+        log.warning("a batch was cut into %d parts (processes times accumulation) and now is into %d, with other noise: "
+                    "the run goes on, but not bit for bit", before, parts)
