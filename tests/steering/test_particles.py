@@ -18,9 +18,9 @@ from flowmaps.steering import (
     Reward,
     Soft,
     Tilted,
+    average,
     difference,
     maximum,
-    total,
 )
 from steering.laws import assert_exact, distance, floor, generator, linear_reward, small_law, tilted
 
@@ -29,7 +29,7 @@ PLAIN = {
     "look-ahead": LookAhead(4),
     "renoise": FeynmanKac(Renoise(4, 0.5)),
     "maximum": FeynmanKac(Langevin(4), maximum),
-    "total": FeynmanKac(EulerMaruyama(4), total),
+    "average": FeynmanKac(EulerMaruyama(4), average),
     "tilted": Tilted(Renoise(4, 0.5)),
     "tilted Langevin": Tilted(Langevin(4)),
     "importance": Tilted(Renoise(4, 0.0)),
@@ -51,8 +51,8 @@ EXACT = {
     "tilted": Tilted(Renoise(6, 0.5)),
     "tilted Langevin": Tilted(Langevin(16), threshold=0.8),
     "gradient-free": FeynmanKac(Renoise(4, 0.5)),
-    "maximum": FeynmanKac(Renoise(4, 0.5), maximum),
-    "sum": FeynmanKac(Renoise(3, 0.5), total),
+    "maximum": FeynmanKac(Renoise(8, 0.5), maximum),
+    "average": FeynmanKac(Renoise(8, 0.5), average),
 }
 
 
@@ -66,7 +66,7 @@ def test_weighted_samples_follow_the_tilted_law(name):
     assert distance(law, result.samples, result.weights) > 3 * distance(target, result.samples, result.weights)
 
 
-SLOW = ("tilted Langevin", "maximum", "sum")
+SLOW = ("tilted Langevin", "maximum", "average")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in EXACT])
@@ -287,8 +287,39 @@ def test_black_boxes_see_no_padding():
 def test_potentials():
     history = torch.tensor([[1.0, 3.0, 2.0], [0.0, -1.0, 5.0]])
     assert difference(history).tolist() == [2.0, 5.0]
-    assert maximum(history).tolist() == [1 + 3 + 3, 0 + 0 + 5]
-    assert total(history).tolist() == [1 + 4 + 6, 0 - 1 + 4]
+    assert maximum(history).tolist() == [3.0, 5.0]
+    assert average(history).tolist() == [2.0, pytest.approx(4 / 3)]
+
+
+@pytest.mark.parametrize("potential", [difference, maximum, average])
+def test_every_potential_keeps_enough_particles_for_a_true_error_bar(potential):
+    """At eight steps, where a tilt that grows with every step would leave a handful of ancestors."""
+    law = small_law()
+    reward = linear_reward(law)
+    z, method = [], FeynmanKac(Renoise(8, 0.5), potential)
+    for strength in (0.3, 1.0):
+        target, log_z = tilted(law, reward, strength)
+        for seed in range(3):
+            result = method(law.map(), reward, (3,), 1000, generator(seed), strength=strength)
+            assert result.trusted and "FEW" not in result.describe()
+            assert distance(target, result.samples, result.weights) < 1.5 * floor(target, result.effective_size)
+            z.append((result.log_normaliser - log_z) / result.error)
+    assert max(map(abs, z)) < 3.5 and sum(v * v for v in z) < 3 * len(z)
+
+
+def test_error_bars_of_few_ancestors_are_not_trusted():
+    """Of runs at strengths that no thousand particles can bear, every one that misses by five bars says so."""
+    law = small_law()
+    reward, missed = linear_reward(law), 0
+    for strength in (2.0, 4.0):
+        _, log_z = tilted(law, reward, strength)
+        for seed in range(4):
+            result = FeynmanKac(Renoise(8, 0.5))(law.map(), reward, (3,), 500, generator(seed), strength=strength)
+            far = abs(result.log_normaliser - log_z) > 5 * result.error
+            missed += far
+            assert not (far and result.trusted)
+            assert result.trusted or "FEW" in result.describe() or "COLLAPSED" in result.describe()
+    assert missed > 0
 
 
 @pytest.mark.parametrize("strength", [-1.0, math.inf, math.nan])

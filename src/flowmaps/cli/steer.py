@@ -87,6 +87,7 @@ def measures(result: Steered) -> dict[str, Any]:
         "effective_size": result.effective_size,
         "ess": result.ess.tolist(),
         "collapsed": result.collapsed,
+        "error_trusted": result.trusted,
         "log_normaliser": finite(result.log_normaliser),
         "log_normaliser_error": finite(result.error),
         "evaluations": result.evaluations,

@@ -5,7 +5,7 @@ from .correctors import Corrector, Expert
 from .guidance import Guidance, LogitGuidance, VelocityGuidance, interval, ramp, without_known, without_label
 from .kernels import Langevin
 from .lookahead import look_ahead, look_ahead_gradient
-from .particles import BestOf, FeynmanKac, LookAhead, Method, Tilted, difference, maximum, total
+from .particles import BestOf, FeynmanKac, LookAhead, Method, Tilted, average, difference, maximum
 from .rewards import (
     Hard,
     Led,
@@ -40,6 +40,7 @@ __all__ = [
     "Steered",
     "Tilted",
     "VelocityGuidance",
+    "average",
     "class_probability",
     "difference",
     "each",
@@ -53,7 +54,6 @@ __all__ = [
     "maximum",
     "of_text",
     "ramp",
-    "total",
     "without_known",
     "without_label",
     "word_length",

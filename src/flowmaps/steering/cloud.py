@@ -16,6 +16,9 @@ from ..maps import FlowMap
 from .guidance import Guidance
 
 
+ENOUGH = 50  # effective ancestors from which an error bar is trusted
+
+
 def effective(log_w: Tensor) -> Tensor:
     r"""Effective sample size of log-weights, :math:`(\sum w)^2 / \sum w^2`, between 1 and n."""
     return (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
@@ -46,7 +49,8 @@ class Steered:
         effective_size: Effective number of ancestors at time 0 whose descendants carry the weight. Without resampling
             that is the effective sample size of the weights; resampling evens the weights but cannot raise it.
         log_normaliser: Estimate of log E[exp(strength * r)] under the plain law; NaN for methods that have none.
-        error: Its standard error by the delta method, from the ancestry; NaN likewise, infinite with one particle.
+        error: Its standard error by the delta method, from the ancestry; NaN likewise, infinite with one particle. With
+            few ancestors it is a lower limit: see ``trusted``.
         evaluations: Network evaluations in all, a gradient counting as one more.
         resampled: How often particles were resampled, over all populations.
         condition: That of each sample, resampled with it.
@@ -73,8 +77,17 @@ class Steered:
         """Whether one particle, or one ancestor, carries nearly all the weight although there are several."""
         return len(self.weights) > 1 and self.effective_size < 1.5
 
+    @property
+    def trusted(self) -> bool:
+        """Whether enough ancestors are left for the error bar to mean something.
+
+        What no particle found has no share in it. On exact laws errors beyond three bars occur in a quarter of the runs
+        below 50 effective ancestors, and in hardly any above (``tests/steering/test_particles.py``).
+        """
+        return self.effective_size >= ENOUGH
+
     def describe(self) -> str:
-        """One line for people; says so if the particles collapsed."""
+        """One line for people; says so if the particles collapsed, or are too few for their error bar."""
         n = len(self.weights)
         line = (
             f"reward {self.mean_reward:.4g}, ESS {self.effective_size:.1f} of {n} (lowest on the way "
@@ -84,6 +97,8 @@ class Steered:
             line += f", log-normaliser {self.log_normaliser:.3f} ± {self.error:.3f}"
         if self.collapsed:
             line += "; COLLAPSED: one particle carries the weight, lower the strength or use more particles"
+        elif not self.trusted and math.isfinite(self.log_normaliser):
+            line += "; FEW: the error is a lower limit, lower the strength or use more particles"
         return line
 
     def draw(self, n: int, generator: torch.Generator) -> Any:

@@ -213,18 +213,18 @@ class LookAhead(Method):
 
 
 def difference(history: Tensor) -> Tensor:
-    """Potentials exp(λ (r_k - r_{k-1})): a particle holds exp(λ r_k)."""
+    """A particle counts by its look-ahead reward of now: potentials exp(λ (r_k - r_{k-1}))."""
     return history[:, -1]
 
 
 def maximum(history: Tensor) -> Tensor:
-    """Potentials exp(λ max_{i<=k} r_i): one good look-ahead keeps counting."""
-    return history.cummax(1).values.sum(1)
+    """A particle counts by the best look-ahead reward that it ever had: max_{i<=k} r_i."""
+    return history.max(1).values
 
 
-def total(history: Tensor) -> Tensor:
-    """Potentials exp(λ sum_{i<=k} r_i)."""
-    return history.cumsum(1).sum(1)
+def average(history: Tensor) -> Tensor:
+    """A particle counts by the mean of its look-ahead rewards so far, which evens out noisy ones."""
+    return history.mean(1)
 
 
 def constant(t: float) -> float:
@@ -241,13 +241,16 @@ class FeynmanKac(Method):
     .. math:: \log w_k = \log w_{k-1} + \varphi_k - \varphi_{k-1}, \qquad \varphi_k = \lambda_{t_k}
               \Phi(r_{t_0}, \dots, r_{t_k}), \qquad \varphi_N = \lambda\, r(x_1)
 
-    The last weighting takes back whatever the potentials did, so all of them are exact; they differ in whom they keep.
+    The last weighting takes back whatever the potentials did, so all of them are exact as particles grow; they differ
+    in whom they keep. Φ should stay on the scale of one reward, as the three do: the published potentials of maximum
+    and sum multiply exp(λ max) or exp(λ Σ r) over all steps, a tilt by many times λ on the way, after which too few of
+    the particles that the target asks for are left for the last weighting to find, and no error bar tells.
     The sampler should be stochastic: copies of a particle never part on a deterministic one. If its noise is 0 there
     is nothing to resample, and this is importance sampling of plain samples at their price.
 
     Arguments:
         sampler: The plain process; eight steps of :class:`~flowmaps.samplers.Renoise` by default.
-        potential: Φ, of the look-ahead rewards so far ``(n, k)``: ``difference``, ``maximum`` or ``total``.
+        potential: Φ, of the look-ahead rewards so far ``(n, k)``: ``difference``, ``maximum`` or ``average``.
         schedule: λ_t / λ on the way; always 1 by default.
         threshold: Resample below this share of effective particles.
     Reference: Singhal et al. 2025, *A general framework for inference-time scaling and steering of diffusion models*,
