@@ -10,7 +10,7 @@ import pytest
 import flowmaps
 
 FLOORS = (
-    {"fields", "autodiff", "times", "files", "reading", "pictures"},
+    {"fields", "autodiff", "times", "files", "reading", "seeds", "pictures"},
     {"spaces"},
     {"paths", "networks", "data"},
     {"maps", "oracles", "metrics"},

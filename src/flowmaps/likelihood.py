@@ -188,6 +188,7 @@ def score(map: EndpointMap, batches: Iterable[Batch], bound: Bound, generator: t
     """The mean bound over data, with its standard error; streams over ``batches``."""
     values, positions = [], []
     for batch in batches:
+        map.path.space.check(batch.x_1)
         values.append(bound(map, batch, generator).cpu())
         ones = fieldwise(lambda x: torch.ones(x.shape, device=x.device), batch.x_1)
         positions.append(_total(map, ones, batch.condition).double().cpu())

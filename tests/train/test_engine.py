@@ -135,6 +135,12 @@ def test_rate_of_the_last_update_and_metrics_of_the_report(tmp_path):
     ({"accumulation": 3}, "batch_size 16 is not a multiple of 3"), ({"ema": 1.0}, "ema decay is 1.0"),
     ({"clip": 0.0}, "clip is 0.0, expected a number above 0"),
     ({"precision": "16-mixed"}, "precision is '16-mixed', expected one of 32-true"),
+    ({"seed": 2**63}, "seed is 9223372036854775808, expected a whole number from 0 to"), ({"keep": "2"}, "keep is '2'"),
+    ({"batch_size": 2**25}, "batch_size is 33554432, expected at most 16777216"),
+    ({"data": torch.zeros(9, 2)}, "train_data is a Tensor, expected a data set with `batch.* CategoricalData"),
+    ({"held_out": [1, 2]}, "valid_data is a list, expected a data set"),
+    ({"devices": "{}"}, "accelerator 'cpu', devices '{}' and strategy 'auto' do not fit this machine"),
+    ({"strategy": "foo"}, "devices 1 and strategy 'foo' do not fit this machine"),
     ({"data": Pairs(0)}, "training data hold 0 examples"), ({"max_seconds": float("nan")}, "max_seconds is nan"),
 ], ids=lambda value: value if isinstance(value, str) else next(iter(value)))
 def test_impossible_settings_are_refused(tmp_path, settings, match):

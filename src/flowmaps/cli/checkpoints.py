@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ..files import numbered
 from ..maps import FlowMap
+from ..seeds import check_seed
 from ..tasks.base import Task
 from ..train import load_map, read_config, read_state, resolve
 from .config import parser, task_from
@@ -55,6 +56,7 @@ def open_checkpoint(cfg: Namespace) -> Opened:
 
     Raises: CheckpointError, ValueError if it is missing, damaged or not of this package.
     """
+    check_seed(cfg.seed)
     device = find_device(cfg.device)
     folder = find(cfg.checkpoint, cfg.best)
     config = read_config(folder)

@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ..maps import FlowMap
 from ..objectives import Objective
+from ..seeds import check_seed
 from ..tasks.base import Task
 from ..train import Trainer
 from .complaints import in_short
@@ -47,7 +48,7 @@ class Experiment(NamedTuple):
         """The trainer of a new map, whose weights are a function of the seed."""
         config = {**self.config, "state": self.task.state()}
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.trainer["seed"])
+            torch.manual_seed(check_seed(self.trainer["seed"]))
             objective = self.objective(self.task.build_map())
         data = self.task.train_data, self.task.valid_data
         return Trainer(objective, *data, directory, config=config, evaluate=evaluate, **self.trainer)

@@ -11,6 +11,7 @@ import torch
 
 from ..files import write_json
 from ..samplers import Sampler
+from ..seeds import check_seed
 from ..tasks.base import Task
 from ..train.logs import finite
 from ..train.state import versions
@@ -38,6 +39,7 @@ def run(arguments: Sequence[str]) -> int:
             raise ValueError(f"{name} is {value}, expected at least 1")
     if cfg.ode < 0:
         raise ValueError(f"ode is {cfg.ode}, expected a number of steps, or 0 for none")
+    check_seed(cfg.seed + cfg.seeds - 1)
     check_out(cfg)
     opened = open_checkpoint(cfg)
     task = opened.task

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..fields import Batch, Condition, fieldwise, leaves, select
+from ..seeds import check_seed
 
 
 @runtime_checkable
@@ -118,7 +119,7 @@ def split(
         raise ValueError(
             f"fractions {tuple(fractions)} sum to {sum(fractions):g}; they must be shares that sum to 1"
         )
-    random = np.random.RandomState(seed)
+    random = np.random.RandomState(check_seed(seed, bits=32))
     classes = np.zeros(n, dtype=np.int64) if strata is None else strata.numpy()
     parts: list[list[np.ndarray]] = [[] for _ in fractions]
     for stratum in np.unique(classes):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..reading import blocks, check_size
+from ..seeds import check_seed
 from .base import CategoricalData, split
 from .png import read_png
 from .sources import data_folder, download, files_below
@@ -51,7 +52,7 @@ class Bernoulli(Levels):
     size = 2
 
     def __init__(self, seed: int = 0):
-        self.seed = seed
+        self.seed = check_seed(seed)
 
     def __call__(self, grey: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)

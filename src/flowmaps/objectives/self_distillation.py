@@ -99,6 +99,7 @@ class SelfDistillation(Objective):
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Draw:
         path = self.map.path
+        path.space.check(batch.x_1)
         n = len(next(leaves(batch.x_1))[0])
         m = self.on_diagonal(n)
         noise = self.map.noise(fieldwise(lambda x: tuple(x.shape), batch.x_1), generator)

@@ -110,6 +110,7 @@ def source_point(map: FlowMap, shape: Any, generator: torch.Generator, condition
     for want, is_known, have in leaves(fieldwise(tuple, shape), condition.known, given):
         if tuple(have.shape) != want or tuple(is_known.shape) != want:
             raise ValueError(f"known {tuple(is_known.shape)} and given {tuple(have.shape)}: expected shape {want}")
+    map.path.space.check(given)
     clean = fieldwise(lambda e, x: e.to(x.dtype), map.path.space.embed(given), x)
     return map.path.clamp(x, clean, condition)
 

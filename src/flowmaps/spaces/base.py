@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..fields import across
@@ -49,6 +50,21 @@ class Space(nn.Module, ABC):
         """Values per position, (*batch, *positions), with 0 where a position repeats another one or always holds the
         same: what sums over positions are taken of."""
         return values
+
+    def check(self, x_1: Any) -> None:
+        """Refuse what is no category; on an accelerator, where looking means waiting, by the type alone.
+
+        Raises: ValueError naming the value and the alphabet.
+        """
+        if x_1.dtype != torch.int64:
+            raise ValueError(f"categories are {x_1.dtype}, expected torch.int64 numbers in 0..{self.K - 1}")
+        if x_1.device.type == "cpu" and x_1.numel():
+            low, high = (int(x) for x in x_1.aminmax())
+            if low < 0 or high >= self.K:
+                raise ValueError(
+                    f"category {low if low < 0 else high} is outside the alphabet 0..{self.K - 1} of the map; "
+                    "give data of that alphabet, or build the map for theirs"
+                )
 
     def noise_shape(self, shape: Any) -> Any:
         """The shape of standard noise for data of ``shape``."""

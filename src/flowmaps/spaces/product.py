@@ -50,6 +50,9 @@ class Product(Space):
     def move(self, x: Any, point: Any, gamma: Tensor) -> Any:
         return {name: space.move(x[name], point[name], gamma) for name, space in self.spaces.items()}  # type: ignore[operator]
 
+    def check(self, x_1: Any) -> None:
+        self._each("check", x_1)
+
     def noise_shape(self, shape: Any) -> Any:
         return self._each("noise_shape", shape)
 

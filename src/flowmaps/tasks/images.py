@@ -22,6 +22,7 @@ from ..networks import UNet
 from ..paths import LinearPath
 from ..pictures import sample_grid
 from ..samplers import Argmax, Decoder, Sampler, generate
+from ..seeds import check_seed
 from ..spaces import OneHot
 from .base import ChangedData, Task
 
@@ -68,7 +69,8 @@ class Images(Task):
             raise ValueError("source is 'folder' without a path; name the folder of PNG files")
         if not 0 <= drop_label <= 1:
             raise ValueError(f"drop_label is {drop_label}, expected a share in [0, 1]")
-        self.source, self.path, self.fetch, self.levels, self.seed = source, path, fetch, levels, seed
+        self.source, self.path, self.fetch, self.levels = source, path, fetch, levels
+        self.seed = check_seed(seed, bits=32)
         self.background = background
         self.network = {"width": width, "lower": tuple(lower), "depth": depth, "heads": heads, "patch": patch}
         self.conditional, self.drop_label, self.unconstrained = conditional, drop_label, unconstrained

@@ -11,8 +11,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..data import Dataset
+from ..seeds import check_seed
 from .optim import AdamW, Cosine
 
+LARGEST = 2**24  # examples of one update; their order alone takes 128 MB
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 
 
@@ -124,8 +126,17 @@ class Trainer:
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "accumulation", "log_every", "validate_every", "save_every",
                      "valid_examples", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number of at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
+        if self.batch_size > LARGEST:
+            raise ValueError(f"batch_size is {self.batch_size}, expected at most {LARGEST} examples of one update")
+        check_seed(self.seed)
+        for name in ("train_data", "valid_data"):
+            data = getattr(self, name)
+            if not isinstance(data, Dataset) and not (data is None and name == "valid_data"):
+                raise ValueError(f"{name} is a {type(data).__name__}, expected a data set with `batch(index)`; "
+                                 "categories in a tensor become one by CategoricalData(tensor)")
         for name in ("max_seconds", "clip", "evaluate_every"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -145,11 +156,19 @@ class Trainer:
             the run was trained with another seed, batch size or data, or if a file cannot be written.
             NonFiniteError if the loss, its gradient or a weight is not finite; no such weights are ever saved.
         """
-        from lightning.fabric import Fabric  # takes seconds to import, which other commands need not wait for
+        # imported here: it takes seconds, which other commands need not wait for
+        from lightning.fabric import Fabric
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
 
         from .run import fit
 
         # Fabric would cast all that enters a module in mixed precision, times and noise too: Mixed does not.
         precision = "64-true" if self.precision == "64-true" else "32-true"
-        fabric = Fabric(accelerator=self.accelerator, strategy=self.strategy, devices=self.devices, precision=precision)
+        try:
+            fabric = Fabric(
+                accelerator=self.accelerator, strategy=self.strategy, devices=self.devices, precision=precision
+            )
+        except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"accelerator {self.accelerator!r}, devices {self.devices!r} and strategy "
+                             f"{self.strategy!r} do not fit this machine: {str(error)[:200]}") from error
         return fabric.launch(fit, self, resume)  # pyright: ignore[reportArgumentType]  (it passes the rest on)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +17,8 @@ SIGNALS = REASONS[3:]
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+
+LOST = re.compile("gloo|nccl|peer|socket|timed? ?out|broken pipe|TCPStore", re.IGNORECASE)
 
 
 class Mixed(nn.Module):
@@ -72,6 +76,22 @@ def share_buffers(fabric: Fabric, *modules: nn.Module) -> None:
     if fabric.world_size > 1 and buffers:
         for own, first in zip(buffers, fabric.broadcast([buffer.cpu() for buffer in buffers]), strict=True):
             own.copy_(first)
+
+
+@contextmanager
+def together(fabric: Fabric) -> Iterator[None]:
+    """Within the block the loss of another process is told as what it is.
+
+    Raises: ConnectionError with the remedy, in the place of what the transport says.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if fabric.world_size < 2 or not LOST.search(str(error)):
+            raise
+        reason = " ".join(str(error).split())[-120:]
+        raise ConnectionError("another process of this training has died or does not answer; look for its own message, "
+                              f"then continue from the last checkpoint with --resume ({reason})") from error
 
 
 def pinned(tree: Any) -> Any:

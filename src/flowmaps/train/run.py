@@ -20,7 +20,7 @@ from .engine import Report, Trainer
 from .folder import Lock, refuge, taken
 from .interrupt import Interrupt, Interrupted
 from .logs import Records, Window, finite, flat
-from .parallel import SIGNALS, Mixed, agreed, on_first, pinned, reduced, share_buffers
+from .parallel import SIGNALS, Mixed, agreed, on_first, pinned, reduced, share_buffers, together
 from .progress import Bar
 from .state import changes, check_same_run, restore_training, training_tensors, versions, warn_of_parts
 from .stream import Stream, ahead, generator, key, seed_dropout
@@ -44,7 +44,8 @@ def fit(fabric: Fabric, trainer: Trainer, resume: bool) -> Report:
     run = Run(fabric, trainer)
     try:
         run.begin(resume)
-        return run.train()
+        with together(fabric):
+            return run.train()
     finally:
         run.close()
 
