@@ -1,5 +1,7 @@
 """Bounds: tight on the truth, never below it for anything else."""
 
+import math
+
 import pytest
 import torch
 
@@ -126,6 +128,20 @@ def test_units():
     assert estimate.bits_per_position == pytest.approx(1)
     assert estimate.bits_error == pytest.approx(0.25)
     assert estimate.perplexity == pytest.approx(2)
+    assert Estimate(1e6, 1.0, 10, 4.0).perplexity == float("inf")
+
+
+def test_bounds_no_better_than_uniform_are_marked(law):
+    x = law.sample(200, seeded(1))
+    good = score(law.map(), [Batch(x)], CutOff(), seeded(2))
+    assert good.uniform == pytest.approx(good.positions * math.log(law.K)) and not good.vacuous
+
+    class Wrong(torch.nn.Module):
+        def forward(self, x, s, t, condition=None):
+            return -9 * x
+
+    wrong = score(EndpointMap(law.map().path, Wrong()), [Batch(x)], CutOff(), seeded())
+    assert wrong.vacuous
 
 
 def test_bounds_refuse_maps_without_a_posterior(law):

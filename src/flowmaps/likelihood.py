@@ -40,12 +40,14 @@ class Estimate:
         error: Standard error, over data and Monte Carlo draws together.
         n: Number of data.
         positions: Mean number of positions that were scored.
+        uniform: What a uniform distribution over the categories has instead of ``nats``.
     """
 
     nats: float
     error: float
     n: int
     positions: float
+    uniform: float = math.inf
 
     @property
     def bits_per_position(self) -> float:
@@ -57,7 +59,13 @@ class Estimate:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.nats / self.positions)
+        nats = self.nats / self.positions
+        return math.exp(nats) if nats < 700 else math.inf
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether the bound says no more than that there are categories: it is no better than uniform."""
+        return self.nats >= self.uniform
 
 
 class Bound(ABC):
@@ -186,12 +194,14 @@ def errors(map: EndpointMap, batch: Batch, t: Tensor, generator: torch.Generator
 
 def score(map: EndpointMap, batches: Iterable[Batch], bound: Bound, generator: torch.Generator) -> Estimate:
     """The mean bound over data, with its standard error; streams over ``batches``."""
-    values, positions = [], []
+    values, positions, uniform = [], [], []
     for batch in batches:
         map.path.space.check(batch.x_1)
         values.append(bound(map, batch, generator).cpu())
         ones = fieldwise(lambda x: torch.ones(x.shape, device=x.device), batch.x_1)
         positions.append(_total(map, ones, batch.condition).double().cpu())
+        even = fieldwise(lambda one, k: one * math.log(k), ones, map.path.space.sizes())
+        uniform.append(_total(map, even, batch.condition).double().cpu())
     if not values or sum(len(v) for v in values) < 2:
         raise ValueError("a score needs at least two data for its error bar")
     every = torch.cat(values)
@@ -200,6 +210,7 @@ def score(map: EndpointMap, batches: Iterable[Batch], bound: Bound, generator: t
         float(every.std() / len(every) ** 0.5),
         len(every),
         float(torch.cat(positions).mean()),
+        float(torch.cat(uniform).mean()),
     )
 
 

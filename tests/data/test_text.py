@@ -1,10 +1,13 @@
 """Text: tokenisers invert, shards survive interruption and betray damage, windows cover the text, errors are clear."""
 
 import gzip
+import hashlib
 import importlib.util
 import json
 import lzma
+import os
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -187,15 +190,114 @@ def test_reads_cross_shards(bounds):
 def test_damaged_and_short_shards_are_found(tmp_path):
     prepare(lambda: [PLAY], Bytes(), tmp_path, "play")
     whole = (tmp_path / "00000.bin").read_bytes()
-    (tmp_path / "00000.bin").write_bytes(b"X" + whole[1:])
-    with pytest.raises(ValueError, match="damaged"):
-        Shards(tmp_path, verify=True)
+    for place in (0, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "00000.bin").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match="damaged"):
+            prepare(lambda: [PLAY], Bytes(), tmp_path, "play")
     (tmp_path / "00000.bin").write_bytes(whole[:-2])
     with pytest.raises(ValueError, match="cut short"):
         Shards(tmp_path)
     (tmp_path / "00000.bin").unlink()
     with pytest.raises(ValueError, match="missing"):
         Shards(tmp_path)
+
+
+@pytest.fixture
+def index(tmp_path):
+    """Change an index on disk, and open its shards."""
+    prepare(lambda: [PLAY], Letters(), tmp_path / "shards", "play")
+    path = tmp_path / "shards" / "index.json"
+    good = path.read_text()
+
+    def changed(change):
+        value = json.loads(good)
+        change(value)
+        path.write_text(json.dumps(value))
+        return Shards(tmp_path / "shards")
+
+    return changed
+
+
+def test_tokens_beyond_the_alphabet_are_refused(index, tmp_path):
+    content = np.array([0, 26, 27], dtype="<u2").tobytes()
+    (tmp_path / "shards" / "00000.bin").write_bytes(content)
+    entry = {"file": "00000.bin", "tokens": 3, "sha256": hashlib.sha256(content).hexdigest()}
+    with pytest.raises(ValueError, match="has the token 27, but its alphabet has 0 to 26; remove .* prepare the text"):
+        index(lambda value: value.update(shards=[entry]))
+
+
+ELSEWHERE = ["../outside.bin", "/dev/zero", "/etc/passwd", "link.bin", ".", "", "a/b", "\0", "pipe"]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_an_index_names_no_file_elsewhere(index, tmp_path, name):
+    (tmp_path / "outside.bin").write_bytes(b"\0\0" * 10)
+    (tmp_path / "shards" / "link.bin").symlink_to(tmp_path / "outside.bin")
+    os.mkfifo(tmp_path / "shards" / "pipe")
+    with pytest.raises(ValueError, match="no plain file .* prepare the text again"):
+        index(lambda value: value["shards"][0].update(file=name))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value.update(shards="many"),
+        lambda value: value.update(shards=[1]),
+        lambda value: value["shards"][0].update(file=3),
+        lambda value: value["shards"][0].update(tokens=-1),
+        lambda value: value["shards"][0].update(tokens="10"),
+        lambda value: value.update(dtype="O"),
+        lambda value: value.update(tokeniser=[]),
+        lambda value: value.update(complete="yes"),
+        lambda value: value.update(lost=[]),
+        lambda value: value.clear(),
+    ],
+)
+def test_an_index_of_another_form_is_none(index, tmp_path, change):
+    with pytest.raises(ValueError, match="holds no complete index.json"):
+        index(change)
+    shards = prepare(lambda: [PLAY], Letters(), tmp_path / "shards", "play")  # makes it anew
+    assert len(shards) == len(Letters().encode(PLAY)) + 1
+
+
+def test_an_index_with_the_wrong_size_or_alphabet(index, tmp_path):
+    with pytest.raises(ValueError, match="cut short"):
+        index(lambda value: value["shards"][0].update(tokens=2**50))
+    with pytest.raises(ValueError, match="tokeniser .* is unknown"):
+        index(lambda value: value.update(tokeniser={"name": "subwords", "tokenizer": 3}))
+    assert prepare(lambda: [PLAY], Letters(), tmp_path / "shards", "play").tokeniser.size == 27
+
+
+def test_text_in_any_encoding_and_with_any_line_ends(tmp_path):
+    text = "first line\nséconde\n"
+    for i, (encoding, end) in enumerate([("utf-8", "\r"), ("utf-8-sig", "\r\n"), ("utf-16", "\n")]):
+        (tmp_path / f"{i}.TXT").write_bytes(text.replace("\n", end).encode(encoding))
+    for hidden in (".ipynb_checkpoints/0.txt", "__MACOSX/._0.txt", "._0.txt"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"\0\xff")
+    (tmp_path / "3.txt.GZ").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "notes.pdf").write_bytes(b"%PDF")
+    with pytest.warns(UserWarning, match="1 of 5 files are left out .1 of .pdf"):
+        assert "".join(from_path(tmp_path).pieces()) == SEPARATOR.join([text] * 4)
+
+
+@pytest.mark.parametrize(("text", "share"), [("ночь улица фонарь аптека", 1), ("le café où naît l'été", 5 / 16)])
+def test_letters_say_what_share_of_a_text_they_lose(tmp_path, text, share):
+    text += " 1 2 3; "
+    lost, letters = Letters().lost(text)
+    assert letters == sum(c.isalpha() for c in text) and lost == pytest.approx(share * letters, abs=0.01)
+    source = from_texts("foreign", lambda: [text * 500 + "abc " * (share == 1)])
+    if share > 0.5:
+        with pytest.raises(ValueError, match=r"letters cannot say .*% of the letters of foreign.*bytes"):
+            text_splits(source, "letters", 4, cache=tmp_path)
+    else:
+        for _ in range(2):  # prepared shards remember it
+            with pytest.warns(UserWarning, match=r"letters cannot say 31.2% of the letters of foreign.*bytes"):
+                text_splits(source, "letters", 4, cache=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for kind in ("characters", "bytes"):
+            text_splits(source, kind, 4, cache=tmp_path)
 
 
 def test_large_alphabets_take_four_bytes(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from flowmaps.cli.config import experiment, parse, training_parser
 from flowmaps.cli.main import main
 from flowmaps.cli.presets import presets
-from flowmaps.data.text_tokens import Letters
+from flowmaps.data.text_tokens import Bytes, Characters, Letters, tokeniser
 from flowmaps.fields import Batch
 from flowmaps.likelihood import CutOff, score
 from flowmaps.objectives import SelfDistillation
@@ -35,7 +35,7 @@ SMALL = {"width": 16, "depth": 1, "heads": 2}
 def build(given=True, **options):
     torch.manual_seed(0)
     text = T.Text("nowhere", length=24, given=given, **(SMALL | options))
-    text.restore({"tokeniser": {"name": "letters"}, "given": given, "characters_per_token": 1.0})
+    text.restore({"tokeniser": {"name": "letters"}, "given": given})
     map = text.build_map().eval()
     for parameter in map.parameters():
         parameter.data.add_(0.2 * torch.randn_like(parameter))
@@ -118,6 +118,57 @@ def test_bad_requests_get_one_clear_line():
         T.build_map(27, width=16, embedding=8, tied=True)
 
 
+@pytest.mark.parametrize(
+    ("infill", "whole"),
+    [
+        (r"def my\_func(___):", "def my_func(___):"),
+        (r"\_\_init\_\_{2}", "__init____"),
+        (r"a\{3}_", "a{3}_"),
+        (r"C:\\_", "C:\\_"),
+        (r"\n_", r"\n_"),
+        ("a {x} _ {3", "a {x} _ {3"),
+    ],
+)
+def test_underscores_braces_and_backslashes_can_be_written(infill, whole):
+    wanted = template(Bytes(), 0, infill=infill)
+    gaps = torch.where(wanted.known, wanted.tokens, ord("_"))
+    assert Bytes().decode(gaps.tolist()) == whole
+
+
+def test_words_are_encoded_whole_across_an_escape():
+    pytest.importorskip("tokenizers")
+    alphabet = tokeniser("bpe", ["my_func and my_name " * 50], 300)
+    wanted = template(alphabet, 0, infill=r"my\_func {2}")
+    assert wanted.tokens[wanted.known].tolist() == alphabet.encode("my_func ").tolist()
+
+
+@pytest.mark.parametrize("where", [{"prompt": "Zoë: the"}, {"suffix": "Zoë: the"}, {"infill": "Zoë: the _"}])
+def test_what_the_alphabet_cannot_say_is_not_given(where):
+    with pytest.raises(ValueError, match=r"alphabet characters cannot say \(Zë:\); .* bytes"):
+        template(Characters("abcdefghijklmno pqrstuvwxy"), 20, **where)
+    with pytest.raises(ValueError, match=r"alphabet letters cannot say \(ë\)"):
+        template(Letters(), 20, **where)
+    assert template(Bytes(), 20, **where).known.any()
+
+
+def test_figures_and_signs_on_letters_are_not_dropped_in_silence(recwarn):
+    template(Letters(), 20, prompt="To be or ")
+    assert not recwarn
+    with pytest.warns(UserWarning, match="'Room 101, then' is read as 'room then'"):
+        template(Letters(), 20, prompt="Room 101, then")
+    with pytest.raises(ValueError, match="no UTF-8"):
+        template(Bytes(), 20, prompt="\udcff")
+
+
+@pytest.mark.parametrize("options", [{"infill": "a {999999999999}"}, {"infill": "{8388609}"}, {"length": 10**12}])
+def test_texts_too_long_for_memory_are_refused(options):
+    map, text = build()
+    with pytest.raises(ValueError, match="more than the limit"):
+        text.sample(map, 2, Jumps(1), seeded(), **options)
+    with pytest.raises(ValueError, match="texts of 24 tokens needs"):
+        text.sample(map, 10**9, Jumps(1), seeded())
+
+
 def test_seeds_reproduce_samples_and_temperature_zero_is_the_mode():
     map, text = build()
     one, two = (text.sample(map, 4, Jumps(2), seeded(3)) for _ in range(2))
@@ -170,11 +221,24 @@ def test_rows_bits_and_temperatures(task, tmp_path):
     map, _ = build()
     assert list(task.rows([1, 4])) == ["1", "4", "ode128", "euler4"]
     bits = task.bits_per_character(map, seeded(), n=4)
-    assert bits["B3_bits_per_character"] > bits["B1_bits_per_character"] > 0
+    assert bits["B3_bits_per_character"] > bits["B1_bits_per_character"] > math.log2(27)
+    assert bits["B1_vacuous"] and bits["B3_vacuous"], "an untrained map says nothing"
     cold, warm = task.temperatures(map, Jumps(1), seeded(), (0.2, 1.0))
     assert cold["entropy"] < warm["entropy"]
     points = task.frontier(map, {"1": Jumps(1)}, (0.2, 1.0), 16, 0, tmp_path / "frontier.png", task.of_data(16))
     assert [point["temperature"] for point in points["1"]] == [0.2, 1.0] and (tmp_path / "frontier.png").exists()
+
+
+@pytest.mark.parametrize(("kind", "tail", "ratio"), [("letters", "", 1), ("bytes", "€é" * 400, 2 / 5)])
+def test_characters_are_those_of_the_text_that_is_scored(tmp_path, kind, tail, ratio):
+    (tmp_path / "a.txt").write_text("Some, words -- here. " * 900 + tail)  # the tail is all of the test part
+    text = T.Text(str(tmp_path / "a.txt"), tokeniser=kind, length=10, cache=str(tmp_path / "c"), **SMALL)
+    torch.manual_seed(0)
+    map = text.build_map().eval()
+    bits = text.bits_per_character(map, seeded(), n=40)
+    scored = text.likelihood(map, seeded(), CutOff(draws=8), 40)
+    assert bits["characters_per_token"] == pytest.approx(ratio, rel=0.01)
+    assert bits["B1_bits_per_character"] == pytest.approx(scored.bits_per_position / ratio, rel=0.01)
 
 
 def test_training_end_to_end(task, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from ..files import write_json
 from ..likelihood import Bound, CrossEntropyOnly, CutOff, Estimate
 from ..maps import EndpointMap
+from ..train.logs import finite
 from .checkpoints import check_out, checkpoint_parser, open_checkpoint, origin, results
 from .config import parse
 
@@ -36,14 +37,14 @@ def run(arguments: Sequence[str]) -> int:
         found[NAMES.get(type(b).__name__, type(b).__name__)] = estimate
     directory = results(cfg, opened, "score")
     values = {name: as_numbers(estimate) for name, estimate in found.items()}
-    write_json(directory / "metrics.json", {**origin(opened), "seed": cfg.seed, "bounds": values})
+    write_json(directory / "metrics.json", finite({**origin(opened), "seed": cfg.seed, "bounds": values}))
     show(found)
     print(f"wrote {directory / 'metrics.json'}")
     return 0
 
 
 def as_numbers(estimate: Estimate) -> dict[str, float]:
-    """An estimate as ``metrics.json`` has it."""
+    """An estimate as ``metrics.json`` has it; a vacuous one is no better than a uniform distribution."""
     perplexity = estimate.perplexity
     return {
         "nats": estimate.nats,
@@ -53,6 +54,7 @@ def as_numbers(estimate: Estimate) -> dict[str, float]:
         "perplexity": perplexity,
         "perplexity_error": perplexity * estimate.error / estimate.positions,
         "n": estimate.n,
+        "vacuous": estimate.vacuous,
     }
 
 
@@ -60,9 +62,9 @@ def show(found: dict[str, Estimate]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("bound", "nats", "bits per position", "perplexity", "data")
+    table = Table("bound", "nats", "bits per position", "perplexity", "data", "")
     for name, estimate in found.items():
         v = as_numbers(estimate)
         pairs = [f"{v[key]:.4g} ± {v[key + '_error']:.2g}" for key in ("nats", "bits_per_position", "perplexity")]
-        table.add_row(name, *pairs, str(estimate.n))
+        table.add_row(name, *pairs, str(estimate.n), "vacuous: no better than uniform" if estimate.vacuous else "")
     Console().print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from itertools import chain, islice
 from pathlib import Path
@@ -71,7 +72,6 @@ class TextSplits(NamedTuple):
     valid: Windows
     test: Windows
     tokeniser: Tokeniser
-    characters_per_token: float
     name: str
 
 
@@ -96,7 +96,8 @@ def text_splits(
         fractions: Shares of the three parts, in the order of the text.
         cache: Folder of the shards; by default ``$FLOWMAPS_DATA/text`` if that can be written, else the user's cache.
         progress: Told the number of characters done so far.
-    Raises: ValueError if the text cannot be read or is too short for its parts.
+    Raises: ValueError if the text cannot be read, is too short for its parts, or has more letters that the alphabet
+        cannot say than others; a warning tells of more than one in a hundred.
     """
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"fractions are {fractions}, expected three positive shares that sum to 1")
@@ -105,10 +106,20 @@ def text_splits(
     folder = writable(data_folder("text")) if cache is None else Path(cache).expanduser()
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in corpus.name)
     shards = prepare(corpus.pieces, alphabet, folder / f"{name}-{alphabet.name}-{digest}", corpus.source, progress)
+    _report_lost(shards.lost, corpus.name, alphabet.name)
     cuts = [0, *np.round(np.cumsum(fractions) * len(shards)).astype(int).tolist()]
     strides = (stride or max(length // 4, 1), length, length)
     train, valid, test = (Windows(shards, cuts[i], cuts[i + 1], length, strides[i]) for i in range(3))
-    return TextSplits(train, valid, test, shards.tokeniser, shards.characters / len(shards), corpus.name)
+    return TextSplits(train, valid, test, shards.tokeniser, corpus.name)
+
+
+def _report_lost(share: float, name: str, alphabet: str) -> None:
+    text = f"the alphabet {alphabet} cannot say {share:.1%} of the letters of {name}, which are lost"
+    remedy = "choose another tokeniser: characters, bytes, or bpe"
+    if share > 0.5:
+        raise ValueError(f"{text}; {remedy}")
+    if share > 0.01:
+        warnings.warn(f"{text}; if they matter, {remedy}", stacklevel=3)
 
 
 def _sample(corpus: Corpus, kind: str) -> Iterable[str]:

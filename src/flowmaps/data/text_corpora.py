@@ -1,18 +1,15 @@
-"""Texts: any UTF-8 file or folder (plain, .gz, .xz), corpora by name, and streams of the ``datasets`` library."""
+"""Texts: any file or folder (plain, .gz, .xz), corpora by name, and streams of the ``datasets`` library."""
 
 from __future__ import annotations
 
-import codecs
-import gzip
-import lzma
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .sources import data_folder, download
+from ..reading import characters, packing
+from .sources import data_folder, download, files_below
 from .text_tokens import SEPARATOR
 
 PIECE = 1 << 18  # characters of text handled at a time
@@ -43,7 +40,7 @@ def from_path(path: str | os.PathLike, name: str | None = None) -> Corpus:
     """
     root = Path(path).expanduser()
     if root.is_dir():
-        files = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix in SUFFIXES and p.name[0] != ".")
+        files = files_below(root, SUFFIXES)
     else:
         files = [root] if root.is_file() else []
     if not files:
@@ -51,7 +48,7 @@ def from_path(path: str | os.PathLike, name: str | None = None) -> Corpus:
     stats = [file.stat() for file in files]
     source = "; ".join(f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in zip(files, stats, strict=True))
     name = name or root.name.split(".")[0] or "text"
-    packed = any(file.suffix in (".gz", ".xz") for file in files)
+    packed = any(packing(file) for file in files)
     return Corpus(name, lambda: at_spaces(_documents(files)), source, 0 if packed else sum(s.st_size for s in stats))
 
 
@@ -63,24 +60,13 @@ def from_texts(name: str, texts: Callable[[], Iterable[str]]) -> Corpus:
 def read_text(path: Path) -> Iterator[str]:
     """The characters of one file, some at a time.
 
-    Raises: ValueError naming the file and what is wrong: missing, empty, cut short, or not UTF-8 and where.
+    Raises: ValueError naming the file and what is wrong: missing, empty, cut short, or no text and where.
     """
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    decoder, place = codecs.getincrementaldecoder("utf-8")(), 0
-    try:
-        with opener(path, "rb") as file:
-            while block := file.read(PIECE):
-                place += len(block)
-                yield decoder.decode(block)
-            decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        at = place - len(error.object) + error.start
-        raise ValueError(f"{path} is not UTF-8 near byte {at}; convert it, e.g. with iconv -t utf-8") from None
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error):
-        raise ValueError(f"{path} is cut short or no whole {path.suffix} file; fetch it again") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); check the path and its rights") from None
-    if not place:
+    some = False
+    for text in characters(path):
+        some = some or bool(text)
+        yield text
+    if not some:
         raise ValueError(f"{path} is empty; give a file with text")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import replacing, write_json
+from ..reading import inside, read_json, regular
 from .text_tokens import Tokeniser, from_description, to_description
 
 INDEX = "index.json"
@@ -25,16 +25,16 @@ PIECES = 64  # pieces of text in a shard
 
 
 class Shards:
-    """A long row of tokens in memory-mapped files.
+    """A long row of tokens in memory-mapped files, each of which is compared with its hash when it is opened.
 
     Arguments:
         folder: Where :func:`prepare` wrote them.
-        verify: Compare every shard with its hash (once; reads all of it).
-    Raises: ValueError if the index is missing or incomplete, or a shard is missing, cut short or damaged.
+    Raises: ValueError if the index is missing or incomplete, or a shard is missing, cut short, damaged, or has tokens
+        beyond the alphabet.
     Invariant: ``shards.read(i, j)`` is the concatenation of what the tokeniser gave, from i to j.
     """
 
-    def __init__(self, folder: str | os.PathLike, verify: bool = False):
+    def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         index = read_index(self.folder)
         if index is None or not index["complete"]:
@@ -42,7 +42,9 @@ class Shards:
         self.tokeniser = from_description(index["tokeniser"])
         self.characters: int = index["characters"]
         self.hashes: list[str] = [entry["sha256"] for entry in index["shards"]]
-        self._parts = [_open(self.folder, entry, index["dtype"], verify) for entry in index["shards"]]
+        lost, letters = index["lost"]
+        self.lost = lost / max(letters, 1)  # share of the letters of the text that the alphabet cannot say
+        self._parts = [_open(self.folder, entry, index["dtype"], self.tokeniser.size) for entry in index["shards"]]
         self._ends = np.cumsum([len(part) for part in self._parts]).tolist()
 
     def __len__(self) -> int:
@@ -78,10 +80,10 @@ def prepare(
     folder = Path(folder)
     identity = hashlib.sha256(f"{source}\n{to_description(tokeniser)}".encode()).hexdigest()
     index = read_index(folder)
-    if index is None or index["identity"] != identity:
+    if index is None or index["identity"] != identity or index["tokeniser"] != tokeniser.describe():
         dtype = "<u2" if tokeniser.size <= 2**16 else "<u4"
         index = {"identity": identity, "source": source, "tokeniser": tokeniser.describe(), "dtype": dtype,
-                 "characters": 0, "complete": False, "shards": []}  # fmt: skip
+                 "characters": 0, "lost": [0, 0], "complete": False, "shards": []}  # fmt: skip
     if not index["complete"]:
         done = len(index["shards"]) * PIECES
         for group in _groups(pieces(), done):
@@ -89,19 +91,31 @@ def prepare(
             if progress is not None:
                 progress(index["characters"])
         if not sum(entry["tokens"] for entry in index["shards"]):
-            raise ValueError(f"{source} holds no token of the alphabet {tokeniser.name}; give a text with some")
+            raise ValueError(f"{source} holds no token of the alphabet {tokeniser.name}; give a text with some, "
+                             "or another tokeniser, such as bytes")
         index["complete"] = True
         write_json(folder / INDEX, index)
     return Shards(folder)
 
 
 def read_index(folder: Path) -> dict[str, Any] | None:
-    """The index of a folder of shards, or ``None`` if it has none that can be read."""
+    """The index of a folder of shards, or ``None`` if it has none that can be read and has the right form."""
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return index if {"identity", "shards", "complete", "dtype", "tokeniser"} <= set(index) else None
-    except (OSError, ValueError):
+        index = read_json(folder / INDEX)
+    except ValueError:
         return None
+    match index:
+        case {"identity": str(), "tokeniser": dict(), "dtype": "<u2" | "<u4", "characters": int(), "complete": bool(),
+              "lost": [int(), int()], "shards": list(shards)}:  # fmt: skip
+            return index if all(map(_is_entry, shards)) else None
+    return None
+
+
+def _is_entry(entry: object) -> bool:
+    match entry:
+        case {"file": str(), "tokens": int(tokens), "sha256": str()}:
+            return tokens >= 0
+    return False
 
 
 def _append(folder: Path, index: dict[str, Any], group: list[str], tokeniser: Tokeniser) -> None:
@@ -118,6 +132,7 @@ def _append(folder: Path, index: dict[str, Any], group: list[str], tokeniser: To
     entry = {"file": name, "tokens": len(content) // size, "sha256": hashlib.sha256(content).hexdigest()}
     index["shards"].append(entry)
     index["characters"] += sum(map(len, group))
+    index["lost"] = [a + b for a, b in zip(index["lost"], tokeniser.lost(group[0]), strict=True)]  # of a piece of many
     write_json(folder / INDEX, index)
 
 
@@ -134,13 +149,18 @@ def _groups(pieces: Iterable[str], done: int) -> Iterator[list[str]]:
         yield group
 
 
-def _open(folder: Path, entry: dict[str, Any], dtype: str, verify: bool) -> NDArray[np.integer]:
-    path = folder / entry["file"]
+def _open(folder: Path, entry: dict[str, Any], dtype: str, size: int) -> NDArray[np.integer]:
+    remedy = f"remove {folder} and prepare the text again"
     try:
-        part = np.memmap(path, dtype=dtype, mode="r") if entry["tokens"] else np.zeros(0, dtype=dtype)
-    except (OSError, ValueError):
-        raise ValueError(f"{path} is missing or empty; remove {folder} and prepare the text again") from None
-    whole = len(part) == entry["tokens"]
-    if not whole or (verify and hashlib.sha256(part.tobytes()).hexdigest() != entry["sha256"]):
-        raise ValueError(f"{path} is damaged or cut short; remove {folder} and prepare the text again")
+        path = inside(folder, entry["file"])
+        whole = regular(path) == entry["tokens"] * np.dtype(dtype).itemsize
+        with open(path, "rb") as file:
+            whole = whole and hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
+        part = np.memmap(path, dtype=dtype, mode="r") if whole and entry["tokens"] else np.zeros(0, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"a shard is missing or no plain file ({error}); {remedy}") from None
+    if not whole:
+        raise ValueError(f"{path} is damaged or cut short; {remedy}")
+    if len(part) and (highest := int(part.max())) >= size:
+        raise ValueError(f"{path} has the token {highest}, but its alphabet has 0 to {size - 1}; {remedy}")
     return part

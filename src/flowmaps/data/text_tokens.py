@@ -9,16 +9,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..reading import UNPACKED, check_size, read_text
+
 SEPARATOR = "\x1e"
 END = "<|end|>"
+ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[SEP]")  # as other people's tokenisers call it
 
 
 class Tokeniser(ABC):
@@ -47,6 +53,19 @@ class Tokeniser(ABC):
         """The part of a text that the alphabet can say."""
         return text
 
+    def characters(self, tokens: NDArray[np.integer]) -> int:
+        """The number of characters that tokens spell: what bits per character are divided by."""
+        return len(self.decode(tokens.tolist()))
+
+    def unsaid(self, text: str) -> Counter[str]:
+        """How often each character of a text does not come back; case, accents and spaces do not count."""
+        return _plain(text) - _plain(self.decode(self.spell(text)))
+
+    def lost(self, text: str) -> tuple[int, int]:
+        """How many letters of a text do not come back, and how many it has."""
+        letters = lambda counts: sum(n for c, n in counts.items() if c.isalpha())  # noqa: E731
+        return letters(self.unsaid(text)), letters(_plain(text))
+
     def describe(self) -> dict[str, Any]:
         """What :func:`from_description` builds this tokeniser from: plain JSON."""
         return {"name": self.name}
@@ -70,6 +89,10 @@ class Letters(Tokeniser):
     def spell(self, part: str) -> NDArray[np.integer]:
         raw = np.frombuffer(re.sub("[^a-z]+", " ", part.lower()).encode("ascii"), dtype=np.uint8)
         return np.where(raw == 32, 0, raw - 96).astype(np.uint16)
+
+    def unsaid(self, text: str) -> Counter[str]:
+        """Letters alone: that the filter drops figures and signs is its purpose."""
+        return Counter({c: n for c, n in super().unsaid(text).items() if c.isalpha()})
 
     def decode(self, tokens: Iterable[int]) -> str:
         raw = np.asarray(list(tokens), dtype=np.int64)
@@ -122,7 +145,10 @@ class Characters(Tokeniser):
 
 
 class Subwords(Tokeniser):
-    """Byte-pair or WordPiece units by the ``tokenizers`` library (extra ``text``).
+    """Units of the ``tokenizers`` library (extra ``text``): byte-pair, WordPiece, or any other ``tokenizer.json``.
+
+    Tokens are numbered 0..size-1 in the order of the file's ids, which may have holes. Truncation and padding that a
+    file asks for are switched off: they are for batches of sentences. Special tokens written in a text are text.
 
     Arguments:
         content: The text of a ``tokenizer.json``, or an already built ``tokenizers.Tokenizer``.
@@ -134,21 +160,30 @@ class Subwords(Tokeniser):
     def __init__(self, content: Any):
         library = _library()
         if isinstance(content, str):
-            try:
+            with _complaints("the tokeniser cannot be read", "give a whole tokenizer.json"):
                 content = library.Tokenizer.from_str(content)
-            except Exception as error:  # the library raises a bare Exception
-                raise ValueError(f"the tokeniser cannot be read ({error}); give a whole tokenizer.json") from None
+        content.no_truncation()
+        content.no_padding()
+        content.encode_special_tokens = True  # not as the special token that they look like
         self._tokeniser = content
-        self.size = content.get_vocab_size()
-        self._end = content.token_to_id(END)
+        vocabulary = content.get_vocab(with_added_tokens=True)
+        self._ids = np.unique(np.fromiter(vocabulary.values(), dtype=np.int64, count=len(vocabulary)))
+        self.size = len(self._ids)
+        if self.size < 2:
+            raise ValueError(f"the tokeniser has {self.size} tokens, expected at least 2; give a whole tokenizer.json")
+        highest = int(self._ids[-1])  # the library walks through all ids to write its file
+        check_size(f"a tokeniser whose highest id is {highest:,}", 4 * highest, UNPACKED)
+        self._end = next((vocabulary[end] for end in ENDS if end in vocabulary), None)
+        self._unknown = vocabulary.get(getattr(content.model, "unk_token", None) or "<unk>")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Subwords:
         """A tokeniser from a ``tokenizer.json``."""
+        content = read_text(path, UNPACKED)
         try:
-            return cls(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read ({error.strerror}); give the path of a tokenizer.json") from None
+            return cls(content)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     @classmethod
     def train(cls, texts: Iterable[str], size: int, kind: str = "bpe") -> Subwords:
@@ -173,18 +208,32 @@ class Subwords(Tokeniser):
         return cls(tokeniser)
 
     def encode(self, text: str) -> NDArray[np.integer]:
-        documents = text.split(SEPARATOR)
-        tokens: list[int] = []
-        for i, document in enumerate(self._tokeniser.encode_batch(documents, add_special_tokens=False)):
-            tokens += [self._end] if i and self._end is not None else []
-            tokens += document.ids
-        return np.asarray(tokens, dtype=np.uint32)
+        documents = text.split(SEPARATOR) if self._end is not None else [text.replace(SEPARATOR, "\n")]
+        ids: list[int] = []
+        with _complaints(f"the tokeniser cannot write {text[:40]!r}", "give one that has a token for what it lacks"):
+            encoded = self._tokeniser.encode_batch(documents, add_special_tokens=False)
+        for i, document in enumerate(encoded):
+            ids += [self._end] * (i > 0) + document.ids
+        tokens = np.searchsorted(self._ids, np.asarray(ids, dtype=np.int64))
+        if not np.array_equal(self._ids[np.minimum(tokens, self.size - 1)], ids):
+            raise ValueError("the tokeniser gave a token that its vocabulary lacks; give a whole tokenizer.json")
+        return tokens.astype(np.uint32)
 
     def decode(self, tokens: Iterable[int]) -> str:
         documents: list[list[int]] = [[]]
-        for token in tokens:
-            documents.append([]) if token == self._end else documents[-1].append(int(token))
+        for token in self._ids[np.asarray(list(tokens), dtype=np.int64)].tolist():
+            documents.append([]) if token == self._end else documents[-1].append(token)
         return SEPARATOR.join(self._tokeniser.decode_batch(documents, skip_special_tokens=False))
+
+    def characters(self, tokens: NDArray[np.integer]) -> int:
+        """The number of characters, an unknown one counted once whatever it is written as."""
+        return len(self.decode(self._known(tokens).tolist())) + len(tokens) - len(self._known(tokens))
+
+    def unsaid(self, text: str) -> Counter[str]:
+        return _plain(text) - _plain(self.decode(self._known(self.encode(text)).tolist()))
+
+    def _known(self, tokens: NDArray[np.integer]) -> NDArray[np.integer]:
+        return tokens if self._unknown is None else tokens[self._ids[tokens] != self._unknown]
 
     def describe(self) -> dict[str, Any]:
         return {"name": self.name, "tokenizer": self._tokeniser.to_str()}
@@ -200,17 +249,19 @@ def from_description(description: Mapping[str, Any]) -> Tokeniser:
     >>> from_description({"name": "letters"}).size
     27
     """
-    match description.get("name"):
-        case "letters":
+    match description:
+        case {"name": "letters"}:
             return Letters()
-        case "bytes":
+        case {"name": "bytes"}:
             return Bytes()
-        case "characters":
-            return Characters(description["alphabet"])
-        case "subwords":
-            return Subwords(description["tokenizer"])
-        case name:
-            raise ValueError(f"tokeniser {name!r} is unknown; expected letters, bytes, characters or subwords")
+        case {"name": "characters", "alphabet": str(alphabet)}:
+            return Characters(alphabet)
+        case {"name": "subwords", "tokenizer": str(content)}:
+            return Subwords(content)
+    raise ValueError(
+        f"tokeniser {str(description)[:80]!r} is unknown; expected letters, bytes, characters with their alphabet, or "
+        "subwords with their tokenizer"
+    )
 
 
 def tokeniser(kind: str, texts: Iterable[str] = (), size: int = 8192) -> Tokeniser:
@@ -227,7 +278,7 @@ def tokeniser(kind: str, texts: Iterable[str] = (), size: int = 8192) -> Tokenis
         return Characters({character for text in texts for character in set(text)})
     if kind in ("bpe", "wordpiece"):
         return Subwords.train(texts, size, kind)
-    if kind.endswith(".json"):
+    if kind.lower().endswith(".json"):
         return Subwords.load(kind)
     raise ValueError(
         f"tokeniser {kind!r} is unknown; expected letters, bytes, characters, bpe, wordpiece or a tokenizer.json"
@@ -237,6 +288,23 @@ def tokeniser(kind: str, texts: Iterable[str] = (), size: int = 8192) -> Tokenis
 def to_description(value: Tokeniser) -> str:
     """A line that differs between different tokenisers: part of the name of prepared data."""
     return json.dumps(value.describe(), sort_keys=True)
+
+
+def _plain(text: str) -> Counter[str]:
+    """How often each character occurs, without case, accents and spaces."""
+    counts = Counter(unicodedata.normalize("NFKD", text).casefold())
+    return Counter({c: n for c, n in counts.items() if not (c.isspace() or unicodedata.category(c)[0] == "M")})
+
+
+@contextmanager
+def _complaints(what: str, remedy: str) -> Iterator[None]:
+    """The library raises a bare Exception, or a panic that is none."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise ValueError(f"{what} ({error}); {remedy}") from None
 
 
 def _library() -> Any:

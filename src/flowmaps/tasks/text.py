@@ -23,6 +23,7 @@ from ..maps import EndpointMap, FlowMap
 from ..metrics.text_judges import HuggingFaceJudge
 from ..networks import LinearHead, TiedHead, TimeFeatures, Transformer
 from ..paths import LinearPath
+from ..reading import check_size
 from ..samplers import Argmax, Categorical, Decoder, Euler, Sampler
 from ..spaces import Embedded, OneHot
 from ..times import DecodeRateClock
@@ -155,11 +156,7 @@ class Text(Task):
         return self.splits.test
 
     def learned(self, splits: TextSplits) -> dict[str, Any]:
-        return {
-            "tokeniser": splits.tokeniser.describe(),
-            "given": self.given,
-            "characters_per_token": splits.characters_per_token,
-        }
+        return {"tokeniser": splits.tokeniser.describe(), "given": self.given}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
@@ -195,7 +192,7 @@ class Text(Task):
         Arguments:
             length: Tokens of a text, by default those of a training window; longer ones are made block by block.
             prompt: How the text begins.
-            infill: The text with its gaps: ``_`` for each missing token, or ``{12}`` for twelve of them.
+            infill: The text with its gaps: ``_`` for each missing token, or ``{12}``; ``\\_`` is a plain one.
             suffix: How the text ends.
             decoder: From the last step's scores to tokens; by default at the task's temperature.
             batch: Texts at a time.
@@ -205,6 +202,7 @@ class Text(Task):
             raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
         wanted = template(self.tokeniser, self.length if length is None else length, prompt, infill, suffix)
         self._check(wanted)
+        check_size(f"{n:,} texts of {wanted.length:,} tokens", 8 * n * wanted.length)
         parts = [
             fill(map, sampler, wanted, len(rows), self.length, generator, decoder or self.decoder).cpu()
             for rows in torch.arange(n).split(batch)
@@ -260,13 +258,20 @@ class Text(Task):
     def bits_per_character(
         self, map: EndpointMap, generator: torch.Generator, n: int = 1024, draws: int = 8
     ) -> dict[str, float]:
-        """The bounds B1 and B3 on held-out text, in bits per character with their errors, and B1 as perplexity."""
+        """The bounds B1 and B3 on held-out text, in bits per character with their errors, and B1 as perplexity.
+
+        Characters are those that the scored tokens spell, for what the alphabet cannot say is not scored. A bound that
+        is ``vacuous`` is no better than a uniform distribution over the tokens.
+        """
+        tokens = self.test_data.tokens(min(n, len(self.test_data)) * self.length)
+        per_token = self.tokeniser.characters(tokens) / len(tokens)
         bounds: dict[str, Bound] = {"B1": CutOff(draws=draws), "B3": CrossEntropyOnly(draws=draws)}
-        per_token, result = self.state()["characters_per_token"], {}
+        result = {"characters_per_token": per_token}
         for name, bound in bounds.items():
             estimate = self.likelihood(map, generator, bound, n)
             result[f"{name}_bits_per_character"] = estimate.bits_per_position / per_token
             result[f"{name}_error"] = estimate.bits_error / per_token
+            result[f"{name}_vacuous"] = estimate.vacuous
             if name == "B1":
                 result["perplexity"] = estimate.perplexity
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 from ..data.text_tokens import Tokeniser
 from ..fields import FREE, Condition
 from ..maps import FlowMap
+from ..reading import UNPACKED, check_size
 from ..samplers import Decoder, Sampler, generate
 
-GAP = re.compile(r"(_+|\{\d+\})")
+GAP = re.compile(r"\\([_{\\])|(_+)|\{(\d{1,12})\}")  # an escaped character, or a gap
 
 
 class Template(NamedTuple):
@@ -40,7 +42,8 @@ def template(
     Arguments:
         length: Tokens of the whole, unless ``infill`` says it.
         prompt, suffix: The beginning and the end.
-        infill: A text with gaps: ``_`` for each missing token, or ``{12}`` for twelve of them.
+        infill: A text with gaps: ``_`` for each missing token, or ``{12}`` for twelve of them; ``\\_``, ``\\{`` and
+            ``\\\\`` are an underscore, a brace and a backslash.
     Raises: ValueError if nothing is left to fill in, or the alphabet cannot say what is given.
 
     >>> from ..data.text_tokens import Letters
@@ -50,9 +53,9 @@ def template(
     if infill is not None:
         if prompt is not None or suffix is not None:
             raise ValueError("infill stands alone: write prompt and suffix into its text")
-        if not GAP.search(infill):
+        parts = [_empty(part) if isinstance(part, int) else _given(tokeniser, part) for part in _pieces(infill)]
+        if all(part.known.all() for part in parts):
             raise ValueError(f"infill {infill!r} has no gap; write _ for each missing token, or {{12}} for twelve")
-        parts = [_gap(part) if GAP.fullmatch(part) else _given(tokeniser, part) for part in GAP.split(infill) if part]
     else:
         head = _given(tokeniser, prompt) if prompt else Template(torch.zeros(0).long(), torch.zeros(0).bool())
         tail = _given(tokeniser, suffix) if suffix else Template(torch.zeros(0).long(), torch.zeros(0).bool())
@@ -113,16 +116,39 @@ def _window(
     return generate(map, sampler, shape, generator, condition=condition, given=tokens, decoder=decoder)
 
 
+def _pieces(infill: str) -> list[str | int]:
+    """The given texts of an infill and the lengths of its gaps, in order."""
+    pieces: list[str | int] = []
+    text, start = "", 0
+    for match in GAP.finditer(infill):
+        text, start = text + infill[start : match.start()], match.end()
+        literal, underscores, number = match.groups()
+        if literal:
+            text += literal
+            continue
+        pieces += [text, len(underscores or "") or int(number)]
+        text = ""
+    return [piece for piece in [*pieces, text + infill[start:]] if piece]
+
+
 def _given(tokeniser: Tokeniser, text: str) -> Template:
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError(f"{text!r} is no UTF-8 text; write it in UTF-8")
     tokens = torch.tensor(tokeniser.spell(text).tolist(), dtype=torch.int64)
     if not len(tokens):
         raise ValueError(f"{text!r} has no token of the alphabet {tokeniser.name}; write it in that alphabet")
+    if tokeniser.unsaid(text):
+        lost = "".join(c for c in dict.fromkeys(text) if tokeniser.unsaid(c))
+        raise ValueError(
+            f"{text!r} has characters that the alphabet {tokeniser.name} cannot say ({lost[:20]}); "
+            "leave them out, or use a model with another tokeniser, such as bytes"
+        )
+    said = tokeniser.decode(tokens.tolist())
+    if "".join(said.split()).casefold() != "".join(text.split()).casefold():
+        warnings.warn(f"{text!r} is read as {said!r}: the alphabet {tokeniser.name} has no more", stacklevel=2)
     return Template(tokens, torch.ones(len(tokens), dtype=torch.bool))
 
 
-def _gap(marker: str) -> Template:
-    return _empty(len(marker) if marker[0] == "_" else int(marker[1:-1]))
-
-
 def _empty(length: int) -> Template:
+    check_size(f"a gap of {length:,} tokens", 8 * length, UNPACKED)
     return Template(torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.bool))
