@@ -116,8 +116,36 @@ def test_properties_condition_the_map(build_task):
     assert not torch.equal(light["bonds"], heavy["bonds"]) and not torch.equal(light["bonds"], any_["bonds"])
     with pytest.raises(ValueError, match="expected all of"):
         task.sample(flow_map, 2, ONE, generator(), target={"logp": 1})
+    for value in (-1e6, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=r"target weight is .*, expected -.* to .* training has seen nothing"):
+            task.sample(flow_map, 2, ONE, generator(), target={"logp": 1, "weight": value})
     with pytest.raises(ValueError, match="expected some of logp, qed, rings, weight"):
         build_task(conditions=("colour",))
+
+
+def test_a_property_without_variation_is_refused(tmp_path):
+    rows = dict.fromkeys("C" * i + x + "C" * j for i in range(1, 9) for j in range(9) for x in "ON")
+    (tmp_path / "chains.smi").write_text("\n".join(rows))
+    task = Molecules(str(tmp_path / "chains.smi"), cache=str(tmp_path), conditions=("rings", "logp"), **SMALL)
+    with pytest.raises(ValueError, match=r"rings is 0 for all \d+ training molecules; leave it out"):
+        task.state()
+
+
+def test_the_network_sees_few_graphs_at_a_time_and_samples_stay_the_same(task, flow_map, monkeypatch):
+    from flowmaps.tasks import molecules_slices
+
+    seen = []
+    hook = flow_map.network.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[1])))
+    options = {"n": 70, "sampler": Jumps(2), "decoder": Categorical(), "fixed": "CC"}
+    some = task.sample(flow_map, generator=generator(), **options)
+    monkeypatch.setattr(molecules_slices, "CACHE", 10**12)
+    assert molecules_slices.graphs_at_a_time(9, 32) > 70
+    whole = task.sample(flow_map, generator=generator(), **options)
+    monkeypatch.setattr(molecules_slices, "CACHE", 0)
+    few = task.sample(flow_map, generator=generator(), **options)
+    hook.remove()
+    assert max(seen[-36:]) == 4 and seen.count(70) >= 2
+    assert all(torch.equal(some[name], whole[name]) and torch.equal(few[name], whole[name]) for name in whole)
 
 
 def test_files_hold_what_is_valid(task, tmp_path):

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rdkit import Chem
 from torch import Tensor
@@ -23,7 +24,9 @@ from ..samplers import Argmax, Decoder, Sampler, generate
 from ..spaces import OneHot, Product
 from .base import Task, preparing
 from .molecules_files import draw_grid, write_smiles, write_structures
+from .molecules_slices import sliced
 
+FARTHEST = 10  # deviations from the mean of the training molecules that a target may lie away
 SOURCES = {"qm9": qm9, "zinc250k": zinc250k}
 
 
@@ -118,7 +121,7 @@ class Molecules(Task):
 
     def learned(self, splits: MoleculeSplits) -> dict[str, Any]:
         """Alphabet, distribution of the number of atoms, mean and deviation of the properties conditioned on."""
-        scale = {name: (float(x.mean()), float(x.std())) for name, x in self._properties(splits.train).items()}
+        scale = {name: _scale(name, x) for name, x in self._properties(splits.train).items()}
         weights = [int(w) for w in splits.train.size_weights()]
         return {"alphabet": splits.alphabet.to_json(), "size_weights": weights, "scale": scale}
 
@@ -140,7 +143,7 @@ class Molecules(Task):
 
     def _standardised(self, values: Tensor) -> Tensor:
         mean, deviation = torch.tensor(list(self.state()["scale"].values())).T
-        return (values - mean) / deviation.clamp(min=1e-6)
+        return (values - mean) / deviation
 
     # -- model -----------------------------------------------------------------------------------------------------
 
@@ -173,7 +176,10 @@ class Molecules(Task):
             fixed: SMILES of a scaffold: its atoms come first, they and all pairs among them stay as given, the rest
                 is grown around them.
             target: Values of the properties the map is conditioned on; those left out are not asked for at all.
-            batch: Graphs at a time.
+            batch: Graphs whose noise is drawn together. The generator draws all numbers of atoms first, then batch by
+                batch the noise of all atoms, that of all bonds, and what the sampler and the decoder ask for. So the
+                seed, ``n`` and ``batch`` fix the samples; the default has always been this. It does not decide the
+                speed: on a CPU the network sees as many graphs at a time as fit its cache, within rounding the same.
         Raises: ValueError if a number of atoms, a scaffold or a target does not fit the model.
         """
         if n < 1 or batch < 1:
@@ -181,6 +187,8 @@ class Molecules(Task):
         known, given = (None, None) if fixed is None else self._scaffold(fixed)
         sizes = self._sizes(n, 1 if known is None else int(known["atoms"].sum()), atoms, generator)
         label, device, N = self._target(target), generator.device, self.alphabet.size
+        if device.type == "cpu":
+            map = sliced(map, N, self.network["edge"])
         parts = []
         for part in sizes.split(batch):
             k, mask = len(part), graph_masks(part, N)
@@ -200,6 +208,11 @@ class Molecules(Task):
         asked = target or {}
         if asked and set(asked) != set(self.state()["scale"]):
             raise ValueError(f"target names {sorted(asked)}, expected all of {sorted(self.state()['scale'])} or none")
+        for name, value in asked.items():
+            mean, deviation = self.state()["scale"][name]
+            if not abs(value - mean) <= FARTHEST * deviation:
+                raise ValueError(f"target {name} is {value}, expected {mean - FARTHEST * deviation:.4g} to "
+                                 f"{mean + FARTHEST * deviation:.4g}: beyond, training has seen nothing")  # fmt: skip
         return self._standardised(torch.tensor([float(asked.get(name, "nan")) for name in self.state()["scale"]]))
 
     def _sizes(self, n: int, least: int, atoms: int | None, generator: torch.Generator) -> Tensor:
@@ -295,6 +308,17 @@ def histograms(data: MoleculeData, alphabet: Alphabet) -> dict[str, Tensor]:
         for field, K in sizes.items():
             total[field] += category_counts(x_1[field], condition.mask[field], K).sum(0)
     return total
+
+
+def _scale(name: str, x: np.ndarray) -> tuple[float, float]:
+    """Mean and deviation of a property.
+
+    Raises: ValueError if it is the same for all molecules, up to rounding: no map learns what it does.
+    """
+    mean, deviation = float(x.mean()), float(x.std())
+    if not deviation > 1e-6 * max(1.0, abs(mean)):
+        raise ValueError(f"{name} is {mean:.6g} for all {len(x):,} training molecules; leave it out of the conditions")
+    return mean, deviation
 
 
 def _to(tree: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
