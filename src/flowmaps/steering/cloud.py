@@ -15,7 +15,6 @@ from ..fields import FREE, Condition, fieldwise, leaves
 from ..maps import FlowMap
 from .guidance import Guidance
 
-
 ENOUGH = 50  # effective ancestors from which an error bar is trusted
 
 

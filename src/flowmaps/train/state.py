@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import logging
+import math
 import platform
 from collections.abc import Mapping
 from functools import cache
