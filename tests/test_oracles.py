@@ -20,6 +20,38 @@ def test_posterior_is_bayes_rule():
     assert torch.allclose(law(x, t, t).exp(), mu, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_late_posteriors_are_bayes_rule_off_the_path_too(dtype):
+    """States far from every atom, at times where those of the path are settled."""
+    law = finite().to(dtype)
+    x = torch.randn(400, 3, 3, generator=seeded(4), dtype=torch.float64)
+    e = law.one_hot.double().unflatten(1, (3, 3))
+    for time in (0.93, 0.99, 0.9999):
+        t = torch.full((400,), time, dtype=dtype)
+        square = (x.unsqueeze(1) - t[0].double() * e).flatten(2).square().sum(-1)
+        w = (law.log_p.double() - square / (2 * (1 - t[0].double()).square())).softmax(-1)
+        mu = torch.einsum("bn,nlk->blk", w, e)
+        near = torch.isclose(law(x.to(dtype), t, t).exp().double(), mu, atol=1e-9 if dtype == torch.float64 else 1e-3)
+        assert float(near.double().mean()) > (1 - 1e-9 if dtype == torch.float64 else 0.99)
+
+
+def test_late_jumps_follow_the_flow_off_the_path_too():
+    """Midway between atoms at U = 13 and more, against an adaptive solver in (y, U)."""
+    law = finite(steps=64)
+    x = law.one_hot.unflatten(1, (3, 3))[torch.randint(27, (2, 64), generator=seeded())].mean(0)
+    x = x + 0.01 * torch.randn(64, 3, 3, generator=seeded(1)).double()
+    for start, end in ((0.93, 0.98), (0.93, 0.999), (0.5, 0.99), (0.97, 1 - 1e-6)):
+        s, t = (torch.full((64,), time).double() for time in (start, end))
+        U, V = start / (1 - start), end / (1 - end)
+        slope = lambda U, y: law.weights(y, U.expand(64)) @ law.one_hot  # noqa: E731
+        grid = torch.tensor([U, min(V, U + 5), V]).double()  # what is undecided decides itself early
+        y = odeint(slope, x.flatten(1) / (1 - start), grid, rtol=1e-9, atol=1e-9)
+        moved = law.map()(x, s, t).flatten(1)
+        assert torch.allclose(moved, y[-1] * (1 - end), atol=2e-3)
+        half = torch.full((64,), (start + end) / 2).double()
+        assert torch.allclose(law.map()(law.map()(x, s, half), half, t).flatten(1), moved, atol=2e-3)
+
+
 def test_one_position_has_its_closed_form():
     law = finite(2, 1)
     x, _ = state(law.map())

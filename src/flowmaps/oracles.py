@@ -13,6 +13,7 @@ from .fields import FREE, Condition, across
 from .maps import EndpointMap, VelocityMap
 from .paths import LinearPath
 from .spaces import OneHot
+from .times import LAST
 
 
 class FiniteLaw(nn.Module):
@@ -22,14 +23,14 @@ class FiniteLaw(nn.Module):
               \qquad \frac{dy}{dU} = \mu, \quad y = \frac{x}{1-t}, \; U = \frac{t}{1-t}
 
     In the variables (y, U) the flow has no singularity and π_{s,t} is the plain average of μ over [U_s, U_t], which is
-    how it is integrated (Runge-Kutta of order 4, equal steps in U). A call as a network returns log π_{s,t}.
+    how it is integrated (Runge-Kutta of order 4, equal steps in U). The diagonal is exact at every state and time. A call as a network returns log π_{s,t}.
 
     Arguments:
         atoms: The sequences, int64 ``(n, *positions)``.
         log_p: Their log-probabilities, up to a constant, ``(n,)``.
         K: Number of categories.
         steps: Runge-Kutta steps of a jump.
-        U_max: Where the posterior counts as settled; jumps to later times continue with a constant μ.
+        U_max: Up to where steps are equal; beyond, half as many decide what is not settled yet, then μ is constant.
     Invariant: Lagrangian, Eulerian and semigroup residuals vanish (``tests/identities``).
     Reference: Roos et al. 2026, *Categorical Flow Maps*, arXiv 2602.12233.
     """
@@ -101,29 +102,33 @@ class FiniteLaw(nn.Module):
     def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition = FREE) -> Tensor:
         shape, x, diagonal = x.shape, x.flatten(1), s is t
         s, t = (torch.as_tensor(time, dtype=x.dtype, device=x.device).expand(len(x)) for time in (s, t))
+        s = s.clamp(max=LAST)
         visible, impossible = self._given(x, shape, condition)
         one_hot = self.one_hot.to(x.dtype)
-        T = torch.full_like(t, self.U_max / (1 + self.U_max))
-        s, u = torch.minimum(s, T), torch.minimum(t, T)  # the trajectory is integrated up to u
-        U, dU = s / (1 - s), (u - s) / ((1 - u) * (1 - s)) / self.steps
         mu = lambda y, U: self.weights(y * visible, U, impossible) @ one_hot  # noqa: E731
-        y, total = x / (1 - s).unsqueeze(-1), torch.zeros_like(x)
+        y, U = x / (1 - s).unsqueeze(-1), s / (1 - s)
         if diagonal:  # one and the same tensor: the posterior, nothing to integrate
             return _log(mu(y, U)).reshape(shape)
-        for _ in range(self.steps):
-            h = dU.unsqueeze(-1)
-            k_1 = mu(y, U)
-            k_2 = mu(y + h / 2 * k_1, U + dU / 2)
-            k_3 = mu(y + h / 2 * k_2, U + dU / 2)
-            k_4 = mu(y + h * k_3, U + dU)
-            k = (k_1 + 2 * k_2 + 2 * k_3 + k_4) / 6
-            y, U, total = y + h * k, U + dU, total + k
-        pi = total / self.steps
-        late = (t > u).unsqueeze(-1)
-        gap = torch.where(t > u, t - s, 1)
-        lam = ((1 - t) * (u - s) / ((1 - u) * gap)).unsqueeze(-1)
-        pi = torch.where(late, lam * pi + (1 - lam) * mu(y, U), pi)
+        u = torch.minimum(t, s.clamp(min=self.U_max / (1 + self.U_max)))
+        dU = (u - s) / ((1 - u) * (1 - s)) / self.steps
+        y, pi = _integrate(mu, y, U, dU, self.steps)
+        if bool((t > u).any()):
+            gap = torch.where(t > u, t - s, 1)
+            lam = ((1 - t) * (u - s) / ((1 - u) * gap)).unsqueeze(-1)
+            rest = lam * pi + (1 - lam) * self._settle(mu, y, u, t)
+            pi = torch.where((t > u).unsqueeze(-1), rest, pi)
         return _log(pi).reshape(shape)
+
+    def _settle(self, mu: Mean, y: Tensor, u: Tensor, t: Tensor) -> Tensor:
+        """π_{u,t} for t > u where posteriors settle: what is left of U_max on, finely, then a constant μ.
+
+        The log-odds of two atoms grow at a rate of U or more, so a stretch of 32/U decides all that float32 can tell.
+        """
+        U, gap, steps = u / (1 - u), torch.where(t > u, t - u, 1), max(self.steps // 2, 1)
+        stretch = torch.minimum(32 / U, gap / ((1 - u) * (1 - t).clamp(min=1 - LAST)))
+        y, pi = _integrate(mu, y, U, stretch / steps, steps)
+        lam = (stretch * (1 - t) * (1 - u) / gap).clamp(max=1).unsqueeze(-1)
+        return lam * pi + (1 - lam) * mu(y, U + stretch)
 
     def _given(self, x: Tensor, shape: torch.Size, condition: Condition) -> tuple[Tensor, Tensor | None]:
         """Coordinates that speak through noise, and excluded atoms.
@@ -140,6 +145,22 @@ class FiniteLaw(nn.Module):
             impossible = agreements < condition.known.flatten(1).sum(1, keepdim=True) - 0.5
             visible = visible * (1 - known)
         return visible, impossible
+
+
+Mean = Callable[[Tensor, Tensor], Tensor]
+
+
+def _integrate(mu: Mean, y: Tensor, U: Tensor, dU: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """y after that many Runge-Kutta steps of dy/dU = μ, and the average of μ over them."""
+    h, total = dU.unsqueeze(-1), torch.zeros_like(y)
+    for _ in range(steps):
+        k_1 = mu(y, U)
+        k_2 = mu(y + h / 2 * k_1, U + dU / 2)
+        k_3 = mu(y + h / 2 * k_2, U + dU / 2)
+        k_4 = mu(y + h * k_3, U + dU)
+        k = (k_1 + 2 * k_2 + 2 * k_3 + k_4) / 6
+        y, U, total = y + h * k, U + dU, total + k
+    return y, total / steps
 
 
 def _log(pi: Tensor) -> Tensor:
