@@ -136,8 +136,8 @@ def check_same_run(state: Mapping[str, Any], here: Mapping[str, Any], folder: Pa
 
 
 def warn_of_parts(state: Mapping[str, Any], parts: int) -> None:
-    """Say so if the batch was cut into another number of parts, each of which has its own noise."""
+    """Say so if a batch was cut into another number of parts, each of which has its own noise."""
     before = state.get("processes", 1) * state.get("accumulation", 1)
     if before != parts:
-        log.warning("a batch was cut into %d parts (processes times accumulation) and now is into %d, with other noise: "
-                    "the run goes on, but not bit for bit", before, parts)
+        log.warning("a batch was cut into %d parts (processes times accumulation) and now is into %d, with other "
+                    "noise: the run goes on, but not bit for bit", before, parts)
