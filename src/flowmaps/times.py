@@ -164,7 +164,8 @@ class DecodeRateClock(nn.Module):
         t = t.to(torch.promote_types(t.dtype, torch.float32))
         ratio = t / (1 - t).clamp(min=1e-3)  # beyond a ratio of 1,000 every alphabet is decoded
         log_phi = torch.special.log_ndtr(self.z.to(t.dtype) + ratio.unsqueeze(-1))
-        with torch.autocast(t.device.type, enabled=False):  # a product in bf16 would make steps of the clock
+        device = "cpu" if t.is_meta else t.device.type  # autocast knows no tensors without memory
+        with torch.autocast(device, enabled=False):  # a product in bf16 would make steps of the clock
             return torch.exp((self.K - 1) * log_phi) @ self.weight.to(t.dtype)
 
     def forward(self, t: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from ..files import numbered
 from ..maps import FlowMap
 from ..seeds import check_seed
 from ..tasks.base import Task
-from ..train import load_map, read_config, read_state, resolve
+from ..train import load_map, read_config, read_state, resolve, size_of_map
+from ..train.sizes import built
 from .config import parser, task_from
 
 MODELS = tuple(Path(__file__).parents[depth] / "models" for depth in (1, 3))  # of the package, of a working copy
@@ -61,7 +62,7 @@ def open_checkpoint(cfg: Namespace) -> Opened:
     folder = find(cfg.checkpoint, cfg.best)
     config = read_config(folder)
     task = task_from(config)
-    map = task.build_map()
+    map = built(task.build_map, 2 * size_of_map(folder) + 2**26)  # what its weights cannot fill is not built
     load_map(folder, map)
     return Opened(folder, task, map.to(device).eval(), config, read_state(folder), device)
 

@@ -21,6 +21,7 @@ from ..objectives import Objective
 from ..seeds import check_seed
 from ..tasks.base import Task
 from ..train import Trainer
+from ..train.sizes import built
 from .complaints import in_short
 from .extras import EXTRA_OF, lacking
 from .presets import closest
@@ -49,7 +50,7 @@ class Experiment(NamedTuple):
         config = {**self.config, "state": self.task.state()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(check_seed(self.trainer["seed"]))
-            objective = self.objective(self.task.build_map())
+            objective = self.objective(built(self.task.build_map))
         data = self.task.train_data, self.task.valid_data
         return Trainer(objective, *data, directory, config=config, evaluate=evaluate, **self.trainer)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -20,11 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from ..files import beside, sweep
-from .tensors import CheckpointError, fill, read_tensors, unwritable, write_tensors
+from ..reading import JSON, check_size, inside, read_json, read_text
+from .tensors import CheckpointError, fill, nbytes, read_tensors, unwritable, write_tensors
 
 SUMS = "SHA256SUMS"
 MODEL, EMA_MODEL, TRAINING = "model.safetensors", "ema.safetensors", "training.safetensors"
 CONFIG, STATE = "config.json", "state.json"
+LARGEST = 2**35  # bytes of a file of tensors, unless more is allowed
+KINDS = {"step": int, "seed": int, "seconds": int | float, "epoch": int | float, "ema_updates": int, "precision": str,
+         "window": dict, "metrics": dict, "monitor": dict, "versions": dict}  # fmt: skip  # of what state.json holds
+_SUM = re.compile(r"([0-9a-f]{64})  (.+)")
 _STEP = re.compile(r"step-(\d{8,})")
 
 
@@ -73,32 +79,45 @@ def export(
 
 
 def verify(folder: Path) -> None:
-    """Compare every file of a checkpoint with its checksum.
+    """Compare every file of a checkpoint with its checksum; none of them is a link out of the folder or a device.
 
-    Raises: CheckpointError naming the first file that is missing, unreadable or not as written.
+    Raises: CheckpointError naming the first file that is missing, unreadable, not regular or not as written.
     """
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-        if not {MODEL, CONFIG, STATE} <= set(sums):
-            raise CheckpointError(f"{folder / SUMS} lacks {MODEL}, {CONFIG} or {STATE}; use another checkpoint")
-        for name, digest in sums.items():
-            if _sha256(folder / name) != digest:
-                raise CheckpointError(f"{folder / name} is damaged (its checksum differs); use another checkpoint")
+        for name, digest in _sums(folder).items():
+            path = inside(folder, name)
+            check_size(str(path), path.stat().st_size, LARGEST if path.suffix == ".safetensors" else JSON)
+            if _sha256(path) != digest:
+                raise CheckpointError(f"{path} is damaged (its checksum differs); use another checkpoint")
     except OSError as error:
         name = error.filename or folder
         raise CheckpointError(f"{name} cannot be read ({error.strerror}); use another checkpoint") from error
+    except CheckpointError:
+        raise
     except ValueError as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{folder / SUMS} is damaged; use another checkpoint") from error
+        raise CheckpointError(f"{error}; or use another checkpoint") from error
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """Checksums by name; every file that a reader opens has one."""
+    lines = [_SUM.fullmatch(line) for line in read_text(inside(folder, SUMS), 2**16).splitlines()]
+    sums = {match[2]: match[1] for match in lines if match}
+    if len(sums) < len(lines):
+        raise CheckpointError(f"{folder / SUMS} is damaged; use another checkpoint")
+    if not {MODEL, CONFIG, STATE} <= set(sums):
+        raise CheckpointError(f"{folder / SUMS} lacks {MODEL}, {CONFIG} or {STATE}; use another checkpoint")
+    for name in (EMA_MODEL, TRAINING):
+        if name not in sums and os.path.lexists(folder / name):
+            raise CheckpointError(f"{folder / name} has no checksum in {SUMS}; use another checkpoint")
+    return sums
 
 
 def steps(parent: Path) -> list[Path]:
     """The checkpoint folders in ``parent``, oldest first."""
     if not parent.is_dir():
         return []
-    found = {int(match[1]): path for path in parent.iterdir() if (match := _STEP.fullmatch(path.name))}
+    found = {int(match[1]): path for path in parent.iterdir()
+             if (match := _STEP.fullmatch(path.name)) and not path.is_symlink()}
     return [found[step] for step in sorted(found)]
 
 
@@ -158,12 +177,30 @@ def resolve(path: str | os.PathLike, prefer: str = "newest") -> Path:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The configuration a checkpoint was trained with."""
-    return _read_json(folder / CONFIG)
+    return _read_document(folder, CONFIG)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Step, seed, versions and metrics of a checkpoint."""
-    return _read_json(folder / STATE)
+    """Step, seed, versions and metrics of a checkpoint.
+
+    Raises: CheckpointError if a value is of another type than it was written with.
+    """
+    state = _read_document(folder, STATE)
+    for name, kind in KINDS.items():
+        value = state.get(name)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise CheckpointError(f"{folder / STATE} has {name} = {value!r:.60}, expected {_named(kind)}; "
+                                  "give a whole checkpoint")
+    return state
+
+
+def _named(kind: Any) -> str:
+    return {int: "a whole number", str: "a text", dict: "values by name"}.get(kind, "a number")
+
+
+def size_of_map(folder: Path) -> int:
+    """The bytes of the file that holds a map's weights."""
+    return inside(folder, MODEL).stat().st_size
 
 
 def load_map(folder: Path, flow_map: nn.Module, ema: bool = True) -> None:
@@ -175,7 +212,7 @@ def load_map(folder: Path, flow_map: nn.Module, ema: bool = True) -> None:
     """
     averaged = folder / EMA_MODEL
     path = averaged if ema and averaged.exists() else folder / MODEL
-    stored, sharing = read_tensors(path)
+    stored, sharing = read_tensors(path, 2 * nbytes(flow_map.state_dict()))
     if any(name in stored and stored[name].dtype == torch.float64 for name, _ in flow_map.named_parameters()):
         flow_map.double()
     fill(flow_map.state_dict(), stored, sharing, path)
@@ -203,16 +240,21 @@ def tidy(parent: Path, step: int, keep: int) -> None:
 
 def _monitored(folder: Path) -> float | None:
     try:
-        return read_state(folder)["monitor"]["value"]
+        value = read_state(folder)["monitor"]["value"]
     except (CheckpointError, KeyError, TypeError):
         return None
+    return value if type(value) in (int, float) and math.isfinite(value) else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_document(folder: Path, name: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}; give a whole checkpoint") from error
+        document = read_json(inside(folder, name))
+    except ValueError as error:
+        raise CheckpointError(f"cannot read {folder / name}: {error}; give a whole checkpoint") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{folder / name} holds {document!r:.60}, expected values by name; "
+                              "give a whole checkpoint")
+    return document
 
 
 def _remove(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -362,8 +363,12 @@ class Run:
 
     def _restore(self, folder: Path) -> None:
         state = checkpoint.read_state(folder)
-        learned = (config.get("state", {}) for config in (checkpoint.read_config(folder), self.trainer.config))
-        if found := changes(*learned):
+        needed = ("step", "seconds", "window", "metrics", *(("ema_updates",) if self.ema is not None else ()))
+        if lacking := [name for name in needed if state.get(name) is None]:
+            raise CheckpointError(f"{folder / checkpoint.STATE} lacks {', '.join(lacking)}; it holds no training to "
+                                  "resume; start in another directory")
+        learned = [config.get("state", {}) for config in (checkpoint.read_config(folder), self.trainer.config)]
+        if found := changes(*(part if isinstance(part, Mapping) else {} for part in learned)):
             raise CheckpointError(f"{folder} was trained on other data: {found}; restore those data and resume, or "
                                   "start in another directory")
         check_same_run(state, self._identity(), folder)

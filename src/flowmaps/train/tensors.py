@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files import usual_mode
+from ..reading import check_size, regular
 
 ALIASES = "aliases"
+HEADER = 2**24  # bytes of names and shapes, unless more are allowed
 
 
 class CheckpointError(ValueError):
@@ -75,16 +77,35 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise OSError(number, os.strerror(number) if code else str(error), str(path)) from error
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def nbytes(tensors: Mapping[str, Tensor]) -> int:
+    """The memory that tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def read_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file as tensors and aliases.
 
-    Raises: CheckpointError if the file is missing or not a whole safetensors file.
+    Arguments:
+        most: Bytes that the tensors may have, if that is known; more is not read.
+    Raises: CheckpointError if the file is missing, not a whole safetensors file, or has more.
     """
     try:
+        size = regular(path)
+        with open(path, "rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if header <= size:  # a longer one is refused below, for what it is
+            check_size(f"the header of {path}", header, HEADER)
+        if most is not None and size - 8 - header > most:
+            raise CheckpointError(f"{path} does not fit this model: it holds {size - 8 - header:,} bytes of tensors; "
+                                  "build the model from the config.json beside it")
         with safe_open(path, framework="pt") as file:
             aliases = json.loads((file.metadata() or {}).get(ALIASES, "{}"))
+            if not isinstance(aliases, dict) or not all(isinstance(name, str) for name in aliases.values()):
+                raise ValueError(f"its {ALIASES} are {aliases!r:.60}, expected names by name")
             return {name: file.get_tensor(name) for name in file.keys()}, aliases  # noqa: SIM118  (not a dict)
-    except (OSError, SafetensorError, ValueError) as error:
+    except CheckpointError:
+        raise
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}; give a whole checkpoint") from error
 
 
@@ -93,7 +114,7 @@ def restore(target: Mapping[str, Tensor], path: Path) -> None:
 
     Raises: CheckpointError, with ``target`` as it was, if anything differs.
     """
-    fill(target, *read_tensors(path), path)
+    fill(target, *read_tensors(path, 2 * nbytes(target)), path)
 
 
 @torch.no_grad()
