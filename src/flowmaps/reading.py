@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 VARIABLE = "FLOWMAPS_MAX_BYTES"
-HELD, JSON, UNPACKED, RATIO = 2**30, 2**25, 2**26, 100
+HELD, JSON, UNPACKED, RATIO = 2**30, 2**25, 2**26, 32
 BLOCK = 2**18
 MARKS = (  # UTF-32's little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),

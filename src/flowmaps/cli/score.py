@@ -66,5 +66,7 @@ def show(found: dict[str, Estimate]) -> None:
     for name, estimate in found.items():
         v = as_numbers(estimate)
         pairs = [f"{v[key]:.4g} ± {v[key + '_error']:.2g}" for key in ("nats", "bits_per_position", "perplexity")]
-        table.add_row(name, *pairs, str(estimate.n), "vacuous: no better than uniform" if estimate.vacuous else "")
+        table.add_row(name, *pairs, str(estimate.n), "vacuous" if estimate.vacuous else "")
     Console().print(table)
+    if any(estimate.vacuous for estimate in found.values()):
+        print("vacuous: no better than a uniform distribution over the categories")

@@ -60,13 +60,14 @@ def _grey(image: Picture, depth: int, background: int) -> NDArray[np.uint8]:
     key = image.info.get("transparency")  # what one pixel, or the palette, says of transparency
     if image.mode in ("1", "L") or image.mode.startswith("I"):
         values = np.asarray(image.convert("L") if image.mode == "1" else image)
-        alpha = None if key is None else np.where(values == (key * 255 // (2**depth - 1) if depth < 8 else key), 0, 255)
-        values = values.astype(np.int64) >> (8 if depth == 16 else 0)
+        clear = None if key is None else values == (key * 255 // (2**depth - 1) if depth < 8 else key)
+        alpha = None if clear is None else np.where(clear, np.uint16(0), np.uint16(255))
+        values = values.astype(np.uint16) >> (8 if depth == 16 else 0)
     else:
         if depth == 16 and isinstance(key, tuple):  # the library keeps 8 of the bits of a pixel and all of its key
             image.info["transparency"] = tuple(part >> 8 for part in key)
         both = np.asarray(image.convert("RGBA").convert("LA") if key is not None else image.convert("LA"))
-        values, alpha = both[..., 0].astype(np.int64), both[..., 1].astype(np.int64)
+        values, alpha = both[..., 0].astype(np.uint16), both[..., 1].astype(np.uint16)
     if alpha is not None:
-        values = (values * alpha + background * (255 - alpha) + 127) // 255
+        values = (values * alpha + background * (255 - alpha) + 127) // 255  # at most 255^2 + 127 < 2^16
     return values.astype(np.uint8)

@@ -91,8 +91,10 @@ def prepare(
             if progress is not None:
                 progress(index["characters"])
         if not sum(entry["tokens"] for entry in index["shards"]):
-            raise ValueError(f"{source} holds no token of the alphabet {tokeniser.name}; give a text with some, "
-                             "or another tokeniser, such as bytes")
+            raise ValueError(
+                f"the text has no token of the alphabet {tokeniser.name}, and {index['lost'][0]:,} letters that it "
+                "cannot say; give another text, or another tokeniser, such as bytes"
+            )
         index["complete"] = True
         write_json(folder / INDEX, index)
     return Shards(folder)
