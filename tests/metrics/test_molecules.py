@@ -1,6 +1,7 @@
 """Validity by its conventions, and distances that are what their definitions say."""
 
 import math
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -11,7 +12,15 @@ pytest.importorskip("rdkit")
 from flowmaps.data.molecules import graph_masks
 from flowmaps.data.molecules_files import Alphabet
 from flowmaps.data.molecules_graph import encode
-from flowmaps.metrics.molecules import ChemNet, MoleculeQuality, category_counts, decode, properties, tanimoto
+from flowmaps.metrics.molecules import (
+    HEADLINES,
+    ChemNet,
+    MoleculeQuality,
+    category_counts,
+    decode,
+    properties,
+    tanimoto,
+)
 
 ALPHABET = Alphabet(("C", "O", "N", "F"), ("none", "single", "double", "triple"), 5)
 N = ALPHABET.size
@@ -88,6 +97,22 @@ def test_nothing_valid_leaves_out_what_needs_molecules():
     result = quality()(*graphs(BROKEN, BROKEN))
     assert result["valid_connected"] == {"value": 0.0, "error": 0.0}
     assert "unique" not in result and "logp" not in result and result["bond_types"]["value"] > 0
+
+
+def test_the_headlines_come_first_and_name_the_aromatic_share():
+    aromatic = Alphabet(ALPHABET.atoms, ALPHABET.bonds, 6)
+    benzene, chain = encode("c1ccccc1"), encode("CCO")
+    atoms, bonds = torch.zeros(3, 6, dtype=torch.long), torch.zeros(3, 6, 6, dtype=torch.long)
+    for k, graph in enumerate((benzene, chain, chain)):
+        atoms[k, : len(graph.atoms)] = torch.tensor([ALPHABET.atoms.index(name) for name in graph.atoms])
+        for i, j, category in graph.bonds:
+            bonds[k, i, j] = bonds[k, j, i] = category
+    counts = {"atoms": torch.ones(4), "bonds": torch.ones(4)}
+    measure = MoleculeQuality(["C"], ["CCO", "CC=O"], counts, aromatic, fcd=find_spec("fcd") is not None, repeats=2)
+    result = measure({"atoms": atoms, "bonds": bonds}, graph_masks(torch.tensor([6, 3, 3]), 6))
+    shown = [name for name in result if name != "samples"]
+    assert [name for name in shown if name in HEADLINES] == shown[: 2 + ("fcd" in result)]
+    assert result["aromatic"] == pytest.approx({"value": 1 / 3, "error": (2 / 27) ** 0.5})
 
 
 def test_all_values_are_numbers_and_the_seed_fixes_the_errors():
