@@ -105,3 +105,29 @@ def test_the_clock_has_finite_slopes_in_both_modes():
 def test_bad_settings_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_law_without_a_clock_takes_that_of_the_alphabet_and_stays_free_for_others():
+    u = T.stratified(64, 2, generator=seeded())
+    bare = T.FullJump(T.PairOnClock(law=T.UniformGap()), 0.1)
+    for K in (3, 27):
+        named = T.FullJump(T.PairOnClock(T.DecodeRateClock(K), T.UniformGap()), 0.1)
+        for mine, its in zip(T.on_alphabet(bare, [K])(u), named(u), strict=True):
+            assert torch.equal(mine, its)
+    assert torch.equal(T.on_alphabet(T.OnClock(), [5, 5])(u[:, 0]), T.OnClock(T.DecodeRateClock(5))(u[:, 0]))
+    plain = T.Triangle()
+    assert T.on_alphabet(plain, [3, 4]) is plain
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: T.OnClock()(torch.rand(3)), "has none yet"),
+        (lambda: T.on_alphabet(T.OnClock(T.DecodeRateClock(27)), [256]), "clock is of K = 27 categories and the map of 256"),
+        (lambda: T.on_alphabet(T.Sorted(T.OnClock()), [4, 9]), "may be of K = 4 or 9 categories"),
+        (lambda: T.DecodeRateClock(5, table=10**12), "table is 1000000000000, expected 2 to 1,048,576 points"),
+    ],
+)
+def test_a_clock_of_another_alphabet_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

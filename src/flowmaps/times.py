@@ -5,8 +5,11 @@ A law is a pure map of uniform numbers, so that the caller owns the randomness a
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -150,6 +153,8 @@ class DecodeRateClock(nn.Module):
             raise ValueError(f"K is {K}, expected at least 2 categories for a decode rate")
         if not 0 <= temper <= 1:
             raise ValueError(f"temper is {temper}, expected a number in [0, 1]")
+        if not 2 <= table <= 2**20:
+            raise ValueError(f"table is {table}, expected 2 to {2**20:,} points")
         self.K, self.temper = K, temper
         # The trapezoid rule converges geometrically for analytic integrands with Gaussian tails.
         z = torch.linspace(-7, 7, 113, dtype=torch.float64)
@@ -184,26 +189,71 @@ class DecodeRateClock(nn.Module):
 
 
 class OnClock(TimeLaw):
-    """Times uniform (or of another law) on a clock, read back as times."""
+    """Times uniform (or of another law) on a clock, read back as times.
 
-    def __init__(self, clock: DecodeRateClock, law: TimeLaw | None = None):
+    Arguments:
+        clock: By default that of the alphabet of the map in training, see :func:`on_alphabet`.
+        law: Of the times that the clock shows.
+    """
+
+    def __init__(self, clock: DecodeRateClock | None = None, law: TimeLaw | None = None):
         super().__init__()
         self.clock, self.law = clock, law or Uniform()
 
     def forward(self, u: Tensor) -> Tensor:
-        return self.clock.inverse(self.law(u))
+        return _given(self.clock).inverse(self.law(u))
 
 
 class PairOnClock(PairLaw):
-    """Pairs of another law on a clock, read back as times; a jump that ends at 1 still does."""
+    """Pairs of another law on a clock, read back as times; a jump that ends at 1 still does.
 
-    def __init__(self, clock: DecodeRateClock, law: PairLaw | None = None):
+    Arguments:
+        clock, law: As for :class:`OnClock`, of pairs.
+    """
+
+    def __init__(self, clock: DecodeRateClock | None = None, law: PairLaw | None = None):
         super().__init__()
         self.clock, self.law = clock, law or Triangle()
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         a, b = self.law(u)
-        return self.clock.inverse(a), torch.where(b < 1, self.clock.inverse(b), 1.0)
+        clock = _given(self.clock)
+        return clock.inverse(a), torch.where(b < 1, clock.inverse(b), 1.0)
+
+
+def _given(clock: DecodeRateClock | None) -> DecodeRateClock:
+    if clock is None:
+        raise ValueError("a law on a clock has none yet; give it a clock, or an objective, which knows the alphabet")
+    return clock
+
+
+Law = TypeVar("Law", TimeLaw, PairLaw)
+
+
+def on_alphabet(law: Law, sizes: Collection[int]) -> Law:
+    """The law, with the decode-rate clock of an alphabet wherever it has none.
+
+    Arguments:
+        sizes: Numbers of categories of the fields of the map in training.
+    Raises: ValueError if a clock is of another alphabet, or there are several to choose from.
+    """
+    for part in law.modules():
+        if isinstance(part, DecodeRateClock) and part.K not in sizes:
+            raise ValueError(f"the clock is of K = {part.K} categories and the map of {_either(sizes)}; leave the "
+                             "clock out, it follows from the data")  # fmt: skip
+    if not any(part.clock is None for part in law.modules() if isinstance(part, OnClock | PairOnClock)):
+        return law
+    if len(set(sizes)) > 1:
+        raise ValueError(f"a clock may be of K = {_either(sizes)} categories: the fields differ; name its K")
+    law = copy.deepcopy(law)  # the same law may serve a map of another alphabet
+    for part in law.modules():
+        if isinstance(part, OnClock | PairOnClock) and part.clock is None:
+            part.clock = DecodeRateClock(*set(sizes))
+    return law
+
+
+def _either(sizes: Collection[int]) -> str:
+    return " or ".join(str(K) for K in sorted(set(sizes)))
 
 
 def grid(steps: int, clock: DecodeRateClock | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from ..fields import Batch, fieldwise, leaves, select
 from ..maps import EndpointMap, FlowMap, per_sample, wide
 from ..networks.chunked import Sums
 from ..paths import Coupling, Independent
-from ..times import PairLaw, TimeLaw, Triangle, Uniform, stratified
+from ..times import PairLaw, TimeLaw, Triangle, Uniform, on_alphabet, stratified
 from .base import Consistency, Jump, Objective
 from .diagonal import CrossEntropy, Diagonal, SquaredError
 from .semigroup import SemigroupKL
@@ -45,7 +45,7 @@ class SelfDistillation(Objective):
         consistency: The identity off the diagonal. Without one, and without a teacher, the pair that the comparison on
             exact laws favours (``bench/results``): the semigroup at the midpoint with targets from an ``Average``.
         diagonal: The loss on it; cross-entropy for endpoint maps, squared error otherwise.
-        times, pairs: Laws of t on the diagonal and of (s, t) off it.
+        times, pairs: Laws of t on the diagonal and of (s, t) off it; clocks they lack are those of the map's alphabet.
         share: Share of the batch on the diagonal, in (0, 1].
         strength: The factor c.
         teacher: Who gives targets, or how to make it of the map (``Average``); the map itself if only a consistency is
@@ -80,7 +80,8 @@ class SelfDistillation(Objective):
         self.map = map
         self.consistency = consistency or SemigroupKL(fraction=0.5)
         self.diagonal = diagonal or (CrossEntropy() if isinstance(map, EndpointMap) else SquaredError())
-        self.times, self.pairs = times or Uniform(), pairs or Triangle()
+        sizes = [size for (size,) in leaves(map.path.space.sizes())]
+        self.times, self.pairs = on_alphabet(times or Uniform(), sizes), on_alphabet(pairs or Triangle(), sizes)
         self.share, self.strength = share, strength
         if consistency is None and teacher is None and share < 1:
             teacher = Average

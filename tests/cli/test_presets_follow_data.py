@@ -1,0 +1,30 @@
+"""What follows from the data is written in no preset: another tokeniser needs no other edit."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowmaps.cli.config import experiment, parse, training_parser
+from flowmaps.cli.presets import presets
+from flowmaps.times import DecodeRateClock
+
+CONTENTS = {name: path.read_text() for name, path in presets().items()}
+TEXTS = [name for name, text in CONTENTS.items() if "tasks.text.Text" in text and "TwoStage" not in text]
+
+
+def test_no_preset_names_the_size_of_an_alphabet():
+    assert not [name for name, text in CONTENTS.items() if "K:" in text or "DecodeRateClock" in text]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize(("tokeniser", "K"), [("letters", 27), ("bytes", 256)])
+def test_clocks_are_those_of_the_tokeniser(name, tokeniser, K):
+    p = training_parser("train", "")
+    small = ["--task.width=16", "--task.depth=1", "--task.heads=2", f"--task.tokeniser={tokeniser}"]
+    small += ["--task.embedding=null", "--task.tied=false"]
+    chosen = experiment(p, parse(p, [f"--config={presets()[name]}", *small]))
+    chosen.task.restore({"tokeniser": {"name": tokeniser}, "given": True, "characters_per_token": 1.0})
+    objective = chosen.objective(chosen.task.build_map())
+    clocks = {path: part.K for path, part in objective.named_modules() if isinstance(part, DecodeRateClock)}
+    assert set(clocks.values()) == {K} and any(path.startswith("times") for path in clocks)
+    assert any(path.startswith("pairs") for path in clocks) or name == "text8-base"
