@@ -8,8 +8,10 @@ import torch
 from flowmaps.fields import Batch, Condition
 from flowmaps.likelihood import BOUND_BY_CE, Averaged, CrossEntropyOnly, CutOff, Grid, score
 from flowmaps.maps import EndpointMap
+from flowmaps.metrics.two_sample import total_variation, total_variation_floor
 from flowmaps.oracles import FiniteLaw
 from flowmaps.paths import LinearPath
+from flowmaps.samplers import Categorical, Jumps, generate
 from flowmaps.spaces import OneHot
 from identities.cases import LEARNED, randomised, seeded
 
@@ -124,11 +126,73 @@ def test_unordered_pairs_are_scored_once():
 def test_units():
     from flowmaps.likelihood import Estimate
 
-    estimate = Estimate(nats=4 * 0.6931471805599453, error=0.6931471805599453, n=10, positions=4.0)
+    log_2 = 0.6931471805599453
+    estimate = Estimate(nats=4 * log_2, error=log_2, n=10, positions=4.0, rate_error=log_2 / 4)
     assert estimate.bits_per_position == pytest.approx(1)
     assert estimate.bits_error == pytest.approx(0.25)
     assert estimate.perplexity == pytest.approx(2)
-    assert Estimate(1e6, 1.0, 10, 4.0).perplexity == float("inf")
+    assert estimate.perplexity_error == pytest.approx(2 * log_2 / 4)
+    assert Estimate(1e6, 1.0, 10, 4.0, 0.25).perplexity == float("inf")
+    v = torch.tensor([1.0, 4.0, 2.0, 5.0], dtype=torch.float64)
+    same = Estimate.of(v, torch.full_like(v, 3.0))
+    assert same.rate_error == pytest.approx(same.error / 3)
+    assert Estimate.of(v, 2 * v).rate_error == pytest.approx(0, abs=1e-12), "nats by length: nothing is uncertain"
+
+
+def test_the_error_of_a_rate_is_its_spread_where_lengths_vary():
+    law = FiniteLaw.dependent(3, 6, generator=seeded(), steps=1, coupling=0.3).float()
+    n, rates, errors, naive = 200, [], [], []
+    for seed in range(40):
+        length = torch.randint(1, 7, (n, 1), generator=seeded(seed))
+        condition = Condition(mask=torch.arange(6) < length)
+        batch = Batch(law.sample(n, seeded(seed + 99)), condition)
+        estimate = score(law.map(), [batch], CutOff(draws=32), seeded(seed))
+        rates.append(estimate.bits_per_position)
+        errors.append(estimate.bits_error)
+        naive.append(estimate.error / estimate.positions / 0.6931471805599453)
+    spread, error = float(torch.tensor(rates).std()), sum(errors) / 40
+    assert error == pytest.approx(spread, rel=0.35)  # the spread of 40 is known to about 11 %
+    assert sum(naive) / 40 > 1.5 * error, "nats and lengths go together"
+
+
+class Diagonal(torch.nn.Module):
+    """The exact posterior on the diagonal, and nothing learned of jumps."""
+
+    def __init__(self, law):
+        super().__init__()
+        self.law = law
+
+    def forward(self, x, s, t, condition=None):
+        return self.law(x, s, s) if torch.equal(s, t) else torch.zeros_like(x)
+
+
+def test_no_bound_sees_a_jump():
+    law = FiniteLaw.dependent(3, 3, generator=seeded(), steps=16, coupling=1.0).float()
+    jumps_badly = EndpointMap(law.map().path, Diagonal(law))
+    data = [Batch(law.sample(500, seeded(1)))]
+    for name in BOUNDS:
+        a, b = (score(map, data, BOUNDS[name](), seeded(2)) for map in (law.map(), jumps_badly))
+        assert a == b, name
+    p = law.log_p.exp()
+    samples = generate(jumps_badly, Jumps(1), (4000, 3), seeded(3), decoder=Categorical())
+    assert total_variation(samples, law.atoms, p) > 3 * total_variation_floor(p, 4000)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_b4_bounds_the_ancestral_sampler_of_as_many_steps(steps):
+    law = FiniteLaw(torch.arange(3).unsqueeze(1), torch.tensor([0.7, 0.2, 0.1]).log(), 3, steps=1)
+    p, n = law.log_p.exp(), 100_000
+    generator, u = seeded(1), torch.linspace(0, 4.0, steps + 1)
+    Z = torch.zeros(n, 1, 3)
+    for here, there in zip(u[:-1], u[1:], strict=True):
+        t = (here / (1 + here)).expand(n)
+        x = Z * (1 - t[0]) / here if here > 0 else torch.randn(n, 1, 3, generator=generator)
+        gap = there.square() - here.square()
+        Z = Z + gap * law(x, t, t).exp() + gap.sqrt() * torch.randn(n, 1, 3, generator=generator)
+    t = (u[-1] / (1 + u[-1])).expand(n)
+    q = law(Z * (1 - t[0]) / u[-1], t, t).exp().mean(0)[0]
+    bound = score(law.map(), [Batch(law.sample(20_000, seeded(2)))], Grid(steps, U_max=4.0), seeded(3))
+    assert -float(p @ q.log()) < bound.nats + 3 * bound.error
 
 
 def test_bounds_no_better_than_uniform_are_marked(law):

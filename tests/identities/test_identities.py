@@ -75,6 +75,27 @@ def test_gradient_does_not_vanish_away_from_the_truth(objective):
     assert max(float(p.grad.abs().max()) for p in wrong.parameters() if p.grad is not None) > 1e-3
 
 
+def late_gradient(objective) -> float:
+    """Largest gradient at the truth for jumps that end at any time up to .9, of one sample and position."""
+    map, n = EXACT["law of 3 letters at 3 places"](), 64
+    here, (s, t) = jump(map, n), times(n, 5, latest=0.9)
+    here = here._replace(x_s=map.path(here.x_0, here.x_1, s), s=s, t=t)
+    student = EndpointMap(map.path, Perturbed(map.network, here.x_s, 3))
+    objective(student, map, here)["loss"].sum().backward()
+    return float(student.network.level.grad.abs().max())
+
+
+@pytest.mark.parametrize("floor", [0.1, 1e-3, 1e-6, 1e-14])
+def test_the_gradient_of_lsd_kl_does_not_vanish_with_any_floor(floor):
+    """Where the posterior has settled the argument of its logarithm is 0; the other losses have nothing like it."""
+    assert late_gradient(O.LagrangianKL(floor)) > 1e-2
+
+
+@pytest.mark.parametrize("objective", [n for n in UNBIASED if n != "LSD-KL"])
+def test_other_gradients_vanish_at_late_jumps_too(objective):
+    assert late_gradient(UNBIASED[objective]()) < 1e-6
+
+
 def test_published_ecld_is_biased():
     """Its gradient does not vanish at the exact map: it shrinks temporal drift."""
     assert gradient_at_truth(EXACT["law of 3 letters at 3 places"](), O.EndpointConsistency()) > 1e-2

@@ -52,7 +52,7 @@ def as_numbers(estimate: Estimate) -> dict[str, float]:
         "bits_per_position": estimate.bits_per_position,
         "bits_per_position_error": estimate.bits_error,
         "perplexity": perplexity,
-        "perplexity_error": perplexity * estimate.error / estimate.positions,
+        "perplexity_error": estimate.perplexity_error,
         "n": estimate.n,
         "vacuous": estimate.vacuous,
     }

@@ -67,6 +67,8 @@ class Consistency(nn.Module, ABC):
         jump: States and times.
     Returns: values per position, ``(*batch, *positions)`` per field, by name; ``loss`` is minimised.
     Invariant: on an exact map the loss is its minimum and the gradient in the predictions is 0 (``tests/identities``).
+        Two of the published losses are the exceptions: :class:`LagrangianKL`, wherever its floor holds an entry, and
+        :class:`EndpointConsistency`, whose minimiser is biased.
     """
 
     def __init__(self, derivative: Derivative | None = None):

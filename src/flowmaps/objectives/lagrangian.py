@@ -87,10 +87,13 @@ class LagrangianKL(LagrangianFamily):
               q = \mathrm{softmax}\big(z_{t,t}(X_{s,t}) - \log(1 + \kappa(\dot z - \langle\pi, \dot z\rangle))\big)
 
     The argument of the logarithm can leave its domain while the map is not yet consistent; it is held at ``floor`` and
-    the share of such entries is logged as ``clamp_rate``.
+    the share of such entries is logged as ``clamp_rate``. At the exact map it equals :math:`\pi_{t,t}/\pi_{s,t}`, which
+    is as small as one likes wherever the posterior has settled: whatever the floor, late jumps meet it, and there the
+    gradient does not vanish at the truth. Prefer :class:`LagrangianCE`, whose gradient is the same and unbiased.
 
     Arguments:
         floor: Smallest argument of the logarithm.
+    Invariant: on an exact map the gradient is 0 where no entry is held, and not where one is (``tests/identities``).
     Reference: Potaptchik et al. 2026, *Discrete Flow Maps*, arXiv 2604.09784.
     """
 
