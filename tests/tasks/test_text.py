@@ -15,6 +15,7 @@ from flowmaps.likelihood import CutOff, score
 from flowmaps.objectives import SelfDistillation
 from flowmaps.samplers import Argmax, Categorical, Euler, Jumps
 from flowmaps.tasks import text as T
+from flowmaps.tasks.steering import reward
 from flowmaps.tasks.text_prompts import fill, template
 from flowmaps.tasks.text_quality import frontier, table
 from flowmaps.train import Trainer
@@ -158,6 +159,14 @@ def test_figures_and_signs_on_letters_are_not_dropped_in_silence(recwarn):
         template(Letters(), 20, prompt="Room 101, then")
     with pytest.raises(ValueError, match="no UTF-8"):
         template(Bytes(), 20, prompt="\udcff")
+
+
+def test_a_keyword_that_the_alphabet_cannot_say_is_no_reward():
+    _, text = build()
+    assert reward(text, "keyword:King").name == "keyword King"
+    for word in ("Müller", "1984"):
+        with pytest.raises(ValueError, match=f"'{word}' has .* the alphabet letters"):
+            reward(text, f"keyword:{word}")
 
 
 @pytest.mark.parametrize("options", [{"infill": "a {999999999999}"}, {"infill": "{8388609}"}, {"length": 10**12}])

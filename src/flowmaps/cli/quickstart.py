@@ -93,6 +93,7 @@ def results_of(
         noise = torch.Generator(next(report.map.parameters()).device).manual_seed(results["seed"])
         bound = chosen.task.likelihood(report.map, noise, CutOff())  # type: ignore[arg-type]
     results["nll_bits_per_dim"], results["nll_bits_per_dim_error"] = bound.bits_per_position, bound.bits_error
+    results["nll_vacuous"] = bound.vacuous
     rows, samples = measured(chosen, report, steps, ode)
     results["by_steps"] = {**rows["by_steps"], "data": chosen.task.of_data()}
     return results, samples
@@ -115,5 +116,6 @@ def tell(results: dict[str, Any], directory: Path) -> None:
     if "naive" in results:
         show(results["naive"]["by_steps"], f"The naive baseline, {results['naive']['train_seconds']:.0f} s of training")
     error = results["nll_bits_per_dim_error"]
-    print(f"held-out bits per pixel, at most: {results['nll_bits_per_dim']:.3f} ± {error:.3f}")
+    note = " (vacuous: no better than a uniform distribution)" if results["nll_vacuous"] else ""
+    print(f"held-out bits per pixel, at most: {results['nll_bits_per_dim']:.3f} ± {error:.3f}{note}")
     print(f"look at {directory / 'samples.png'} and {directory / 'curves.png'}; numbers: {directory / 'metrics.json'}")

@@ -121,7 +121,7 @@ class HuggingFaceJudge:
             raise ValueError("a Hugging Face judge needs transformers; pip install 'flowmaps[text]'") from None
         try:
             self.tokeniser = AutoTokenizer.from_pretrained(name)
-            self.model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device).eval()
+            self.model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True).to(device).eval()
         except (OSError, ValueError) as error:
             line = str(error).splitlines()[0]
             raise ValueError(

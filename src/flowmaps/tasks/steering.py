@@ -164,8 +164,15 @@ def _text_rewards(task: Any, device: Any) -> dict[str, Callable[[str], Reward]]:
             return likelihood(task.measures.ngrams.nats)
         return likelihood(HuggingFaceJudge(name, str(device)).nats, decode, f"likelihood under {name}")
 
+    def of_word(word: str) -> Reward:
+        from .text_prompts import given_text
+
+        if word:
+            given_text(task.tokeniser, word)  # a word that the alphabet cannot say would earn nothing, ever
+        return keyword(word, decode)
+
     return {
-        "keyword": lambda word: keyword(word, decode),
+        "keyword": of_word,
         "matches": lambda pattern: matches(pattern, decode),
         "words": lambda argument: word_length(decode, _number(argument)),
         "likelihood": judged,

@@ -53,12 +53,12 @@ def template(
     if infill is not None:
         if prompt is not None or suffix is not None:
             raise ValueError("infill stands alone: write prompt and suffix into its text")
-        parts = [_empty(part) if isinstance(part, int) else _given(tokeniser, part) for part in _pieces(infill)]
+        parts = [_empty(part) if isinstance(part, int) else given_text(tokeniser, part) for part in _pieces(infill)]
         if all(part.known.all() for part in parts):
             raise ValueError(f"infill {infill!r} has no gap; write _ for each missing token, or {{12}} for twelve")
     else:
-        head = _given(tokeniser, prompt) if prompt else Template(torch.zeros(0).long(), torch.zeros(0).bool())
-        tail = _given(tokeniser, suffix) if suffix else Template(torch.zeros(0).long(), torch.zeros(0).bool())
+        head = given_text(tokeniser, prompt) if prompt else Template(torch.zeros(0).long(), torch.zeros(0).bool())
+        tail = given_text(tokeniser, suffix) if suffix else Template(torch.zeros(0).long(), torch.zeros(0).bool())
         rest = length - head.length - tail.length
         if rest < 1:
             given = head.length + tail.length
@@ -131,11 +131,16 @@ def _pieces(infill: str) -> list[str | int]:
     return [piece for piece in [*pieces, text + infill[start:]] if piece]
 
 
-def _given(tokeniser: Tokeniser, text: str) -> Template:
+def given_text(tokeniser: Tokeniser, text: str) -> Template:
+    """A text that is given whole.
+
+    Raises: ValueError if the alphabet cannot say it; a warning tells if it merely reads it in another way.
+    """
     if any("\ud800" <= c <= "\udfff" for c in text):
         raise ValueError(f"{text!r} is no UTF-8 text; write it in UTF-8")
     tokens = torch.tensor(tokeniser.spell(text).tolist(), dtype=torch.int64)
-    if not len(tokens):
+    said = tokeniser.decode(tokens.tolist())
+    if not len(tokens) or text.strip() and not said.strip():
         raise ValueError(f"{text!r} has no token of the alphabet {tokeniser.name}; write it in that alphabet")
     if tokeniser.unsaid(text):
         lost = "".join(c for c in dict.fromkeys(text) if tokeniser.unsaid(c))
@@ -143,7 +148,6 @@ def _given(tokeniser: Tokeniser, text: str) -> Template:
             f"{text!r} has characters that the alphabet {tokeniser.name} cannot say ({lost[:20]}); "
             "leave them out, or use a model with another tokeniser, such as bytes"
         )
-    said = tokeniser.decode(tokens.tolist())
     if "".join(said.split()).casefold() != "".join(text.split()).casefold():
         warnings.warn(f"{text!r} is read as {said!r}: the alphabet {tokeniser.name} has no more", stacklevel=2)
     return Template(tokens, torch.ones(len(tokens), dtype=torch.bool))
