@@ -12,9 +12,11 @@ import gzip
 import io
 import json
 import lzma
+import math
 import os
 import re
 import stat
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,8 +189,63 @@ def read_json(path: str | os.PathLike, default: int = JSON) -> Any:
     """
     text = read_text(path, default)
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_number)
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}); write it again") from None
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply for what it should hold; write it again") from None
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def expect(value: object, pattern: object, what: str) -> None:
+    """Refuse a JSON value that is not of a pattern.
+
+    Arguments:
+        pattern: ``int``, ``float`` (finite, whole or not), ``str``, ``bool`` or ``None``; a ``range`` that holds the
+            number; ``[pattern]`` for a list of such, ``[one, other]`` for one of as many; ``{"name": pattern}`` for a
+            mapping with at least these names, ``{str: pattern}`` for one of any names; a tuple of patterns of which
+            one fits.
+        what: Names the value in the complaint.
+    Raises: ValueError naming the place, the value and what was expected.
+
+    >>> expect({"levels": 2, "shape": [8, 8]}, {"levels": range(2, 257), "shape": [int]}, "state")
+    >>> expect({"levels": "2"}, {"levels": range(2, 257)}, "state")
+    Traceback (most recent call last):
+    ValueError: state.levels is '2', expected a whole number from 2 to 256
+    """
+    if isinstance(pattern, dict) and isinstance(value, dict):
+        for name in value if str in pattern else pattern:
+            if name not in value:
+                raise ValueError(f"{what} has no {name!r}, expected {_said(pattern[name])} of that name")
+            expect(value[name], pattern[str if str in pattern else name], f"{what}.{name:.80}")
+    elif isinstance(pattern, list) and isinstance(value, list):
+        if len(pattern) > 1 and len(value) != len(pattern):
+            raise ValueError(f"{what} has {len(value)} values, expected {len(pattern)}")
+        for i, part in enumerate(value):
+            expect(part, pattern[i % len(pattern)], f"{what}[{i}]")
+    elif isinstance(pattern, tuple) and any(_is(value, part) for part in pattern):
+        expect(value, next(part for part in pattern if _is(value, part)), what)
+    elif not _is(value, pattern):
+        raise ValueError(f"{what} is {value!r:.80}, expected {_said(pattern)}")
+
+
+def _is(value: object, pattern: object) -> bool:
+    """Whether a value is of a pattern as far as its own kind goes."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(pattern, range) or pattern is int:
+        return number and isinstance(value, int) and (pattern is int or value in pattern)  # type: ignore[operator]
+    if pattern is float:
+        return number and abs(value) <= sys.float_info.max and math.isfinite(value)  # type: ignore[arg-type]
+    return isinstance(value, pattern if isinstance(pattern, type) else type(pattern))
+
+
+def _said(pattern: object) -> str:
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", None: "null"}
+    if isinstance(pattern, tuple):
+        return " or ".join(map(_said, pattern))
+    if isinstance(pattern, range):
+        return f"a whole number from {pattern[0]} to {pattern[-1]}"
+    return "a list" if isinstance(pattern, list) else "a mapping" if isinstance(pattern, dict) else words[pattern]  # type: ignore[index]

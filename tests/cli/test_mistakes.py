@@ -185,6 +185,33 @@ def test_a_checkpoint_without_a_task(copy, tell):
     assert code == 2 and "has no task and state" in err
 
 
+@pytest.mark.parametrize(("keys", "value", "message"), [
+    (["state"], {}, "state of config.json has no 'levels', expected a whole number from 2 to 256 of"),
+    (["state", "levels"], "17", "state of config.json.levels is '17', expected a whole number"),
+    (["state", "levels"], 10**12, "levels is 1000000000000, expected a whole number from 2 to 256"),
+    (["state", "classes"], None, "classes is None, expected a whole number from 0 to 65535"),
+    (["state", "shape"], [8], "shape has 1 values, expected 2"),
+    (["state", "shape"], 8, "shape is 8, expected a list"),
+    (["state", "shape"], [8, True], "shape[1] is True, expected a whole number from 1 to"),
+    (["state"], [], "has no task and state"),
+])  # fmt: skip
+def test_what_a_checkpoint_says_has_its_form(copy, tell, keys, value, message):
+    change(copy, *keys, value=value)
+    code, out, err = tell("sample", copy)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize(("file", "content"), [
+    ("config.json", "[" * 100_000), ("state.json", '{"a":' * 100_000), ("state.json", '{"step": NaN}'),
+    ("state.json", ""),
+])  # fmt: skip
+def test_what_is_no_json_is_told(copy, tell, file, content):
+    (copy / file).write_text(content)
+    sign(copy)
+    code, out, err = tell("info", copy)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and file in err and "write it again" in err
+
+
 def test_broken_yaml(tell, tmp_path):
     (tmp_path / "broken.yaml").write_text("task: [")
     code, _, err = tell("train", tmp_path / "broken.yaml")

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 
 from ..files import replacing, write_text
-from ..reading import check_size
+from ..reading import check_size, expect
 from .molecules_graph import BONDS, LONGEST, LOST, Fragments, Graph, Unreadable, encode
 from .molecules_rows import Rows as Rows
 from .molecules_rows import read_smiles as read_smiles
@@ -43,12 +43,17 @@ class Alphabet:
     atoms: tuple[str, ...]
     bonds: tuple[str, ...]
     size: int
+    pattern: ClassVar[dict[str, Any]] = {"atoms": [str], "bonds": [str], "size": range(1, 2**10)}
 
     def to_json(self) -> dict[str, Any]:
         return {"atoms": list(self.atoms), "bonds": list(self.bonds), "size": self.size}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Alphabet:
+        expect(value, cls.pattern, "the alphabet")
+        if not value["atoms"] or not value["bonds"] or tuple(value["bonds"]) != BONDS[: len(value["bonds"])]:
+            raise ValueError(f"the alphabet has atoms {value['atoms']} and bonds {value['bonds']}, expected an atom or "
+                             f"more, and the bonds {', '.join(BONDS)} or the first of them")
         return cls(tuple(value["atoms"]), tuple(value["bonds"]), int(value["size"]))
 
 

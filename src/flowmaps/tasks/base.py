@@ -18,6 +18,7 @@ from ..data import Dataset, Identified
 from ..fields import Batch
 from ..likelihood import Bound, CutOff, Estimate, score
 from ..maps import EndpointMap, FlowMap
+from ..reading import expect
 from ..samplers import Euler, Jumps, Sampler
 from ..train.logs import finite
 from ..train.state import changes
@@ -52,11 +53,13 @@ class Task(ABC):
 
     Arguments:
         kinds: Suffixes of the files that samples are written as.
+        teaching: Pattern of what :meth:`learned` gives, see :func:`~flowmaps.reading.expect`.
     Invariant: with a restored ``state``, ``splits`` are the data that taught it, or ChangedData is raised
         (``tests/tasks/test_changed_data.py``).
     """
 
     kinds: ClassVar[tuple[str, ...]]
+    teaching: ClassVar[dict[str, Any]]
     _state: dict[str, Any] | None = None
 
     # -- data ----------------------------------------------------------------------------------------------------
@@ -94,7 +97,11 @@ class Task(ABC):
         return self._state
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a ``state`` without loading data."""
+        """Take over a ``state`` without loading data.
+
+        Raises: ValueError if it is not what the data of such a task teach.
+        """
+        expect(state, self.teaching, "state of config.json")
         self._state = dict(state)
 
     def unchanged(self, splits: S) -> S:

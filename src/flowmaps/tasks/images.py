@@ -46,6 +46,7 @@ class Images(Task):
     """
 
     kinds = (".png", ".npz")
+    teaching = {"levels": range(2, 257), "classes": range(2**16), "shape": [range(1, 2**13)] * 2}
 
     def __init__(
         self,

@@ -55,6 +55,7 @@ class Molecules(Task):
     """
 
     kinds = (".smi", ".sdf", ".png")
+    teaching = {"alphabet": Alphabet.pattern, "size_weights": [range(2**53)], "scale": {str: [float, float]}}
 
     def __init__(
         self,
@@ -222,6 +223,8 @@ class Molecules(Task):
                 raise ValueError(f"atoms is {atoms}, expected {least} to {N}: the data go no further")
             return torch.full((n,), atoms)
         weights = torch.tensor(self.state()["size_weights"], dtype=torch.float64)
+        if len(weights) != N + 1:
+            raise ValueError(f"size_weights of config.json has {len(weights)} values, expected one for 0 to {N} atoms")
         weights[:least] = 0
         if not weights.sum() > 0:
             raise ValueError(f"no molecule of the data has {least} atoms or more; give atoms= or a smaller scaffold")

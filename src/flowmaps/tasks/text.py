@@ -103,6 +103,7 @@ class Text(Task):
     """
 
     kinds = (".txt", ".jsonl")
+    teaching = {"tokeniser": {"name": str}, "given": bool}
 
     def __init__(
         self,

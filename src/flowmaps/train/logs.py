@@ -166,9 +166,9 @@ def read_records(path: Path) -> list[Row]:
     for line in lines:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
-        if not isinstance(row, dict) or "step" not in row:
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             break
         rows.append(row)
     return rows
