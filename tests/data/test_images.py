@@ -140,6 +140,12 @@ def test_levels():
     assert ((drawn.double().mean(0) - expected).abs() < 5 * 0.5 / 2000**0.5).all()
 
 
+def test_ink_is_drawn_once_for_all_parts(folder):
+    grey = torch.cat([read_idx(next(folder.glob(f"{part}-images*"))) for part in ("train", "t10k")])
+    drawn = torch.cat([part.x_1 for part in mnist(folder, Bernoulli(seed=4), valid=7)[:3]])
+    assert torch.equal(drawn, Bernoulli(seed=4)(grey))
+
+
 @pytest.mark.parametrize("levels", [lambda: Threshold(0), lambda: Quantised(1), lambda: Quantised(257)])
 def test_levels_refuse(levels):
     with pytest.raises(ValueError, match="give a value from"):

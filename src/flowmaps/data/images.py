@@ -155,14 +155,13 @@ def mnist(
         )
     valid = min(10_000, -(-len(grey) // 6)) if valid is None else valid
     _between("number of validation images", valid, 1, len(grey) - 1)
-    cut = len(grey) - valid
-    train, held_out, test = levels(grey[:cut]), levels(grey[cut:]), levels(test_grey)
+    x_1, cut = levels(torch.cat([grey, test_grey])), len(grey) - valid
     names, of_train = label[:cut].unique(return_inverse=True)
     of_valid = _classes(label[cut:], names, f"the validation part (the last {valid} of {len(grey)})")
     return ImageSplits(
-        CategoricalData(train, of_train),
-        CategoricalData(held_out, of_valid),
-        CategoricalData(test, _classes(test_label, names, "the test part")),
+        CategoricalData(x_1[:cut], of_train),
+        CategoricalData(x_1[cut : len(grey)], of_valid),
+        CategoricalData(x_1[len(grey) :], _classes(test_label, names, "the test part")),
         levels.size,
         len(names),
     )
