@@ -123,7 +123,7 @@ def test_a_law_without_a_clock_takes_that_of_the_alphabet_and_stays_free_for_oth
     ("make", "message"),
     [
         (lambda: T.OnClock()(torch.rand(3)), "has none yet"),
-        (lambda: T.on_alphabet(T.OnClock(T.DecodeRateClock(27)), [256]), "clock is of K = 27 categories and the map of 256"),
+        (lambda: T.on_alphabet(T.OnClock(T.DecodeRateClock(27)), [256]), "is of K = 27 categories and the map of 256"),
         (lambda: T.on_alphabet(T.Sorted(T.OnClock()), [4, 9]), "may be of K = 4 or 9 categories"),
         (lambda: T.DecodeRateClock(5, table=10**12), "table is 1000000000000, expected 2 to 1,048,576 points"),
     ],

@@ -21,15 +21,18 @@ import torch
 from torch import Tensor, nn
 
 from ..files import beside, sweep
-from ..reading import JSON, check_size, inside, read_json, read_text
+from ..reading import JSON, check_size, expect, inside, read_json, read_text
 from .tensors import CheckpointError, fill, nbytes, read_tensors, unwritable, write_tensors
 
 SUMS = "SHA256SUMS"
 MODEL, EMA_MODEL, TRAINING = "model.safetensors", "ema.safetensors", "training.safetensors"
 CONFIG, STATE = "config.json", "state.json"
 LARGEST = 2**35  # bytes of a file of tensors, unless more is allowed
-KINDS = {"step": int, "seed": int, "seconds": int | float, "epoch": int | float, "ema_updates": int, "precision": str,
-         "window": dict, "metrics": dict, "monitor": dict, "versions": dict}  # fmt: skip  # of what state.json holds
+KINDS: dict[str, Any] = {
+    "step": range(2**53), "seed": int, "seconds": float, "epoch": float, "ema_updates": range(2**53), "precision": str,
+    "window": {str: float}, "metrics": {str: (float, None)}, "monitor": {"name": str, "value": (float, None)},
+    "versions": {str: str},
+}  # fmt: skip  # of what state.json may hold
 _SUM = re.compile(r"([0-9a-f]{64})  (.+)")
 _STEP = re.compile(r"step-(\d{8,})")
 
@@ -186,16 +189,11 @@ def read_state(folder: Path) -> dict[str, Any]:
     Raises: CheckpointError if a value is of another type than it was written with.
     """
     state = _read_document(folder, STATE)
-    for name, kind in KINDS.items():
-        value = state.get(name)
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise CheckpointError(f"{folder / STATE} has {name} = {value!r:.60}, expected {_named(kind)}; "
-                                  "give a whole checkpoint")
+    try:
+        expect(state, {name: kind for name, kind in KINDS.items() if state.get(name) is not None}, STATE)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / STATE}: {error}; give a whole checkpoint") from error
     return state
-
-
-def _named(kind: Any) -> str:
-    return {int: "a whole number", str: "a text", dict: "values by name"}.get(kind, "a number")
 
 
 def size_of_map(folder: Path) -> int:
@@ -252,8 +250,7 @@ def _read_document(folder: Path, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"cannot read {folder / name}: {error}; give a whole checkpoint") from error
     if not isinstance(document, dict):
-        raise CheckpointError(f"{folder / name} holds {document!r:.60}, expected values by name; "
-                              "give a whole checkpoint")
+        raise CheckpointError(f"{folder / name} is {document!r:.60}, expected a mapping; give a whole checkpoint")
     return document
 
 

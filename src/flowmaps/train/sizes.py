@@ -66,7 +66,7 @@ def within(limit: int) -> Iterator[None]:
         size, tensors = size + tensor.numel() * tensor.element_size(), tensors + 1
         _check(size, limit)
         if tensors > (most := most_bytes(NETWORK) // EACH):
-            raise TooLarge(f"the network has more than {most:,} tensors of weights; give it less depth, or set the "
+            raise ValueError(f"the network has more than {most:,} tensors of weights; give it less depth, or set the "
                              f"environment variable {VARIABLE} to more")
 
     hooks = (registry.register_module_parameter_registration_hook(count),

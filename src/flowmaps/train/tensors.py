@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files import usual_mode
-from ..reading import check_size, regular
+from ..reading import check_size, expect, regular
 
 ALIASES = "aliases"
 HEADER = 2**24  # bytes of names and shapes, unless more are allowed
@@ -100,8 +100,7 @@ def read_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor]
                                   "build the model from the config.json beside it")
         with safe_open(path, framework="pt") as file:
             aliases = json.loads((file.metadata() or {}).get(ALIASES, "{}"))
-            if not isinstance(aliases, dict) or not all(isinstance(name, str) for name in aliases.values()):
-                raise ValueError(f"its {ALIASES} are {aliases!r:.60}, expected names by name")
+            expect(aliases, {str: str}, ALIASES)
             return {name: file.get_tensor(name) for name in file.keys()}, aliases  # noqa: SIM118  (not a dict)
     except CheckpointError:
         raise
