@@ -4,6 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ pytest.importorskip("rdkit")
 from flowmaps.data import molecules as source
 from flowmaps.data.base import Dataset
 from flowmaps.data.molecules import MoleculeData, graph_masks, molecules, qm9, zinc250k
-from flowmaps.data.molecules_files import Alphabet, part_of, read_smiles
+from flowmaps.data.molecules_files import Alphabet, load, part_of, read_smiles
 from flowmaps.data.molecules_graph import BONDS, Unreadable, atom_of, build, canonical, encode, sanitised
 
 AWKWARD = [
@@ -164,6 +165,24 @@ def test_a_damaged_cache_is_named(prepared):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match="damaged.*remove it"):
         prepared()
+
+
+def test_no_damage_of_a_cache_is_taken_for_data(prepared):
+    """Single bytes changed at random: refused in one line, or of no consequence."""
+    splits = prepared()
+    file = splits.rejected.with_name(splits.rejected.name.replace(".rejected.csv", ".npz"))
+    content, random, refused = file.read_bytes(), np.random.default_rng(0), 0
+    for place, value in zip(random.integers(0, len(content), 200), random.integers(0, 256, 200), strict=True):
+        file.write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
+        try:
+            again = load(file)
+        except ValueError as error:
+            refused += 1
+            assert "remove it, it will be prepared again" in str(error)
+        else:
+            assert again.alphabet == splits.alphabet and sorted(again.smiles) == sorted(
+                text for part in splits[:3] for text in part.smiles)  # fmt: skip
+    assert refused > 150
 
 
 def test_parts_depend_on_the_molecule_alone(tmp_path, prepared):

@@ -121,6 +121,10 @@ def test_properties_condition_the_map(build_task):
             task.sample(flow_map, 2, ONE, generator(), target={"logp": 1, "weight": value})
     with pytest.raises(ValueError, match="expected some of logp, qed, rings, weight"):
         build_task(conditions=("colour",))
+    with pytest.raises(ValueError, match="held_out is 1, expected at least 2"):
+        build_task(held_out=1)
+    with pytest.raises(ValueError, match="fragments is 'small', expected refuse or largest"):
+        _ = build_task(fragments="small").splits
 
 
 def test_a_property_without_variation_is_refused(tmp_path):

@@ -190,6 +190,8 @@ def molecules(
     """
     if (valid is None) != (test is None):
         raise ValueError("validation and test files come together: give both or neither")
+    if fragments not in ("refuse", "largest"):
+        raise ValueError(f"fragments is {fragments!r}, expected refuse or largest")
     files = [path] if valid is None or test is None else [path, valid, test]
     sources = [read_smiles(file, column) for file in files]
     settings = Settings(aromatic, max_atoms, fragments)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -98,11 +98,11 @@ def _records(
     """
     k = 0
     while k < len(lines):
-        cells = _cells([lines[k][1]], delimiter)
+        cells = _cells(lines[k][1], delimiter)
         taken = 1 if cells is not None else _spanned(lines[k : k + SPANNED], delimiter, is_row)
         text = "\n".join(line for _, line in lines[k : k + taken])
         if taken > 1:
-            cells = _cells(text.split("\n"), delimiter)
+            cells = _cells(text, delimiter)
         if cells is None or any(cells):
             yield _Record(lines[k][0], cells, text)
         k += taken
@@ -112,27 +112,34 @@ def _spanned(lines: Lines, delimiter: str | None, is_row: Callable[[list[str]], 
     """How many lines the row takes whose first line ends within a quoted cell; 1 if that mark is a stray one."""
     marks = lines[0][1].count('"')
     for k, (_, line) in enumerate(lines[1:], 1):
-        alone = _cells([line], delimiter)
+        alone = _cells(line, delimiter)
         if alone is not None and is_row(alone):
             return 1
         marks += line.count('"')
         if '"' in line and marks % 2 == 0:
-            return k + 1 if _cells([line for _, line in lines[: k + 1]], delimiter) is not None else 1
+            return k + 1 if _cells("\n".join(line for _, line in lines[: k + 1]), delimiter) is not None else 1
     return 1
 
 
-def _cells(lines: list[str], delimiter: str | None) -> list[str] | None:
+def _cells(text: str, delimiter: str | None) -> list[str] | None:
     """The cells of one row, words without a delimiter; ``None`` if its quotation marks do not fit."""
-    if delimiter is None:
-        return lines[0].split()
-    if len(lines) == 1 and '"' not in lines[0]:
-        return [cell.strip() for cell in lines[0].split(delimiter)]
-    try:
-        text = (f"{line}\n" for line in lines)
-        rows = list(csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=True))
-    except csv.Error:
-        return None
-    return [cell.strip() for cell in rows[0]] if len(rows) == 1 else None
+    if delimiter is None or '"' not in text:
+        return [cell.strip() for cell in text.split(delimiter)]
+    cells, field, at = [], _field(delimiter), 0
+    while (match := field.match(text, at)) is not None:
+        quoted, plain, end = match.groups()
+        cells.append((plain if quoted is None else quoted.replace('""', '"')).strip())
+        if not end:
+            return cells
+        at = match.end()
+    return None
+
+
+@cache
+def _field(delimiter: str) -> re.Pattern[str]:
+    """A quoted cell, or one that does not begin with a mark, up to the delimiter; of any length, unlike ``csv``'s."""
+    d = re.escape(delimiter)
+    return re.compile(rf' *(?:"([^"]*(?:""[^"]*)*)" *|(?!")([^{d}\n]*))({d}|\Z)')
 
 
 def _delimiter(path: Path, lines: Lines, usual: str | None, column: str | int | None) -> str | None:
@@ -174,7 +181,8 @@ def _column(path: Path, first: list[list[str]], column: str | int | None) -> tup
         raise ValueError(f"{path} has {len(head)} columns, so there is no column {place}; count from 0")
     if len(first) < 2 or place >= len(first[1]):
         return place, int("smiles" in head[place])
-    return place, int("smiles" in head[place] or (not _parses(first[0][place]) and _parses(first[1][place])))
+    word = re.fullmatch(r"[\w .:-]*", head[place]) and not _parses(first[0][place])  # else it is a damaged row
+    return place, int("smiles" in head[place] or bool(word and _parses(first[1][place])))
 
 
 def _like_smiles(head: list[str]) -> list[int]:

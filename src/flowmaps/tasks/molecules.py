@@ -84,6 +84,8 @@ class Molecules(Task):
         strange = sorted(set(conditions) - set(PROPERTIES))
         if strange:
             raise ValueError(f"conditions are {list(conditions)}; expected some of {', '.join(PROPERTIES)}")
+        if held_out < 2:
+            raise ValueError(f"held_out is {held_out}, expected at least 2 molecules to compare with")
         self.source, self.column, self.valid, self.test = source, column, valid, test
         self.path, self.fetch = path, fetch
         self.options = {"aromatic": aromatic, "max_atoms": max_atoms, "fragments": fragments, "cache": cache}
