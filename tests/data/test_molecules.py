@@ -243,6 +243,9 @@ def test_the_whole_of_zinc_is_fetched_with_checksums(tmp_path, monkeypatch):
 
 def test_an_empty_part_and_too_large_molecules_are_named(tmp_path, prepared):
     assert prepared(max_atoms=5).alphabet.size == 5
+    (tmp_path / "huge.smi").write_text(lines(*some_molecules(), "C" * 1024))
+    assert "huge" in str((huge := molecules(tmp_path / "huge.smi", cache=tmp_path, processes=1)).rejected)
+    assert huge.refused == 1 and "1024 atoms, more than 1023" in huge.rejected.read_text()
     (tmp_path / "one.txt").write_text("CCO\n")
     with pytest.raises(ValueError, match="part of 1 molecules is empty"):
         molecules(tmp_path / "one.txt", cache=tmp_path)

@@ -25,6 +25,7 @@ from .molecules_rows import Rows as Rows
 from .molecules_rows import read_smiles as read_smiles
 
 PARTS = ("train", "valid", "test")
+MOST_ATOMS = 2**10 - 1  # of a molecule: a graph takes memory with their square
 Progress = Callable[[int, int], None]
 
 
@@ -41,7 +42,7 @@ class Alphabet:
     atoms: tuple[str, ...]
     bonds: tuple[str, ...]
     size: int
-    pattern: ClassVar[dict[str, Any]] = {"atoms": [str], "bonds": [str], "size": range(1, 2**10)}
+    pattern: ClassVar[dict[str, Any]] = {"atoms": [str], "bonds": [str], "size": range(1, MOST_ATOMS + 1)}
 
     def to_json(self) -> dict[str, Any]:
         return {"atoms": list(self.atoms), "bonds": list(self.bonds), "size": self.size}
@@ -70,7 +71,7 @@ class Settings(NamedTuple):
 
     Arguments:
         aromatic: Keep aromatic bonds as a category of their own.
-        max_atoms: Leave out larger molecules.
+        max_atoms: Leave out larger molecules; never more than ``MOST_ATOMS``.
         fragments: As :func:`~flowmaps.data.molecules_graph.encode` has it.
     """
 
@@ -92,12 +93,13 @@ class _Row(NamedTuple):
 
 def _read_rows(job: tuple[int, Rows, Settings]) -> list[_Row]:
     part, rows, (aromatic, max_atoms, fragments) = job
+    most = MOST_ATOMS if max_atoms is None else min(max_atoms, MOST_ATOMS)
     result = []
     for line, text in rows:
         try:
             graph = encode(text, aromatic, fragments)
-            if max_atoms is not None and len(graph.atoms) > max_atoms:
-                raise Unreadable(f"{len(graph.atoms)} atoms, more than {max_atoms}")
+            if len(graph.atoms) > most:
+                raise Unreadable(f"{len(graph.atoms)} atoms, more than {most}")
             result.append(_Row(part, line, text, graph))
         except Unreadable as error:
             result.append(_Row(part, line, text, None, str(error)))
