@@ -44,7 +44,7 @@ def fingerprint(*parts: object) -> str:
     for part in parts:
         if isinstance(part, Tensor):
             digest.update(f"{part.dtype} {tuple(part.shape)};".encode())
-            digest.update(np.ascontiguousarray(part.cpu().numpy()))
+            digest.update(np.ascontiguousarray(part.cpu().numpy()).data)
         else:
             digest.update(f"{part!r};".encode())
     return digest.hexdigest()[:16]
