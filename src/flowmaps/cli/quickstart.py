@@ -77,7 +77,8 @@ def budgeted(chosen: Experiment, seconds: float | None) -> Experiment:
 
 def step_aside(directory: Path) -> None:
     """Rename an earlier run, unless it still goes on, and say so."""
-    check_free(directory)
+    for place in (directory, directory / "naive"):
+        check_free(place)
     if not taken(directory):
         return
     place = directory.rename(numbered(directory))

@@ -64,7 +64,7 @@ class Run:
         self.optimizer = trainer.optimizer(self.objective)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.computed: Any = Mixed(self.objective) if trainer.precision == "bf16-mixed" else self.objective
-        module = self.computed
+        module: Any = self.computed
         if trainer.compile:
             module = torch.compile(module, mode=trainer.compile if isinstance(trainer.compile, str) else "default")
         self.module, self.stepper = fabric.setup(module, self.optimizer)  # Fabric compiles outside of DDP
