@@ -23,7 +23,8 @@ class FiniteLaw(nn.Module):
               \qquad \frac{dy}{dU} = \mu, \quad y = \frac{x}{1-t}, \; U = \frac{t}{1-t}
 
     In the variables (y, U) the flow has no singularity and π_{s,t} is the plain average of μ over [U_s, U_t], which is
-    how it is integrated (Runge-Kutta of order 4, equal steps in U). The diagonal is exact at every state and time. A call as a network returns log π_{s,t}.
+    how it is integrated (Runge-Kutta of order 4, equal steps in U). The diagonal is exact at every state and time. A
+    call as a network returns log π_{s,t}.
 
     Arguments:
         atoms: The sequences, int64 ``(n, *positions)``.

@@ -6,7 +6,7 @@ from flowmaps.fields import FREE, Condition
 from flowmaps.maps import EndpointMap, VelocityMap
 from flowmaps.networks import MLP, LinearHead
 from flowmaps.oracles import FiniteLaw
-from flowmaps.paths import LinearPath
+from flowmaps.paths import Dirichlet, LinearPath
 from flowmaps.samplers import Argmax, Categorical, Euler, Heun, Jumps, generate
 from flowmaps.spaces import Embedded, OneHot
 from flowmaps.steering import LogitGuidance, VelocityGuidance, interval, ramp, without_known, without_label
@@ -158,6 +158,9 @@ def test_bad_guidance_is_refused():
         LogitGuidance(map, float("nan"))
     with pytest.raises(ValueError, match="5 and 4 categories"):
         LogitGuidance(map, 2.0, small_law().map())
+    other = type(map)(type(map.path)(map.path.space, Dirichlet()), map.network)
+    with pytest.raises(ValueError, match="Gaussian and Dirichlet"):
+        LogitGuidance(map, 2.0, other)
     with pytest.raises(ValueError, match="VelocityMap"):
         LogitGuidance(VelocityMap(map.path, map.network), 2.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="teacher"):

@@ -70,7 +70,7 @@ class PropertySurrogate(nn.Module):
 
     def forward(self, graph: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Properties ``(B, properties)`` of ``atoms`` (B, n, K_a) and ``bonds`` (B, n, n, K_b), and log p ``(B,)``."""
-        y, log_p = self.standard(graph)
+        y, log_p = self.standard({name: leaf.to(self.mean.dtype) for name, leaf in graph.items()})
         return self.mean + self.deviation * y, log_p
 
     def of(self, name: str, least: float, target: float | None = None) -> Callable[[dict[str, Tensor]], Tensor]:

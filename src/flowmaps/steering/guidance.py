@@ -90,7 +90,8 @@ class Guidance(EndpointMap):
         scale: w, a number or a function of the times ``(*batch,)``.
         weak: The weak map, on the same space; by default the strong one with a weakened condition.
         weaken: What the weak map is told; without the label by default if the maps are the same, else unchanged.
-    Raises: ValueError if a map has no endpoint, or the two live on alphabets of different sizes.
+    Raises: ValueError if a map has no endpoint, or the two live on alphabets of different sizes or start from different
+        sources.
     Invariant: w = 0 and w = 1 reproduce the samples of the weak and the strong map bit for bit
         (``tests/steering/test_guidance.py``).
     Reference: Ho and Salimans 2022, *Classifier-free diffusion guidance*, arXiv 2207.12598; Karras et al. 2024,
@@ -110,6 +111,9 @@ class Guidance(EndpointMap):
         if weak is not None and weak.path.space.sizes() != map.path.space.sizes():
             sizes = f"{map.path.space.sizes()} and {weak.path.space.sizes()}"
             raise ValueError(f"the maps have {sizes} categories; guide with a map of the same alphabet")
+        if weak is not None and type(weak.path.source) is not type(map.path.source):
+            sources = f"{type(map.path.source).__name__} and {type(weak.path.source).__name__}"
+            raise ValueError(f"the maps start from {sources}; guide with a map of the same source")
         if not callable(scale) and not torch.tensor(float(scale)).isfinite():
             raise ValueError(f"scale is {scale}, expected a finite number or a function of time")
         weaken = weaken or (without_label if weak is None else unchanged)
