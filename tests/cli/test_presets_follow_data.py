@@ -28,3 +28,20 @@ def test_clocks_are_those_of_the_tokeniser(name, tokeniser, K):
     clocks = {path: part.K for path, part in objective.named_modules() if isinstance(part, DecodeRateClock)}
     assert set(clocks.values()) == {K} and any(path.startswith("times") for path in clocks)
     assert any(path.startswith("pairs") for path in clocks) or name == "text8-base"
+
+
+def test_a_first_stage_of_another_alphabet_is_refused(tell, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = "ab cd. " * 200
+    second = {"same": "cd ab. " * 210, "other": "ab ce. " * 200}  # as many characters in each
+    setting = ("--task.tokeniser=characters", "--task.length=8", "--task.width=16", "--task.depth=1", "--task.heads=2",
+               "--trainer.max_steps=1", "--trainer.batch_size=8", "--trainer.valid_examples=4",
+               "--trainer.curves=false", "--trainer.accelerator=cpu", "--trainer.precision=32-true", "--task.cache=cache")  # fmt: skip
+    for name, content in {"first": first, **second}.items():
+        (tmp_path / f"{name}.txt").write_text(content)
+    assert tell("train", "text8-base", "--data.path=first.txt", "--out=first", *setting)[0] == 0
+    for name, expected in (("same", 0), ("other", 2)):
+        code, _, err = tell("train", "text8-distilled", f"--data.path={name}.txt", f"--out={name}",
+                            "--objective.base=first", *setting)  # fmt: skip
+        assert code == expected, err
+    assert "other categories: tokeniser.alphabet was ' .abcd' and is now ' .abce'" in err

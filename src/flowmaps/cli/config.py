@@ -20,8 +20,9 @@ from ..maps import FlowMap
 from ..objectives import Objective
 from ..seeds import check_seed
 from ..tasks.base import Task
-from ..train import Trainer
+from ..train import Trainer, read_config, resolve
 from ..train.sizes import built
+from ..train.state import changes
 from .complaints import in_short
 from .extras import EXTRA_OF, lacking
 from .presets import closest
@@ -48,11 +49,22 @@ class Experiment(NamedTuple):
     def fit_on(self, directory: Path, evaluate: Callable[..., Any] | None = None) -> Trainer:
         """The trainer of a new map, whose weights are a function of the seed."""
         config = {**self.config, "state": self.task.state()}
+        self._check_first_stage()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(check_seed(self.trainer["seed"]))
             objective = self.objective(built(self.task.build_map))
         data = self.task.train_data, self.task.valid_data
         return Trainer(objective, *data, directory, config=config, evaluate=evaluate, **self.trainer)
+
+    def _check_first_stage(self) -> None:
+        """Refuse a first stage whose categories mean something else; it may have been trained on other examples."""
+        base = (self.config["objective"].get("init_args") or {}).get("base")
+        before = None if base is None else read_config(resolve(base)).get("state")
+        if not isinstance(before, Mapping):
+            return
+        learned = {name: piece for name, piece in self.task.state().items() if name != "data"}
+        if found := changes(before, learned):
+            raise ValueError(f"{base} was trained on other categories: {found}; train both stages on the same data")
 
 
 def parser(command: str, description: str) -> ArgumentParser:

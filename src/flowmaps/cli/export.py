@@ -30,6 +30,8 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(f"{place} is there already; choose another folder, or remove it")
     note = None if cfg.note is None else Path(cfg.note).read_text(encoding="utf-8")
     opened = open_checkpoint(cfg)
+    if lacking := [name for name in ("step", "seconds", "seed") if opened.state.get(name) is None]:
+        raise ValueError(f"{opened.folder} does not say its {', '.join(lacking)}; export a checkpoint of a training")
     config = portable(opened.config)
     state = {name: opened.state.get(name) for name in ("step", "epoch", "seconds", "seed", "precision", "versions")}
     documents = {"README.md": card(place.name, opened, config, measured(opened.folder), note)}
@@ -42,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration without the paths of the machine that trained it."""
     result = copy.deepcopy(dict(config))
-    settings = result["task"]["init_args"]
+    settings = result["task"].setdefault("init_args", {})
     settings |= {name: None for name in OF_ONE_MACHINE if name in settings}
     return result
 
@@ -69,7 +71,7 @@ def card(name: str, opened: Opened, config: Mapping[str, Any], found: Any, note:
     ]
     if found:
         lines += [f"## {found['n']:,} samples a row, seeds {found['seeds']}", "", *markdown(found["by_steps"]), ""]
-    settings = yaml.safe_dump({key: config[key] for key in ("task", "objective", "trainer")}, sort_keys=False)
+    settings = yaml.safe_dump({key: config.get(key) for key in ("task", "objective", "trainer")}, sort_keys=False)
     lines += ["## Settings", "", "```yaml", settings.rstrip(), "```", ""]
     return "\n".join(line for line in lines if line is not None)
 

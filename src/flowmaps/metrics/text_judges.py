@@ -120,8 +120,11 @@ class HuggingFaceJudge:
         except ImportError:
             raise ValueError("a Hugging Face judge needs transformers; pip install 'flowmaps[text]'") from None
         try:
-            self.tokeniser = AutoTokenizer.from_pretrained(name)
-            self.model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True).to(device).eval()
+            self.tokeniser = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            )
+            self.model = model.to(device).eval()
         except (OSError, ValueError) as error:
             line = str(error).splitlines()[0]
             raise ValueError(
