@@ -36,7 +36,8 @@ def test_a_first_stage_of_another_alphabet_is_refused(tell, tmp_path, monkeypatc
     second = {"same": "cd ab. " * 210, "other": "ab ce. " * 200}  # as many characters in each
     setting = ("--task.tokeniser=characters", "--task.length=8", "--task.width=16", "--task.depth=1", "--task.heads=2",
                "--trainer.max_steps=1", "--trainer.batch_size=8", "--trainer.valid_examples=4",
-               "--trainer.curves=false", "--trainer.accelerator=cpu", "--trainer.precision=32-true", "--task.cache=cache")  # fmt: skip
+               "--trainer.curves=false", "--trainer.accelerator=cpu", "--trainer.precision=32-true",
+               "--task.cache=cache")  # fmt: skip
     for name, content in {"first": first, **second}.items():
         (tmp_path / f"{name}.txt").write_text(content)
     assert tell("train", "text8-base", "--data.path=first.txt", "--out=first", *setting)[0] == 0
