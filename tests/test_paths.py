@@ -50,7 +50,7 @@ def test_velocity_and_score_follow_from_the_posterior():
     mu = law(x, t, t).exp()
     assert torch.allclose(path.score(x, mu, t), torch.func.grad(log_density)(x), atol=1e-9)
     assert torch.allclose(path.velocity(x, mu, t), (mu - x) / (1 - across(t, x)), atol=1e-12)
-    with pytest.raises(ValueError, match="Gaussian source only"):
+    with pytest.raises(ValueError, match="the score needs the standard normal source"):
         LinearPath(OneHot(3), Dirichlet()).score(x, mu, t)
     assert torch.equal(root_snr(torch.tensor(0.5)), torch.tensor(1.0))
 
