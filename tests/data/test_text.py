@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from flowmaps.data.text import Windows, text_splits
 from flowmaps.data.text_corpora import PIECE, at_spaces, corpus, from_path, from_texts, streamed
-from flowmaps.data.text_shards import Shards, prepare
+from flowmaps.data.text_shards import Shards, prepare, sum_of
 from flowmaps.data.text_tokens import SEPARATOR, Bytes, Characters, Letters, Subwords, from_description, tokeniser
 
 PLAY = "To be, or not to be: that is the question.\n" * 400
@@ -212,6 +212,7 @@ def index(tmp_path):
     def changed(change):
         value = json.loads(good)
         change(value)
+        value |= {"sha256": sum_of(value)}  # as a forger would
         path.write_text(json.dumps(value))
         return Shards(tmp_path / "shards")
 

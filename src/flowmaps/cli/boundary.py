@@ -14,7 +14,7 @@ from .. import __version__
 from .extras import EXTRA_OF, lacking
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LONGEST = 300  # characters of a message that was not written for a line
+LONGEST = 480  # characters of a line
 
 
 class CtrlC:
@@ -57,7 +57,13 @@ def explain(error: BaseException) -> str:
         remedy = "free some space" if error.errno in FULL else "choose a path that can be used"
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; {remedy}; earlier files are as they were"
-    return text if isinstance(error, ValueError | OSError | ArithmeticError) else ""
+    return shorter(text) if isinstance(error, ValueError | OSError | ArithmeticError) else ""
+
+
+def shorter(text: str) -> str:
+    """A line whose middle is left out if it is too long, since remedies stand at the end; nothing moves the cursor."""
+    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 160]} ... {text[-150:]}"
 
 
 def report(error: Exception, arguments: list[str]) -> str:

@@ -9,6 +9,7 @@ import sys
 from .presets import closest
 
 LONGEST = 80  # characters of a value that are repeated
+UNNAMED = "a value"
 WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -21,12 +22,15 @@ WORDS = {
     "Mapping": "values by name such as {a: 1}",
 }
 _END = r"(?= - (?:Type|Expected|Problem|Parser)|\.? Got value| Given value type|; |\.?$)"
-_TYPED = re.compile(rf"Expected (?:an? )?(?P<type>\S(?:(?!Expected).)*?)\. Got value: (?P<value>.*?){_END}")
+_TYPED = re.compile(rf"Expected (?:an? )?(?P<type>\S(?:(?!Expected).)*?)\. Got value:(?P<value>.*?){_END}")
 _UNION = re.compile(
-    rf"Subtypes: \[(?P<type>(?:(?!Subtypes).)*?)\] Errors: (?:(?!Subtypes).)*? Given value: (?P<value>.*?){_END}"
+    rf"Subtypes: \[(?P<type>(?:(?!Subtypes).)*?)\] Errors: (?:(?!Subtypes).)*? Given value:(?P<value>.*?){_END}"
 )
-_CLASS = re.compile(rf"Expected a dot import path string: (?P<value>.*?){_END}")
+_CLASS = re.compile(rf"Expected a dot import path string:(?P<value>.*?){_END}")
 _FILE = re.compile(r"Unable to load config '(?P<value>.*?)' - ")
+_UNKNOWN = re.compile(r"Option '(.*?)' is not accepted")
+_DENIED = re.compile(r"Importing '(.*?)' is not allowed")
+_FIRST = re.compile(rf"Errors: - (.*?){_END}")
 _TYPE = re.compile(
     r"<class '([\w.]+)'>|(Mapping)\[|Callable\[\[.*?\], ([\w.]+)\]|Literal\[(.*?)\]|(tuple with \d+ elements)"
 )
@@ -37,10 +41,18 @@ def in_short(text: str) -> str:
     text = " ".join(text.split())
     for pattern in (_TYPED, _UNION, _CLASS, _FILE):
         for found in pattern.finditer(text):
-            if not found["value"].startswith(("Namespace(", "NestedArg(")):
+            value = found["value"].strip()
+            if not value.startswith(("Namespace(", "NestedArg(")):
                 option = _option(text[: found.start()])
                 types = found.groupdict().get("type") or ("a class by its name" if pattern is _CLASS else WORDS["dict"])
-                return f"{option} is {_cut(found['value'])}, expected {_expected(types, found['value'])}"
+                return f"{option} is {_cut(value) or 'empty'}, expected {_expected(types, value)}"
+    if found := _DENIED.search(text):
+        return f"{found[1]} is not a class that may be named here"
+    if found := _UNKNOWN.search(text):
+        return f"{_option(text[: found.start()])} has no setting {_cut(found[1])!r}"
+    if found := _FIRST.search(text):
+        option = _option(text[: found.start()])
+        return _cut(found[1] if option == UNNAMED else f"{option}: {found[1]}", 3 * LONGEST)
     return _cut(re.sub(r'(?:Parser|argument) key "([\w.]+)"', r"\1", text), 3 * LONGEST)
 
 
@@ -49,7 +61,7 @@ def _option(before: str) -> str:
     parts: list[str] = []
     for key in re.findall(r"""[Kk]ey ["']([\w.]+)["']""", before):
         parts = [key] if key == ".".join(parts) or not parts else [*parts, key]
-    return ".".join(parts) or "a value"
+    return ".".join(parts) or UNNAMED
 
 
 def _expected(types: str, value: str) -> str:

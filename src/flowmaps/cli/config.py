@@ -110,7 +110,7 @@ def experiment(p: ArgumentParser, cfg: Namespace) -> Experiment:
     config = as_json(p, cfg)
     if not config.get("task"):
         raise ValueError("the configuration has no task; name one: --task flowmaps.tasks.images.Images")
-    objects = p.instantiate(cfg)
+    objects = built_by(p, cfg, config)
     return Experiment(objects.task, objects.objective, dict(vars(objects.trainer)), config)
 
 
@@ -136,10 +136,41 @@ def task_from(config: Mapping[str, Any]) -> Task:
     try:
         cfg = p.parse_object({"task": dict(config["task"])})
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
-        raise ValueError(f"config.json does not fit this version: {' '.join(str(error).split())}") from error
-    task = p.instantiate(cfg).task
+        said = in_short(str(error))
+        raise ValueError(f"config.json does not fit this version: {said}; give a whole checkpoint") from error
+    task = built_by(p, cfg, {"task": config["task"]}).task
     task.restore(config["state"])
     return task
+
+
+def built_by(p: ArgumentParser, cfg: Namespace, config: Mapping[str, Any]) -> Namespace:
+    """The objects that a parsed configuration describes.
+
+    Raises: ValueError if a setting is null that may not be, or a class refuses its arguments.
+    """
+    for name, part in config.items():
+        _check_nulls(part, name, Trainer if name == "trainer" else None)
+    try:
+        return p.instantiate(cfg)
+    except (jsonargparse.ArgumentError, argparse.ArgumentError, ValueError) as error:
+        raise ValueError(in_short(str(error)) if "Subtypes: [" in str(error) else str(error)) from error
+
+
+def _check_nulls(tree: Any, where: str, cls: Any = None) -> None:
+    """The parser takes null for every setting; only those with ``None`` in their type can do with it."""
+    if isinstance(tree, list):
+        for part in tree:
+            _check_nulls(part, where)
+    if not isinstance(tree, Mapping):
+        return
+    if "class_path" in tree:
+        known_class = tree["class_path"] in LISTED
+        return _check_nulls(tree.get("init_args", {}), where, _class(tree["class_path"]) if known_class else None)
+    known = inspect.signature(cls).parameters if cls else {}
+    for name, part in tree.items():
+        if part is None and name in known and "None" not in str(known[name].annotation):
+            raise ValueError(f"{where}.{name} is null, expected a value; leave it out for {known[name].default!r}")
+        _check_nulls(part, f"{where}.{name}")
 
 
 def steps_list(text: str) -> list[int]:

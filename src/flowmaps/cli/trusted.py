@@ -69,17 +69,23 @@ def check(value: Any, where: str = "", depth: int = 0) -> None:
     name = where.rpartition(".")[2].rstrip("+")
     if name == "class_path" and not isinstance(value, str):
         raise ValueError(f"{where.rpartition('.')[0]} has class_path {value!r:.80}, expected a class of this package")
+    if name == "init_args" and not isinstance(value, Mapping):
+        raise ValueError(f"{where} is {value!r:.80}, expected settings by name")
     if isinstance(value, Mapping):
         for key, part in value.items():
             check(part, f"{where}.{key}".lstrip("."), depth + 1)
     elif isinstance(value, list | tuple):
         for part in value:
             check(part, where, depth + 1)
+    elif isinstance(value, int) and value.bit_length() > 1000:
+        raise ValueError(f"{where} is a number of {value.bit_length()} bits; no setting is so large")
     elif isinstance(value, str) and name not in TEXTS:
         _check_text(value, where, depth)
 
 
 def _check_text(text: str, where: str, depth: int) -> None:
+    if len(text) > 300 and text.lstrip("+-").isdecimal():
+        raise ValueError(f"{where} is a number of {len(text)} digits; no setting is so large")
     if text in LISTED or re.fullmatch(r"[\w-]*", text, re.ASCII) or _number(text):
         return
     inner = load_yaml(text, where)  # a parser reads texts once more where it expects a class or a list
@@ -139,7 +145,7 @@ def read_config_text(name: str) -> str:
     text = read_text(name, CHARACTERS)
     tree = load_yaml(text, name)
     if not isinstance(tree, Mapping):
-        raise ValueError(f"{name} holds {type(tree).__name__!r}, expected settings below task, objective and trainer")
+        raise ValueError(f"{name} holds {str(tree)!r:.40}, expected settings below task, objective and trainer")
     try:
         check(tree)
     except ValueError as error:

@@ -258,4 +258,4 @@ def load(prepared: Path) -> Prepared:
             raise ValueError("its tables differ in rows")
         return Prepared(arrays, Alphabet.from_json(alphabet), smiles, summary)
     except Exception as error:  # of damaged bytes, zipfile and numpy raise a dozen kinds
-        raise ValueError(f"{prepared} is damaged ({error}); remove it, it will be prepared again") from error
+        raise ValueError(f"{prepared} is damaged ({str(error)[:120]}); remove it, it will be prepared again") from error

@@ -47,6 +47,7 @@ def from_path(path: str | os.PathLike, name: str | None = None) -> Corpus:
         raise ValueError(f"{root} is no text file and no folder with .txt, .gz or .xz files; check the path")
     stats = [file.stat() for file in files]
     source = "; ".join(f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in zip(files, stats, strict=True))
+    source = source.encode(errors="backslashreplace").decode()  # a name may be no Unicode
     name = name or root.name.split(".")[0] or "text"
     packed = any(packing(file) for file in files)
     return Corpus(name, lambda: at_spaces(_documents(files)), source, 0 if packed else sum(s.st_size for s in stats))

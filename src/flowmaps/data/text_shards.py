@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -96,7 +97,7 @@ def prepare(
                 "cannot say; give another text, or another tokeniser, such as bytes"
             )
         index["complete"] = True
-        write_json(folder / INDEX, index)
+        _write_index(folder, index)
     return Shards(folder)
 
 
@@ -108,9 +109,19 @@ def read_index(folder: Path) -> dict[str, Any] | None:
         return None
     match index:
         case {"identity": str(), "tokeniser": dict(), "dtype": "<u2" | "<u4", "characters": int(), "complete": bool(),
-              "lost": [int(), int()], "shards": list(shards)}:  # fmt: skip
-            return index if all(map(_is_entry, shards)) else None
+              "lost": [int(), int()], "shards": list(shards), "sha256": str(sha256)}:  # fmt: skip
+            return index if all(map(_is_entry, shards)) and sha256 == sum_of(index) else None
     return None
+
+
+def _write_index(folder: Path, index: dict[str, Any]) -> None:
+    write_json(folder / INDEX, {**index, "sha256": sum_of(index)})
+
+
+def sum_of(index: dict[str, Any]) -> str:
+    """The hash of all else that the index says."""
+    rest = {name: value for name, value in index.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _is_entry(entry: object) -> bool:
@@ -135,7 +146,7 @@ def _append(folder: Path, index: dict[str, Any], group: list[str], tokeniser: To
     index["shards"].append(entry)
     index["characters"] += sum(map(len, group))
     index["lost"] = [a + b for a, b in zip(index["lost"], tokeniser.lost(group[0]), strict=True)]  # of a piece of many
-    write_json(folder / INDEX, index)
+    _write_index(folder, index)
 
 
 def _groups(pieces: Iterable[str], done: int) -> Iterator[list[str]]:

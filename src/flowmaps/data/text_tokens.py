@@ -301,10 +301,12 @@ def _complaints(what: str, remedy: str) -> Iterator[None]:
     """The library raises a bare Exception, or a panic that is none."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+    except MemoryError:
         raise
     except BaseException as error:
-        raise ValueError(f"{what} ({error}); {remedy}") from None
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{what} ({str(error)[:200]}); {remedy}") from None
 
 
 def _library() -> Any:

@@ -1,0 +1,3 @@
+"""The tiny run of the command line's tests."""
+
+from cli.conftest import trained as trained
