@@ -65,6 +65,8 @@ def run(name: str, reader: Reader, seeds: Iterable[int], folder: Path) -> dict[i
         child = context.Process(target=_work, args=(name, reader, left, sound, folder, theirs), daemon=False)
         child.start()
         theirs.close()
+        if not mine.poll(60) or (problem := mine.recv()):
+            raise RuntimeError(f"{name}: the sound input is not read ({problem})")
         for seed in left:
             try:
                 found[seed] = mine.recv() if mine.poll(2 * SECONDS + 10) else Outcome("hang", "no answer at all")
@@ -87,7 +89,12 @@ def counts(found: Iterable[Outcome]) -> Counter[str]:
 
 def _work(name: str, reader: Reader, seeds: list[int], sound: Path, folder: Path, pipe: Connection) -> None:
     place = folder / "spoilt"
-    expected = _read_at(reader, sound, place)
+    try:
+        expected = _read_at(reader, sound, place)
+    except BaseException as error:
+        pipe.send(repr(error))
+        return
+    pipe.send("")
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else None
     if pages is not None:

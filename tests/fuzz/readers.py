@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from flowmaps.cli.main import main
 from flowmaps.cli.presets import PRESETS
 from flowmaps.data.images import ImageSplits, mnist, png_folder
 from flowmaps.data.molecules import molecules
+from flowmaps.data.molecules_graph import encode
 from flowmaps.data.text import text_splits
 from flowmaps.data.text_corpora import from_path, from_texts
 from flowmaps.data.text_shards import prepare
@@ -42,7 +44,7 @@ Damage = Callable[[Random, bytes], bytes]
 PROSE = "It was the best of times, it was the worst of times; it was the age of wisdom. Où est-ce? Ja, schön.\n" * 40
 SMILES = """CCO CC(=O)O c1ccccc1 CCN C1CC1 CC#N OCC(N)C CCCC O=C=O C1CCCCC1 NC(=O)N CSC FC(F)F [NH4+] CC(C)(C)O
 C=CC=C""".split()
-SMILES += [left + right for left in ("C", "N", "O") for right in SMILES[:14] if right[0] in "CNO"]
+SMILES += [f"{left}{right}" for left in ("CC", "NC") for right in SMILES[:14] if right[0] in "CN"]
 
 
 def spoiling(damage: Damage, *patterns: str, sign: bool = False) -> Callable[[Random, Path], None]:
@@ -189,17 +191,28 @@ def shards(folder: Path) -> str:
 
 
 def table_reader(name: str, between: str, pack: Callable[[bytes], bytes] = bytes) -> Reader:
-    rows = [between.join(("id", "smiles", "mass"))] * (between != " ")
-    rows += [between.join((row, str(i)) if between == " " else (str(i), row, f"{i}.5")) for i, row in enumerate(SMILES)]
+    cells = ((row, str(i)) if between == " " else (str(i), row, f"{i}.5") for i, row in enumerate(SMILES))
+    rows = dict(zip(map(between.join, cells), SMILES, strict=True))
+    header = [between.join(("id", "smiles", "mass"))] * (between != " ")
+
+    def read(folder: Path) -> str:
+        found, kept = table(folder / name)
+        if pack is bytes:
+            intact = set(re.split(rb"[\r\n]+", (folder / name).read_bytes())) & {row.encode() for row in rows}
+            lost = [row for row in intact if encode(rows[row.decode()]).smiles not in kept]
+            assert not lost, f"{len(lost)} rows without damage are lost, such as {lost[0]!r}"
+        return found
+
     return Reader(
-        make=lambda folder: (folder / name).write_bytes(pack("\n".join(rows).encode())) and None,
+        make=lambda folder: (folder / name).write_bytes(pack("\n".join([*header, *rows]).encode())) and None,
         spoil=spoiling(spoilt_text if pack is bytes else spoilt_bytes, name),
-        read=lambda folder: table(folder / name),
+        read=read,
         guarded=pack is not bytes,
     )
 
 
-def table(path: Path) -> str:
+def table(path: Path) -> tuple[str, set[str]]:
+    """A digest of the molecules of a file, and their SMILES."""
     splits = molecules(path, cache=path.parent / "cache", processes=1)
     parts = (splits.train, splits.valid, splits.test)
     for part in parts:
@@ -207,7 +220,8 @@ def table(path: Path) -> str:
         assert int(part.bonds.max()) < len(splits.alphabet.bonds), "a bond outside its alphabet"
         assert int(part.sizes.max()) <= splits.alphabet.size == part.n, "a molecule larger than the largest"
     arrays = [array for part in parts for array in (part.atoms, part.bonds, part.sizes)]
-    return digest(*arrays, *(part.smiles for part in parts), splits.alphabet)
+    smiles = [part.smiles for part in parts]
+    return digest(*arrays, *smiles, splits.alphabet), {text for part in smiles for text in part}
 
 
 def make_prepared(folder: Path) -> None:

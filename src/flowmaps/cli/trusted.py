@@ -67,7 +67,8 @@ def check(value: Any, where: str = "", depth: int = 0) -> None:
     if depth > DEPTH:
         raise ValueError(f"{where[:80]}... is nested more than {DEPTH} deep; no configuration is")
     name = where.rpartition(".")[2].rstrip("+")
-    if name == "class_path" and not isinstance(value, str):
+    read = load_yaml(value, where) if name == "class_path" and isinstance(value, str) else value
+    if name == "class_path" and not isinstance(read, str):
         raise ValueError(f"{where.rpartition('.')[0]} has class_path {value!r:.80}, expected a class of this package")
     if name == "init_args" and not isinstance(value, Mapping):
         raise ValueError(f"{where} is {value!r:.80}, expected settings by name")

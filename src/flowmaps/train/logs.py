@@ -170,7 +170,7 @@ def read_records(path: Path) -> list[Row]:
             break
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             break
-        rows.append(row)
+        rows.append(finite(row))
     return rows
 
 
