@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowmaps.cli.config import experiment, parse, training_parser
+from flowmaps.cli.main import main
 from flowmaps.cli.presets import presets
 from flowmaps.times import DecodeRateClock
 
@@ -46,3 +47,17 @@ def test_a_first_stage_of_another_alphabet_is_refused(tell, tmp_path, monkeypatc
                             "--objective.base=first", *setting)  # fmt: skip
         assert code == expected, err
     assert "other categories: tokeniser.alphabet was ' .abcd' and is now ' .abce'" in err
+
+
+def test_learned_subwords_are_those_of_the_checkpoint(tmp_path, monkeypatch):
+    """Ties between subwords are broken by chance: a resumed run, and a score without the cache, keep the alphabet."""
+    text = " ".join(f"{a}{b}{c}" for a in "bcdfg" for b in "aeiou" for c in "klmnp") + " "
+    (tmp_path / "t.txt").write_text(text * 20)
+    size = ["--task.width=16", "--task.depth=1", "--task.heads=2", "--task.length=16", "--task.n=8"]
+    run = ["--trainer.batch_size=8", "--trainer.precision=32-true", f"--out={tmp_path / 'run'}"]
+    first = ["--task.tokeniser=bpe", "--task.vocabulary=80", f"--data.path={tmp_path / 't.txt'}", *size, *run]
+    for name, steps, more in (("a", 2, []), ("b", 3, ["--resume"])):
+        monkeypatch.setenv("FLOWMAPS_DATA", str(tmp_path / name))  # prepared anew
+        (tmp_path / name).mkdir()
+        assert main(["train", "tiny-shakespeare", *first, f"--trainer.max_steps={steps}", *more]) == 0
+    assert main(["score", str(tmp_path / "run"), "--n", "4"]) == 0

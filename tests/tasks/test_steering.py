@@ -11,6 +11,7 @@ from flowmaps.steering import Led, Tilted
 from flowmaps.tasks.steering import problem, reward
 from flowmaps.tasks.text import Text
 
+pytestmark = pytest.mark.filterwarnings("ignore:all .* rows stay")  # the fixture repeats molecules
 SAYING = "the quick brown fox jumps over the lazy dog and runs away "
 
 
@@ -29,7 +30,7 @@ def molecules(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("molecules")
     rows = ["C" * (k % 5 + 1) + "O" * (k // 25 % 2) + "C" * (k // 5 % 5) + "N" * (k // 50) for k in range(100)]
-    (folder / "my.smi").write_text("\n".join([*rows, "C1CC1", "C1CC1C", "C1CC1O", "CC=O", "CCC=O"]))
+    (folder / "my.smi").write_text("\n".join([*dict.fromkeys(rows), "C1CC1", "C1CC1C", "C1CC1O", "CC=O", "CCC=O"]))
     return Molecules(str(folder / "my.smi"), cache=str(folder), width=16, edge=8, depth=1, heads=2, paths=4)
 
 

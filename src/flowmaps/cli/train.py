@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from ..files import write_json
-from ..train import Report, Trainer
+from ..train import Report, Trainer, read_config
+from ..train.checkpoint import newest
 from ..train.folder import check_free, taken
 from ..train.state import versions
 from .config import Experiment, experiment, parse, steps_list, training_parser
@@ -65,6 +66,9 @@ def fit(chosen: Experiment, directory: Path, resume: bool, steps: Sequence[int] 
         return measure(task, map, task.rows(steps, None), task.samples, [chosen.trainer["seed"]])[0]
 
     with told():
+        saved = newest(directory / "checkpoint") if resume else None
+        if saved is not None and isinstance(state := read_config(saved).get("state"), Mapping):
+            chosen.task.restore(state)  # the data must still teach it: what is learned by chance is not learned anew
         trainer = chosen.fit_on(directory, evaluate if steps else None)
         return _fit(trainer, resume)
 

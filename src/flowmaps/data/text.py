@@ -77,7 +77,7 @@ class TextSplits(NamedTuple):
 
 def text_splits(
     corpus: Corpus,
-    kind: str = "letters",
+    kind: str | Tokeniser = "letters",
     length: int = 256,
     *,
     size: int = 8192,
@@ -89,7 +89,8 @@ def text_splits(
     """Tokenise a corpus once and cut it into windows for training, validation and test.
 
     Arguments:
-        kind: Tokeniser: ``letters``, ``bytes``, ``characters``, ``bpe``, ``wordpiece``, or a ``tokenizer.json``.
+        kind: Tokeniser: ``letters``, ``bytes``, ``characters``, ``bpe``, ``wordpiece``, a ``tokenizer.json``, or one that
+            was learned before.
         length: Tokens of one example.
         size: Size of an alphabet of subwords, which is learned from the first 50 M characters.
         stride: Between training windows; default a quarter of the length. Held-out windows never overlap.
@@ -101,7 +102,7 @@ def text_splits(
     """
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"fractions are {fractions}, expected three positive shares that sum to 1")
-    alphabet = tokeniser(kind, _sample(corpus, kind), size)
+    alphabet = tokeniser(kind, _sample(corpus, kind), size) if isinstance(kind, str) else kind
     digest = hashlib.sha256(f"{corpus.source} {to_description(alphabet)}".encode()).hexdigest()[:12]
     folder = writable(data_folder("text")) if cache is None else Path(cache).expanduser()
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in corpus.name)

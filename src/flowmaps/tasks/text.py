@@ -35,7 +35,7 @@ from .text_quality import TextQuality, frontier
 def load(
     source: str,
     path: str | os.PathLike | None = None,
-    tokeniser: str = "letters",
+    tokeniser: str | Tokeniser = "letters",
     length: int = 128,
     **options: Any,
 ) -> TextSplits:
@@ -142,7 +142,10 @@ class Text(Task):
 
     @cached_property
     def splits(self) -> TextSplits:
-        return self.unchanged(load(self.source, self.path, self.kind, self.length, **self.preparation))
+        # Subwords learned twice from one text may differ, as ties are broken by chance: those of a checkpoint stay.
+        learned = self._state is not None and self.kind in ("bpe", "wordpiece")
+        alphabet = self.tokeniser if learned else self.kind
+        return self.unchanged(load(self.source, self.path, alphabet, self.length, **self.preparation))
 
     @cached_property
     def train_data(self) -> Dataset:

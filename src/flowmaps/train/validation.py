@@ -39,7 +39,8 @@ class Validation:
         mine = range(fabric.global_rank, len(self.parts), fabric.world_size)
         sums: dict[str, Tensor] = {}
         for i in mine or [0]:  # a process without a share still learns the names, with no weight
-            batch = fabric.to_device(self.data.batch(self.parts[i]))  # pyright: ignore[reportArgumentType]
+            rows = self.parts[i] if len(self.parts[i]) > 1 else self.parts[i].repeat(2)  # on and off the diagonal
+            batch = fabric.to_device(self.data.batch(rows))  # pyright: ignore[reportArgumentType]
             draw = objective.draw(batch, generator(fabric.device, self.seed, "valid", i))
             with fabric.autocast():
                 values = objective(batch, draw)
