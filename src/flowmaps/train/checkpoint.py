@@ -30,7 +30,7 @@ CONFIG, STATE = "config.json", "state.json"
 LARGEST = 2**35  # bytes of a file of tensors, unless more is allowed
 KINDS: dict[str, Any] = {
     "step": range(2**53), "seed": int, "seconds": float, "epoch": float, "ema_updates": range(2**53), "precision": str,
-    "window": {str: float}, "metrics": {str: (float, None)}, "monitor": {"name": str, "value": (float, None)},
+    "window": {str: float}, "metrics": {str: (float, str, None)}, "monitor": {"name": str, "value": (float, None)},
     "versions": {str: str},
 }  # fmt: skip  # of what state.json may hold
 _SUM = re.compile(r"([0-9a-f]{64})  (.+)")
