@@ -256,10 +256,13 @@ def _either(sizes: Collection[int]) -> str:
     return " or ".join(str(K) for K in sorted(set(sizes)))
 
 
+MOST_STEPS = 2**20  # of a grid in single precision, whose times near 1 are 2^-24 apart
+
+
 def grid(steps: int, clock: DecodeRateClock | None = None) -> Tensor:
     """Times ``0 = t_0 < ... < t_N = 1``, equally spaced in time or on a clock, shape ``(steps + 1,)``."""
-    if steps < 1:
-        raise ValueError(f"steps is {steps}, expected at least 1")
+    if not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"steps is {steps}, expected 1 to {MOST_STEPS}")
     times = torch.linspace(0, 1, steps + 1)
     if clock is not None:
         times[1:-1] = clock.inverse(times[1:-1].to(clock.table.device)).cpu()

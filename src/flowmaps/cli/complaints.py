@@ -46,13 +46,13 @@ def in_short(text: str) -> str:
                 option = _option(text[: found.start()])
                 types = found.groupdict().get("type") or ("a class by its name" if pattern is _CLASS else WORDS["dict"])
                 return f"{option} is {_cut(value) or 'empty'}, expected {_expected(types, value)}"
-    if found := _DENIED.search(text):
-        return f"{found[1]} is not a class that may be named here"
     if found := _UNKNOWN.search(text):
         return f"{_option(text[: found.start()])} has no setting {_cut(found[1])!r}"
     if found := _FIRST.search(text):
         option = _option(text[: found.start()])
         return _cut(found[1] if option == UNNAMED else f"{option}: {found[1]}", 3 * LONGEST)
+    if found := _DENIED.search(text):
+        return f"{found[1]} is not a class that may be named here"
     return _cut(re.sub(r'(?:Parser|argument) key "([\w.]+)"', r"\1", text), 3 * LONGEST)
 
 

@@ -20,6 +20,7 @@ from ..maps import FlowMap
 from ..objectives import Objective
 from ..seeds import check_seed
 from ..tasks.base import Task
+from ..times import MOST_STEPS
 from ..train import Trainer, read_config, resolve
 from ..train.sizes import built
 from ..train.state import changes
@@ -185,6 +186,8 @@ def steps_list(text: str) -> list[int]:
         raise ValueError(f"steps are {text!r}, expected whole numbers separated by commas, such as 1,2,4") from None
     if min(steps) < 1:
         raise ValueError(f"steps is {min(steps)}, expected at least 1")
+    if max(steps) > MOST_STEPS:
+        raise ValueError(f"steps is {max(steps)}, expected 1 to {MOST_STEPS}")
     return list(dict.fromkeys(steps))
 
 

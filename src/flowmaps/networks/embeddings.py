@@ -25,6 +25,16 @@ def input_scale(s: Tensor, K: int) -> Tensor:
     return torch.rsqrt(s.square() + (1 - s).square() * K)
 
 
+def check_sizes(**sizes: int) -> None:
+    """Refuse a network of no size.
+
+    Raises: ValueError naming the first size below 1.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}, expected at least 1")
+
+
 def own_time(s: Tensor, known: Tensor | None) -> Tensor:
     """Time of each position: 1 where it is known, else ``s``; shape ``(batch,)`` or that of ``known``."""
     if known is None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..fields import FREE, Condition, across
-from .embeddings import Context, Modulation, ReadOut, TimeFeatures, input_scale, own_time, read_in
+from .embeddings import Context, Modulation, ReadOut, TimeFeatures, check_sizes, input_scale, own_time, read_in
 from .norms import adapt
 
 NONE = 20.0  # logit of category 0 where there is no position: π is the vertex "none" within rounding
@@ -153,6 +153,7 @@ class GraphTransformer(nn.Module):
         times: TimeFeatures | None = None,
     ):
         super().__init__()
+        check_sizes(width=width, edge=edge, depth=depth, heads=heads)
         if heads < 1 or width % heads:
             raise ValueError(f"width is {width}, heads {heads}: expected a width that is a multiple of heads")
         self.read_atoms, self.read_bonds = read_in(atoms, width), read_in(bonds, edge)

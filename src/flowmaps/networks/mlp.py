@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..fields import Condition, across, fieldwise, leaves
-from .embeddings import Context, Modulation, ReadOut, TimeFeatures, input_scale, own_time
+from .embeddings import Context, Modulation, ReadOut, TimeFeatures, check_sizes, input_scale, own_time
 from .norms import adapt
 
 Shape = Sequence[int] | Mapping[str, Sequence[int]]
@@ -47,6 +47,7 @@ class MLP(nn.Module):
         times: TimeFeatures | None = None,
     ):
         super().__init__()
+        check_sizes(width=width, depth=depth)
         self.shape = fieldwise(tuple, dict(shape) if isinstance(shape, Mapping) else shape)
         self.out = fieldwise(lambda field: (*field[:-1], out or field[-1]), self.shape)
         self.K = K

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..fields import Condition, across
 from .attention import Attention, rotary
-from .embeddings import Context, Modulation, ReadOut, TimeFeatures, input_scale, own_time, read_in
+from .embeddings import Context, Modulation, ReadOut, TimeFeatures, check_sizes, input_scale, own_time, read_in
 from .norms import adapt
 
 
@@ -86,6 +86,7 @@ class Transformer(nn.Module):
         times: TimeFeatures | None = None,
     ):
         super().__init__()
+        check_sizes(width=width, depth=depth, heads=heads)
         self.K, self.heads, self.reach = K or d, heads, reach
         self.read = read_in(d, width)
         self.table = None if shape is None else nn.Parameter(torch.randn(*shape, width) / 2)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..fields import Condition, across
 from .attention import Attention
-from .embeddings import Context, Modulation, ReadOut, TimeFeatures, input_scale, own_time, read_in
+from .embeddings import Context, Modulation, ReadOut, TimeFeatures, check_sizes, input_scale, own_time, read_in
 from .norms import GroupNorm
 
 
@@ -150,6 +150,7 @@ class UNet(nn.Module):
         patch: int = 1,
     ):
         super().__init__()
+        check_sizes(width=width, depth=depth, heads=heads, lower=min(lower, default=1))
         if patch < 1 or (patch > 1 and out is None):
             raise ValueError(f"patch is {patch}, expected at least 1, and 1 for a network without out")
         self.K, self.patch = K or d, patch

@@ -14,6 +14,7 @@ from ..data import Dataset
 from ..seeds import check_seed
 from .optim import AdamW, Cosine
 
+COMPILED = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 LARGEST = 2**24  # examples of one update; their order alone takes 128 MB
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 
@@ -129,6 +130,10 @@ class Trainer:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
+        if self.prefetch is not None and self.prefetch < 0:
+            raise ValueError(f"prefetch is {self.prefetch}, expected at least 0, or None")
+        if isinstance(self.compile, str) and self.compile not in COMPILED:
+            raise ValueError(f"compile is {self.compile!r}, expected true, false or one of {', '.join(COMPILED)}")
         if self.batch_size > LARGEST:
             raise ValueError(f"batch_size is {self.batch_size}, expected at most {LARGEST} examples of one update")
         check_seed(self.seed)
@@ -168,7 +173,7 @@ class Trainer:
             fabric = Fabric(
                 accelerator=self.accelerator, strategy=self.strategy, devices=self.devices, precision=precision
             )
-        except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"accelerator {self.accelerator!r}, devices {self.devices!r} and strategy "
                              f"{self.strategy!r} do not fit this machine: {str(error)[:200]}") from error
         return fabric.launch(fit, self, resume)  # pyright: ignore[reportArgumentType]  (it passes the rest on)

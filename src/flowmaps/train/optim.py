@@ -28,6 +28,13 @@ class AdamW:
     weight_decay: float = 0.01
     eps: float = 1e-8
 
+    def __post_init__(self) -> None:
+        for name in ("lr", "weight_decay", "eps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a number of at least 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {tuple(self.betas)}, expected two numbers in [0, 1)")
+
     def __call__(self, objective: nn.Module) -> torch.optim.AdamW:
         decayed, kept = decay_groups(objective)
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": kept, "weight_decay": 0.0}]
@@ -73,6 +80,10 @@ class Cosine:
 
     warmup: int = 100
     floor: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.warmup < 0 or not 0 <= self.floor <= 1:
+            raise ValueError(f"warmup is {self.warmup}, floor {self.floor}; expected at least 0, and a share in [0, 1]")
 
     def __call__(self, step: int, max_steps: int) -> float:
         if step < self.warmup:
