@@ -37,6 +37,7 @@ test-gpu: $(VENV)/.dev  ## the tests that need an accelerator
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 types: $(VENV)/.dev  ## pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,10 @@ from flowmaps.maps import EndpointMap
 from flowmaps.networks.embeddings import TimeFeatures, input_scale
 from flowmaps.networks.graph import GraphTransformer, Places
 from flowmaps.objectives import SelfDistillation
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import OneHot, Product
 from flowmaps.tasks.molecules import Molecules
-from flowmaps.train.ema import EMA
-from flowmaps.train.optim import AdamW, Cosine
-from flowmaps.train.stream import Stream, generator
+from flowmaps.train import AdamW, Cosine, Trainer
 
 
 def pooled(x: Tensor, exists: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -126,36 +123,37 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 
-def train(task: Molecules, network: nn.Module, rate: float, arguments: Any) -> list[dict[str, float]]:
+def train(task: Molecules, network: nn.Module, rate: float, arguments: argparse.Namespace) -> list[dict[str, float]]:
     """Held-out cross-entropy over processor seconds of training."""
     K_a, K_b = len(task.alphabet.atoms), len(task.alphabet.bonds)
-    flow_map = EndpointMap(LinearPath(Product({"atoms": OneHot(K_a), "bonds": OneHot(K_b, symmetric=True)})), network)
-    objective = SelfDistillation(flow_map, share=1.0)
-    optimiser, schedule, ema = AdamW(lr=rate)(objective), Cosine(warmup=50), EMA(flow_map, 0.998)
-    stream = Stream(len(task.train_data), arguments.batch, arguments.seed)
-    held_out = task.valid_data.batch(torch.arange(min(arguments.valid, len(task.valid_data))))
-    draw = objective.draw(held_out, generator("cpu", 1, "valid"))
-    spent, step, curve = 0.0, 0, []
-    marks = [arguments.seconds * k / 12 for k in range(1, 13)]
-    while marks:
-        start = time.process_time()
-        step += 1
-        batch = task.train_data.batch(stream.index(step))
-        factor = schedule(max(step, 1) if step < 50 else int(50 + 950 * spent / arguments.seconds), 1000)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * factor
-        optimiser.zero_grad()
-        objective(batch, objective.draw(batch, generator("cpu", arguments.seed, step)))["loss"].backward()
-        nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
-        optimiser.step()
-        ema.update_parameters(flow_map)
-        spent += time.process_time() - start
-        if spent >= marks[0]:
-            marks.pop(0)
-            with torch.no_grad(), ema.lent_to(flow_map):
-                value = float(objective(held_out, draw)["loss"])
-            curve.append({"seconds": round(spent, 1), "molecules": step * arguments.batch, "nats": round(value, 4)})
-    return curve
+    flow_map = EndpointMap(GeodesicPath(Product({"atoms": OneHot(K_a), "bonds": OneHot(K_b, symmetric=True)})), network)
+    report = Trainer(
+        SelfDistillation(flow_map, share=1.0),
+        task.train_data,
+        task.valid_data,
+        max_steps=10**9,
+        max_cpu_seconds=arguments.seconds,
+        batch_size=arguments.batch,
+        seed=arguments.seed,
+        optimizer=AdamW(lr=rate),
+        schedule=Cosine(warmup=50),
+        ema=0.998,
+        log_every=arguments.every,
+        validate_every=arguments.every,
+        valid_examples=arguments.valid,
+        accelerator="cpu",
+        progress=False,
+    ).fit()
+    rows = [row for row in report.records if "valid/loss" in row]
+    rows[-1] = {"cpu_seconds": report.cpu_seconds, **rows[-1]}  # the budget may end between two records
+    return [
+        {
+            "seconds": round(row["cpu_seconds"], 1),
+            "molecules": row["step"] * arguments.batch,
+            "nats": round(row["valid/loss"], 4),
+        }
+        for row in rows
+    ]
 
 
 def reached(curve: list[dict[str, float]], nats: float) -> float | None:
@@ -172,6 +170,7 @@ def main() -> None:
     p.add_argument("--rates", default="1e-3,3e-3", help="learning rates")
     p.add_argument("--batch", type=int, default=32)
     p.add_argument("--valid", type=int, default=1024)
+    p.add_argument("--every", type=int, default=100, help="updates between two points of a curve")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", default="bench/results")
     arguments = p.parse_args()

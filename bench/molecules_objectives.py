@@ -14,17 +14,15 @@ from __future__ import annotations
 import argparse
 import datetime
 import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
-from torch import nn
 
 from flowmaps.files import write_json, write_text
-from flowmaps.maps import FlowMap
+from flowmaps.maps import EndpointMap, FlowMap, VelocityMap
 from flowmaps.objectives import (
     Average,
     Consistency,
@@ -39,10 +37,10 @@ from flowmaps.objectives import (
 from flowmaps.samplers import Euler, Jumps, Sampler
 from flowmaps.tasks.molecules import Molecules
 from flowmaps.times import FullJump, LogitNormal
-from flowmaps.train.ema import EMA
-from flowmaps.train.optim import AdamW, Cosine
-from flowmaps.train.stream import Stream, generator
+from flowmaps.train import AdamW, Cosine, Trainer
+from flowmaps.train.stream import generator
 
+FOREVER = 10**9  # updates, where a budget of time ends the training
 AVERAGED = ", averaged"  # targets from a moving average of the weights
 OBJECTIVES: dict[str, Callable[[], Consistency] | None] = {
     "LSD": Lagrangian,
@@ -68,7 +66,7 @@ SHOWN = {
 }
 
 
-def train(task: Molecules, name: str, seed: int, arguments: Any) -> tuple[FlowMap, int, float]:
+def train(task: Molecules, name: str, seed: int, arguments: argparse.Namespace) -> tuple[FlowMap, int, float]:
     """A map with averaged weights, its updates and its processor seconds."""
     torch.manual_seed(seed)
     flow_map, consistency = task.build_map(), OBJECTIVES[name]
@@ -80,29 +78,27 @@ def train(task: Molecules, name: str, seed: int, arguments: Any) -> tuple[FlowMa
         share=1.0 if consistency is None else 0.75,
         teacher=Average(flow_map) if name.endswith(AVERAGED) else None,
     )
-    optimiser, schedule, ema = AdamW(lr=arguments.lr)(objective), Cosine(warmup=50), EMA(flow_map, arguments.ema)
-    stream, spent, step = Stream(len(task.train_data), arguments.batch, seed), 0.0, 0
-    done = 0.0
-    while done < 1:
-        start, step = time.process_time(), step + 1
-        for group in optimiser.param_groups:
-            group["lr"] = arguments.lr * (step / 50 if step < 50 else schedule(50 + int(950 * done), 1000))
-        batch = task.train_data.batch(stream.index(step))
-        optimiser.zero_grad()
-        objective(batch, objective.draw(batch, generator("cpu", seed, step)))["loss"].backward()
-        nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
-        optimiser.step()
-        objective.after_step()
-        ema.update_parameters(flow_map)
-        spent += time.process_time() - start
-        done = spent / arguments.seconds if arguments.seconds else step / arguments.steps
-    return ema.module, step, spent  # type: ignore[return-value]
+    report = Trainer(
+        objective,
+        task.train_data,
+        max_steps=FOREVER if arguments.seconds else arguments.steps,
+        max_cpu_seconds=arguments.seconds or None,
+        batch_size=arguments.batch,
+        seed=seed,
+        optimizer=AdamW(lr=arguments.lr),
+        schedule=Cosine(warmup=50),
+        ema=arguments.ema,
+        accelerator="cpu",
+        progress=False,
+    ).fit()
+    return report.flow_map, report.step, report.cpu_seconds
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     sizes = {"width": arguments.width, "edge": arguments.edge, "depth": arguments.depth, "held_out": arguments.n}
     where = {"path": arguments.path, "cache": arguments.cache}
-    tasks = {naive: Molecules(arguments.source, unconstrained=naive, **where, **sizes) for naive in (False, True)}
+    kinds = {False: EndpointMap, True: VelocityMap}
+    tasks = {naive: Molecules(arguments.source, flow_map=kind, **where, **sizes) for naive, kind in kinds.items()}
     if not arguments.fcd:
         tasks[False].judge.chemnet = None
     rows = []

@@ -17,7 +17,6 @@ import platform
 import resource
 import statistics
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowmaps.data import CategoricalData
 from flowmaps.fields import Batch
 from flowmaps.maps import EndpointMap, FlowMap, VelocityMap
 from flowmaps.networks.mlp import MLP
@@ -42,19 +42,19 @@ from flowmaps.objectives import (
     SemigroupKL,
 )
 from flowmaps.oracles import FiniteLaw
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.samplers import Argmax, Categorical, Euler, Heun, Jumps, Sampler
 from flowmaps.spaces import OneHot
-from flowmaps.train.ema import EMA
-from flowmaps.train.optim import Cosine
+from flowmaps.train import AdamW, Cosine, Trainer
 
 STEPS = (1, 2, 4, 8)
+LARGEST = 2**20  # examples where a budget of time does not say how many updates there will be
 
 # Name: categories, positions, seed of the energies. The seeds were chosen, before any training, among those whose law
 # is farthest from the product of its marginals (total variation .63 to .74).
 LAWS = {"4^3": (4, 3, 196), "4^4": (4, 4, 62), "4^5": (4, 5, 164), "4^6": (4, 6, 10)}
 
-Case = Callable[[LinearPath, MLP], Objective]
+Case = Callable[[GeodesicPath, MLP], Objective]
 
 
 def endpoint(consistency: Callable[[], Any] | None = None, **options: Any) -> Case:
@@ -67,9 +67,9 @@ def endpoint(consistency: Callable[[], Any] | None = None, **options: Any) -> Ca
 def averaged(consistency: Callable[[], Any], average: Callable[[FlowMap], Average]) -> Case:
     """Self-distillation of an endpoint map whose targets come from a running average."""
 
-    def build(path: LinearPath, network: MLP) -> Objective:
-        map = EndpointMap(path, network)
-        return SelfDistillation(map, consistency(), teacher=average(map))
+    def build(path: GeodesicPath, network: MLP) -> Objective:
+        flow_map = EndpointMap(path, network)
+        return SelfDistillation(flow_map, consistency(), teacher=average(flow_map))
 
     return build
 
@@ -115,43 +115,31 @@ def distance(law: FiniteLaw, x_1: Tensor) -> float:
     return 0.5 * float((frequencies - law.log_p.exp()).abs().sum())
 
 
-def train(law: FiniteLaw, case: Case, seed: int, steps: int, o: argparse.Namespace) -> tuple[FlowMap, dict]:
-    """The averaged map after ``steps`` updates (or ``o.seconds`` of processor time), and what it cost."""
+def train(law: FiniteLaw, case: Case, seed: int, o: argparse.Namespace) -> tuple[FlowMap, dict[str, float]]:
+    """The averaged map after ``o.steps`` updates (or ``o.seconds`` of processor time), and what it cost."""
     torch.manual_seed(seed)
     network = MLP((*law.atoms.shape[1:], law.K), width=o.width, depth=o.depth)
-    objective = case(LinearPath(OneHot(law.K)), network)
-    ema = EMA(objective.map, decay=o.ema)
-    optimiser = torch.optim.Adam(objective.parameters(), lr=o.lr, betas=(0.9, 0.99), fused=True)
+    objective = case(GeodesicPath(OneHot(law.K)), network)
     generator = torch.Generator().manual_seed(1000 + seed)
-    schedule, losses = Cosine(warmup=100), []
-
-    def update(factor: float) -> Tensor:
-        optimiser.param_groups[0]["lr"] = o.lr * factor
-        batch = Batch(law.sample(o.batch, generator))
-        loss = objective(batch, objective.draw(batch, generator))["loss"]
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
-        optimiser.step()
-        objective.after_step()
-        ema.update_parameters(objective.map)
-        return loss.detach()
-
-    wall, processor, step = time.perf_counter(), time.process_time(), 0
-    while step < steps:
-        step += 1
-        losses.append(update(schedule(step, steps)))
-        if o.seconds and step == 50:  # the first updates tell how many the budget holds
-            steps = int(50 * o.seconds / (time.process_time() - processor))
-    cost = {
-        "steps": steps,
-        "wall_seconds": time.perf_counter() - wall,
-        "processor_seconds": time.process_time() - processor,
-        "finite": bool(torch.stack(losses).isfinite().all()),
-    }
+    fresh = law.sample(LARGEST if o.seconds else o.steps * o.batch, generator)  # each example is seen once
+    report = Trainer(
+        objective,
+        CategoricalData(fresh),
+        max_steps=len(fresh) if o.seconds else o.steps,
+        max_cpu_seconds=o.seconds or None,
+        batch_size=o.batch,
+        seed=seed,
+        optimizer=AdamW(lr=o.lr, weight_decay=0.0),
+        schedule=Cosine(warmup=100),
+        ema=o.ema,
+        accelerator="cpu",
+        progress=False,
+    ).fit()
+    cost = {"steps": report.step, "wall_seconds": report.seconds, "processor_seconds": report.cpu_seconds}
     if seed == o.seeds[0]:  # memory does not depend on the seed, and the profiler is slow to start
-        cost["peak_mb"] = peak_of(lambda: update(0.0)) / 2**20
-    return ema.module, cost
+        batch = Batch(law.sample(o.batch, generator))
+        cost["peak_mb"] = peak_of(lambda: objective(batch, objective.draw(batch, generator))["loss"].backward()) / 2**20
+    return report.flow_map, cost
 
 
 def peak_of(function: Callable[[], Any]) -> int:
@@ -167,17 +155,17 @@ def peak_of(function: Callable[[], Any]) -> int:
 
 
 @torch.no_grad()
-def evaluate(law: FiniteLaw, map: FlowMap, seed: int, o: argparse.Namespace, diagonal: bool) -> dict[str, float]:
+def evaluate(law: FiniteLaw, flow_map: FlowMap, seed: int, o: argparse.Namespace, diagonal: bool) -> dict[str, float]:
     """Total variation by sampler and decoder."""
     samplers: dict[str, Sampler] = {str(n): (Euler if diagonal else Jumps)(n) for n in STEPS}
     samplers["ode"] = Heun(o.ode)
     result = {}
     for name, sampler in samplers.items():
         generator = torch.Generator().manual_seed(2000 + seed)
-        x = map.path.start(map.path.noise((o.samples, *law.atoms.shape[1:]), generator))
-        scores = sampler(map, x, generator=generator)
+        x = flow_map.path.start(flow_map.path.noise((o.samples, *law.atoms.shape[1:]), generator))
+        scores = sampler(flow_map, x, generator=generator)
         result[name] = distance(law, Argmax()(scores, generator))
-        if isinstance(map, EndpointMap) and name != "ode":
+        if isinstance(flow_map, EndpointMap) and name != "ode":
             result[f"{name} drawn"] = distance(law, Categorical()(scores, generator))
     return result
 
@@ -187,8 +175,8 @@ def run(job: tuple[str, str, int, argparse.Namespace]) -> dict[str, Any]:
     law_name, name, seed, o = job
     torch.set_num_threads(1)
     law = build_law(law_name)
-    map, cost = train(law, CASES[name], seed, o.steps, o)
-    tv = evaluate(law, map, seed, o, diagonal=name == "diagonal")
+    flow_map, cost = train(law, CASES[name], seed, o)
+    tv = evaluate(law, flow_map, seed, o, diagonal=name == "diagonal")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "law": law_name,
@@ -269,7 +257,7 @@ def markdown(report: dict[str, Any]) -> str:
         "jumps and is sampled by Euler steps. The ODE is solved with the map's own diagonal: what distillation can",
         "reach. ``averaged`` takes its targets from a running average of the weights with decay (1+n)/(10+n) at",
         "update n, all others from the current weights.",
-        "Peak memory counts the tensors alive in one update above the model, its average and its optimiser.",
+        "Peak memory counts the tensors alive while one gradient is taken, above model, average and optimiser.",
         "",
         facts,
         "",

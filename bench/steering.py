@@ -12,26 +12,24 @@ are what was asked for. `bench/steering_models.py` does the same for any checkpo
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from flowmaps.data import CategoricalData
 from flowmaps.data.images import digits
-from flowmaps.fields import Batch
-from flowmaps.maps import EndpointMap
+from flowmaps.maps import EndpointMap, FlowMap
 from flowmaps.metrics.images import train_classifier
 from flowmaps.networks import MLP, UNet
 from flowmaps.objectives import SelfDistillation, SemigroupKL
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import OneHot
 from flowmaps.steering import Soft
 from flowmaps.steering.rewards import class_probability, grey
-from flowmaps.tasks.steering import Problem
-from flowmaps.train.ema import EMA
-from flowmaps.train.optim import Cosine
+from flowmaps.tasks.base import Problem
+from flowmaps.train import AdamW, Cosine, Trainer
 from steering_common import Setting, budget_options, compare
 from steering_models import image_grid, image_views
 
@@ -44,36 +42,29 @@ BUDGETS = (16, 32, 64, 128, 256)
 
 def build(small: bool) -> EndpointMap:
     network = MLP((*SHAPE, K), width=192, depth=2) if small else UNet(K, width=32, lower=(64,), heads=4, out=K)
-    return EndpointMap(LinearPath(OneHot(K)), network)
+    return EndpointMap(GeodesicPath(OneHot(K)), network)
 
 
-def trained(images: Tensor, o: argparse.Namespace) -> EndpointMap:
+def trained(images: Tensor, o: argparse.Namespace) -> FlowMap:
     """The averaged map after ``o.train`` updates, from the file ``o.map`` if there is one."""
     if o.map and o.map.exists():
-        map = build(o.small)
-        map.load_state_dict(torch.load(o.map, weights_only=True))
-        return map.eval()
+        flow_map = build(o.small)
+        flow_map.load_state_dict(torch.load(o.map, weights_only=True))
+        return flow_map.eval()
     torch.manual_seed(0)
-    objective = SelfDistillation(build(o.small), SemigroupKL())
-    ema = EMA(objective.map, decay=0.998)
-    optimiser = torch.optim.AdamW(objective.parameters(), lr=1e-3, weight_decay=1e-2, fused=True)
-    generator, schedule, start = torch.Generator().manual_seed(0), Cosine(warmup=100), time.perf_counter()
-    for step in range(1, o.train + 1):
-        optimiser.param_groups[0]["lr"] = 1e-3 * schedule(step, o.train)
-        batch = Batch(images[torch.randint(len(images), (64,), generator=generator)])
-        loss = objective(batch, objective.draw(batch, generator))["loss"]
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
-        optimiser.step()
-        ema.update_parameters(objective.map)
-        if step % 200 == 0:
-            spent = time.perf_counter() - start
-            print(f"train {step}/{o.train}: {float(loss.detach()):.4f}, {spent:.0f} s", flush=True)
-    map: Any = ema.module
+    report = Trainer(
+        SelfDistillation(build(o.small), SemigroupKL()),
+        CategoricalData(images),
+        max_steps=o.train,
+        batch_size=64,
+        optimizer=AdamW(lr=1e-3, betas=(0.9, 0.999)),
+        schedule=Cosine(warmup=100),
+        ema=0.998,
+        accelerator="cpu",
+    ).fit()
     if o.map:
-        torch.save(map.state_dict(), o.map)
-    return map.eval()
+        torch.save(report.flow_map.state_dict(), o.map)
+    return report.flow_map
 
 
 # -- what is compared ----------------------------------------------------------------------------------------------
@@ -94,7 +85,7 @@ class Referee:
         return class_probability(self.reward, label, log=True)
 
 
-def settings(map: EndpointMap, referee: Referee) -> tuple[list[Setting], Setting]:
+def settings(flow_map: FlowMap, referee: Referee) -> tuple[list[Setting], Setting]:
     """What is compared, and the law p(x | class 3) for which effective samples are counted."""
     common, rare = (referee.log_probability(label).function for label in (3, 1))
 
@@ -106,7 +97,7 @@ def settings(map: EndpointMap, referee: Referee) -> tuple[list[Setting], Setting
     def setting(title: str, reward: Soft, label: int, strength: float, ascent: float) -> Setting:
         views = image_views(referee.judge, label, referee.images)
         show = image_grid(title.replace(" ", "-"), referee.images, K)
-        return Setting(title, map, reward, reward, strength, ascent, lambda n, g: Problem(SHAPE), views, show)
+        return Setting(title, flow_map, reward, reward, strength, ascent, lambda n, g: Problem(SHAPE), views, show)
 
     tasks = [
         setting("class 3", Soft(lambda pi: common(pi).exp(), "probability of 3"), 3, 10.0, 100.0),

@@ -18,11 +18,11 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from flowmaps.fields import fieldwise, select
+from flowmaps.fields import Condition, fieldwise, select
 from flowmaps.maps import FlowMap
 from flowmaps.samplers import Jumps, Renoise
 from flowmaps.steering import BestOf, FeynmanKac, LookAhead, Method, Reward, Tilted, maximum
-from flowmaps.tasks.steering import Problem, finished
+from flowmaps.tasks.base import Problem
 
 TOGETHER = 256  # particles alive at one time that do not know of each other
 
@@ -32,7 +32,7 @@ class Setting(NamedTuple):
 
     Arguments:
         title: In a few words.
-        map: What is steered.
+        flow_map: What is steered.
         reward: What counts, and what methods without gradients see.
         led: What methods with gradients see: the same, or one led by a stand-in. They are left out if it has none.
         strength: λ.
@@ -40,10 +40,11 @@ class Setting(NamedTuple):
         problem: Shape and conditions of so many particles.
         views: What else to know of the samples handed back, by name.
         show: Lines of Markdown about samples by method, for a report at a path; may write a picture there.
+        finished: Samples of a population, with their conditions, as the views and the report want them.
     """
 
     title: str
-    map: FlowMap
+    flow_map: FlowMap
     reward: Reward
     led: Reward
     strength: float
@@ -51,10 +52,11 @@ class Setting(NamedTuple):
     problem: Callable[[int, torch.Generator], Problem]
     views: Callable[[Any], dict[str, float]]
     show: Callable[[dict[str, Any], Path], list[str]]
+    finished: Callable[[Any, Condition], Any] = lambda samples, condition: fieldwise(lambda x: x.cpu(), samples)
 
     @property
     def device(self) -> torch.device:
-        return next(self.map.parameters()).device
+        return next(self.flow_map.parameters()).device
 
 
 # -- methods at equal evaluations ----------------------------------------------------------------------------------
@@ -101,10 +103,10 @@ def run(setting: Setting, name: str, budget: int, seed: int, runs: int) -> tuple
     todo = setting.problem(runs * n, generator)._asdict() | {"particles": runs * n, "generator": generator}
     todo["strength"] = setting.ascent if isinstance(method, LookAhead) else setting.strength
     todo["population"] = n if isinstance(method, FeynmanKac) else TOGETHER
-    result = method(setting.map, setting.led if needs_gradient(method) else setting.reward, **todo)
+    result = method(setting.flow_map, setting.led if needs_gradient(method) else setting.reward, **todo)
     rewards = result.rewards.reshape(runs, n).cpu()
     index = (rewards.argmax(1) + n * torch.arange(runs)).to(setting.device)
-    best = finished(fieldwise(lambda x: x[index], result.samples), select(result.condition, index))
+    best = setting.finished(fieldwise(lambda x: x[index], result.samples), select(result.condition, index))
     row = {"method": name, "budget": budget, "seed": seed, "evaluations": result.evaluations / runs}
     row |= {"reward": float(rewards.amax(1).mean()), **setting.views(best)}
     return {**row, "seconds": time.perf_counter() - start}, best
@@ -119,7 +121,7 @@ def law(setting: Setting, evaluations: int, seed: int) -> Iterator[dict[str, Any
             continue
         generator = torch.Generator(setting.device).manual_seed(seed)
         todo = setting.problem(n, generator)._asdict() | {"particles": n, "generator": generator, "population": 500}
-        found = method(setting.map, setting.led if gradient else setting.reward, strength=setting.strength, **todo)
+        found = method(setting.flow_map, setting.led if gradient else setting.reward, strength=setting.strength, **todo)
         row = {"method": name, "seed": seed, "evaluations": found.evaluations, "lowest_ess": float(found.ess.min())}
         yield {**row, **{key: getattr(found, key) for key in ("effective_size", "log_normaliser", "error")}}
 

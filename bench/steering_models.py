@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowmaps.cli.checkpoints import Opened, open_checkpoint
 from flowmaps.data.base import CategoricalData
 from flowmaps.fields import FREE, Condition
 from flowmaps.files import cache_folder
+from flowmaps.hub import Model, load
 from flowmaps.metrics.images import ImageClassifier, cached_classifier, nearest_distance
 from flowmaps.pictures import sample_grid
-from flowmaps.tasks.steering import Problem, problem, reward
+from flowmaps.tasks.base import Problem
+from flowmaps.tasks.steering import reward
 from steering_common import Setting, budget_options, compare
 
 PROPERTIES = ("logp", "qed", "rings", "weight")  # of molecules, with a surrogate
@@ -69,7 +70,7 @@ def image_grid(title: str, data: Tensor, levels: int) -> Callable[[dict[str, Any
     return show
 
 
-def of_images(opened: Opened, o: argparse.Namespace) -> Setting:
+def of_images(opened: Model, o: argparse.Namespace) -> Setting:
     task: Any = opened.task
     splits, (name, _, argument) = task.splits, o.reward.partition(":")
     parts = (splits.valid, splits.test)  # images that the classifier of the reward has not seen
@@ -81,13 +82,13 @@ def of_images(opened: Opened, o: argparse.Namespace) -> Setting:
     views = image_views(judge, int(argument) if name.endswith("class") else None, splits.train.x_1)
     shape = tuple(task.state()["shape"])
     return Setting(
-        o.reward.replace(":", " "), opened.map, wanted, wanted, o.strength, o.ascent,
+        o.reward.replace(":", " "), opened.flow_map, wanted, wanted, o.strength, o.ascent,
         lambda n, generator: Problem(shape, FREE, None, task.decoder),  # without a label, should the model know any
         views, image_grid("samples", splits.test.x_1, splits.levels),
     )  # fmt: skip
 
 
-def of_text(opened: Opened, o: argparse.Namespace) -> Setting:
+def of_text(opened: Model, o: argparse.Namespace) -> Setting:
     from flowmaps.metrics.text_judges import NgramJudge
 
     task: Any = opened.task
@@ -103,11 +104,13 @@ def of_text(opened: Opened, o: argparse.Namespace) -> Setting:
         lines = [f"{name:24} | {' '.join(text.split())}" for name, x in best.items() for text in task.decoded(x[:2])]
         return ["```text", *lines, "```"]
 
-    setting = lambda n, generator: problem(task, n, generator, prompt=o.prompt)  # noqa: E731
-    return Setting(o.reward.replace(":", " "), opened.map, wanted, wanted, o.strength, o.ascent, setting, views, show)
+    setting = lambda n, generator: task.problem(n, generator, prompt=o.prompt)  # noqa: E731
+    return Setting(
+        o.reward.replace(":", " "), opened.flow_map, wanted, wanted, o.strength, o.ascent, setting, views, show
+    )
 
 
-def of_molecules(opened: Opened, o: argparse.Namespace) -> Setting:
+def of_molecules(opened: Model, o: argparse.Namespace) -> Setting:
     from flowmaps.metrics.molecules import diversity, inspect
 
     task: Any = opened.task
@@ -132,8 +135,11 @@ def of_molecules(opened: Opened, o: argparse.Namespace) -> Setting:
         notes = [f"{name.replace('_', ' ')}: {value:.3f}" for name, value in led.about.items()]
         return [", ".join(notes), "", "```text", *lines, "```"]
 
-    setting = lambda n, generator: problem(task, n, generator)  # noqa: E731
-    return Setting(o.reward.replace(":", " "), opened.map, wanted, led, o.strength, o.ascent, setting, views, show)
+    setting = lambda n, generator: task.problem(n, generator)  # noqa: E731
+    title = o.reward.replace(":", " ")
+    return Setting(
+        title, opened.flow_map, wanted, led, o.strength, o.ascent, setting, views, show, opened.task.finished
+    )
 
 
 def arguments() -> argparse.Namespace:
@@ -163,10 +169,10 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     o = arguments()
-    opened = open_checkpoint(o)  # type: ignore[arg-type]
+    opened = load(o.checkpoint, o.device, best=o.best)
     kinds = {"Images": of_images, "Text": of_text, "Molecules": of_molecules}
     setting = kinds[type(opened.task).__name__](opened, o)
-    of_parameters = sum(p.numel() for p in opened.map.parameters())
+    of_parameters = sum(p.numel() for p in opened.flow_map.parameters())
     facts = {"checkpoint": opened.folder.name, "updates": opened.state.get("step"), "parameters": of_parameters}
     compare([setting], o, {"run": o.out.name.removeprefix("steering_"), **facts}, of_law=setting)
 

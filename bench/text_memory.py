@@ -7,7 +7,7 @@ and so is the law of what the network sees. Each variant runs in a process of it
     python bench/text_memory.py --K 30522 50257 --out bench/results/text_memory
 
 The memory of a step is the highest resident set during steps minus the resident set of the loaded model with its
-gradients and optimiser state; the time is the median of the steps after a warm-up. ``cpu_seconds`` is that of the
+optimiser state, gradients included; the time is the median of the steps after a warm-up. ``cpu_seconds`` is that of the
 process, which other load on the machine hardly touches. By default glibc keeps freed blocks of up to 32 MiB and its
 heap breaks into pieces, so both variants run with a fixed threshold (MALLOC_MMAP_THRESHOLD_), as one would train.
 """
@@ -22,12 +22,14 @@ import statistics
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from flowmaps.fields import Batch
+from flowmaps.data import CategoricalData
 from flowmaps.maps import EndpointMap
 from flowmaps.networks import LinearHead, Transformer
 from flowmaps.objectives import (
@@ -39,8 +41,9 @@ from flowmaps.objectives import (
     SelfDistillation,
     SemigroupKL,
 )
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import Embedded, OneHot
+from flowmaps.train import AdamW, Trainer
 
 OBJECTIVES = {
     "LSD": Lagrangian,
@@ -84,37 +87,55 @@ def build(variant: str, K: int, width: int, depth: int, chunk: int) -> EndpointM
     head = LinearHead(width, K)
     nn.init.normal_(head.weight, std=width**-0.5)
     space = Embedded(K, width) if embedded else OneHot(K)
-    return EndpointMap(LinearPath(space), network, head, chunk if embedded else None)
+    return EndpointMap(GeodesicPath(space), network, head, chunk if embedded else None)
+
+
+class Moment(NamedTuple):
+    """Clocks in seconds and memory in MiB at the end of an update."""
+
+    wall: float
+    processor: float
+    resident: float
+    peak: float
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds and MiB of one variant, in this process."""
     torch.set_num_threads(arguments.threads)
     K = arguments.K[0]
-    map = build(arguments.variant, K, arguments.width, arguments.depth, arguments.chunk)
+    flow_map = build(arguments.variant, K, arguments.width, arguments.depth, arguments.chunk)
     consistency = OBJECTIVES[arguments.objective]
-    objective = SelfDistillation(map, consistency and consistency(), share=1.0 if consistency is None else 0.75)
-    optimizer = torch.optim.AdamW(map.parameters(), lr=1e-4, fused=True)
-    for parameter in map.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    generator = torch.Generator().manual_seed(1)
-    batch = Batch(torch.randint(K, (arguments.batch, arguments.length), generator=generator))
-    forget_peak()
-    loaded, seconds, cpu = resident(), [], []
-    for _ in range(arguments.steps + 1):
-        start, start_cpu = time.perf_counter(), time.process_time()
-        optimizer.zero_grad(set_to_none=False)
-        objective(batch, objective.draw(batch, generator))["loss"].backward()
-        optimizer.step()
-        seconds.append(time.perf_counter() - start)
-        cpu.append(time.process_time() - start_cpu)
+    objective = SelfDistillation(flow_map, consistency and consistency(), share=1.0 if consistency is None else 0.75)
+    tokens = torch.randint(K, (arguments.batch, arguments.length), generator=torch.Generator().manual_seed(1))
+    moments: list[Moment] = []
+
+    def note(flow_map: nn.Module, step: int) -> dict[str, float]:
+        """After each update; what came before the end of the first is the warm-up."""
+        if step == 1:
+            forget_peak()
+        moments.append(Moment(time.perf_counter(), time.process_time(), resident(), resident("VmHWM")))
+        return {}
+
+    Trainer(
+        objective,
+        CategoricalData(tokens),
+        evaluate=note,
+        evaluate_every=1,
+        max_steps=arguments.steps + 1,
+        batch_size=arguments.batch,
+        optimizer=AdamW(lr=1e-4),
+        clip=None,
+        ema=None,
+        accelerator="cpu",
+        progress=False,
+    ).fit()
+    first, last = moments[0], moments[-1]
     return {
-        "seconds": statistics.median(seconds[1:]),
-        "cpu_seconds": statistics.median(cpu[1:]),
-        "loaded_mib": loaded,
-        "peak_mib": resident("VmHWM") - loaded,
-        "parameters": sum(p.numel() for p in map.parameters()),
+        "seconds": statistics.median(b.wall - a.wall for a, b in pairwise(moments)),
+        "cpu_seconds": statistics.median(b.processor - a.processor for a, b in pairwise(moments)),
+        "loaded_mib": first.resident,
+        "peak_mib": last.peak - first.resident,
+        "parameters": sum(p.numel() for p in flow_map.parameters()),
     }
 
 

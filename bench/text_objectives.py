@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 import platform
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 import torch
 
 from flowmaps.files import write_json, write_text
-from flowmaps.maps import EndpointMap, VelocityMap
+from flowmaps.maps import FlowMap, VelocityMap
 from flowmaps.objectives import (
     Average,
     Consistency,
@@ -53,29 +52,35 @@ OBJECTIVES: dict[str, Callable[[], Consistency] | None] = {
 SAMPLERS = {"1": Jumps(1), "2": Jumps(2), "4": Jumps(4), "8": Jumps(8), "euler4": Euler(4), "ode64": Euler(64)}
 
 
-def train(task: Text, name: str, seed: int, arguments: argparse.Namespace) -> tuple[EndpointMap, float, float]:
+def train(task: Text, name: str, seed: int, arguments: argparse.Namespace) -> tuple[FlowMap, float, float]:
     """A trained map, its seconds of training and its held-out diagonal cross-entropy."""
     torch.manual_seed(seed)
-    map, clock = task.build_map(), DecodeRateClock(task.tokeniser.size)
+    flow_map, clock = task.build_map(), DecodeRateClock(task.tokeniser.size)
     if name == "naive":
-        map = VelocityMap(map.path, map.network, map.head)
+        flow_map = VelocityMap(flow_map.path, flow_map.network, flow_map.head)
     consistency = OBJECTIVES[name]
     objective = SelfDistillation(
-        map,  # pyright: ignore[reportArgumentType]
+        flow_map,  # pyright: ignore[reportArgumentType]
         consistency and consistency(),
         times=OnClock(clock),
         pairs=PairOnClock(clock, FullJump()),
         share=1.0 if consistency is None else 0.75,
-        teacher=Average(map) if name.endswith(AVERAGED) else None,  # pyright: ignore[reportArgumentType]
+        teacher=Average(flow_map) if name.endswith(AVERAGED) else None,  # pyright: ignore[reportArgumentType]
     )
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            objective, task.train_data, task.valid_data, folder, max_steps=arguments.steps, seed=seed,
-            batch_size=arguments.batch, optimizer=AdamW(lr=arguments.lr), schedule=Cosine(warmup=50), ema=0.995,
-            validate_every=arguments.steps, save_every=arguments.steps, progress=False, tensorboard=False,
-        )  # fmt: skip
-        report = trainer.fit()
-    return report.map, report.seconds, report.metrics.get("valid/diagonal", math.nan)  # type: ignore[return-value]
+    report = Trainer(
+        objective,
+        task.train_data,
+        task.valid_data,
+        max_steps=arguments.steps,
+        batch_size=arguments.batch,
+        seed=seed,
+        optimizer=AdamW(lr=arguments.lr),
+        schedule=Cosine(warmup=50),
+        ema=0.995,
+        validate_every=arguments.steps,
+        progress=False,
+    ).fit()
+    return report.flow_map, report.seconds, report.metrics.get("valid/diagonal", math.nan)
 
 
 def run(arguments: argparse.Namespace) -> dict:
@@ -88,12 +93,12 @@ def run(arguments: argparse.Namespace) -> dict:
     result["rows"] = rows = []
     for name in arguments.objectives:
         for seed in arguments.seeds:
-            map, seconds, diagonal = train(task, name, seed, arguments)
+            flow_map, seconds, diagonal = train(task, name, seed, arguments)
             row = {"objective": name, "seed": seed, "seconds": seconds, "diagonal": diagonal, "by_steps": {}}
             for key, sampler in SAMPLERS.items():
                 generator = torch.Generator().manual_seed(seed)
                 decoder = Argmax() if name == "naive" else Categorical()  # scores of the naive map are no logits
-                tokens = task.sample(map, arguments.n, sampler, generator, decoder=decoder)
+                tokens = task.sample(flow_map, arguments.n, sampler, generator, decoder=decoder)
                 row["by_steps"][key] = task.quality(tokens)
             rows.append(row)
             print(json.dumps({k: v for k, v in row.items() if k != "by_steps"}), flush=True)

@@ -1,6 +1,7 @@
 """The house: rooms stand on the rooms below them, and every module of them can be entered."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -10,13 +11,16 @@ import pytest
 import flowmaps
 
 FLOORS = (
-    {"fields", "autodiff", "times", "files", "reading", "seeds", "pictures"},
+    {"fields", "autodiff", "ema", "times", "files", "reading", "seeds", "pictures"},
     {"spaces"},
     {"paths", "networks", "data"},
+    {"evaluation"},
     {"maps", "oracles", "metrics"},
     {"objectives", "samplers", "steering", "likelihood"},
     {"train"},
     {"tasks"},
+    {"configuration"},
+    {"hub"},
     {"presets", "cli", "integrations", "__init__", "__main__"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -81,3 +85,60 @@ def test_every_module_imports(path):
         if (missing.name or "").split(".")[0] not in EXTRAS:
             raise
         pytest.skip(f"needs the extra that brings {missing.name}")
+
+
+MATHEMATICS = {
+    *("autodiff", "evaluation", "fields", "likelihood", "maps", "networks", "objectives", "oracles", "paths"),
+    *("samplers", "spaces", "steering", "times"),
+}
+WALKERS = {"fields", "evaluation", "spaces.product", "networks.mlp", "data.base"}  # who apply functions field by field
+
+
+def dynamic(tree: ast.AST) -> int:
+    """How often the type ``Any`` is written."""
+    return sum(
+        isinstance(node, ast.Name) and node.id == "Any" or isinstance(node, ast.alias) and node.name == "Any"
+        for node in ast.walk(tree)
+    )
+
+
+def code_lines(text: str) -> int:
+    """The lines that are neither empty nor a comment."""
+    return sum(bool(line.strip()) and not line.lstrip().startswith("#") for line in text.splitlines())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: ".".join(name(path)))
+def test_files_and_functions_are_short(path):
+    text = path.read_text(encoding="utf-8")
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    assert len(text.splitlines()) <= 400
+    assert not {function: length for function, length in lengths.items() if length > 40}
+
+
+def test_types_are_named():
+    texts = {path: path.read_text(encoding="utf-8") for path in FILES}
+    counts = {path: dynamic(ast.parse(text)) for path, text in texts.items()}
+    assert sum(counts.values()) <= 10e-3 * sum(map(code_lines, texts.values()))
+    mathematics = [path for path in FILES if name(path)[0] in MATHEMATICS]
+    assert sum(counts[path] for path in mathematics) <= 2e-3 * sum(code_lines(texts[path]) for path in mathematics)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: ".".join(name(path)))
+def test_exceptions_to_types_have_a_reason(path):
+    text = path.read_text(encoding="utf-8")
+    assert "type: " + "ignore" not in text, "write `pyright: ignore[rule]  (reason)`"
+    for line in text.splitlines():
+        assert "pyright: ignore" not in line or re.search(r"# pyright: ignore\[\w+\]  \(.+\)", line), line
+        assert "noqa: ANN401" not in line or re.search(r"# noqa: ANN401  \(.+\)", line), line
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: ".".join(name(path)))
+def test_the_mathematics_asks_for_no_attributes_and_walks_no_fields(path):
+    if name(path)[0] in MATHEMATICS | {"data", "metrics"}:
+        calls = [
+            node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+        ]
+        called = {call.id for call in calls if isinstance(call, ast.Name)}
+        assert "hasattr" not in called
+        assert "fieldwise" not in called or ".".join(name(path)) in WALKERS

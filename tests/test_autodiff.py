@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from flowmaps.autodiff import CentralDifference, ForwardMode, zeros
-from flowmaps.fields import fieldwise, leaves
+from flowmaps.autodiff import CentralDifference, ForwardMode
+from flowmaps.fields import Fields, fieldwise, leaves, zeros_like
 from identities.cases import LEARNED, jump, randomised
 
 WAYS = {
@@ -18,16 +18,16 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_values_tangents_and_gradients_agree(way, network):
     """Along x, s and t together; also the weights' gradient through the tangent."""
-    map = randomised(LEARNED[network]())
-    here = jump(map)
+    flow_map = randomised(LEARNED[network]())
+    here = jump(flow_map)
     direction = fieldwise(torch.sin, here.x_s)
     primals, tangents = (here.x_s, here.s, here.t), (direction, 1 - here.s, torch.ones_like(here.t))
     results = []
     for derivative in (ForwardMode(), WAYS[way]):
-        map.zero_grad()
-        h, dh = derivative(map.network, primals, tangents, here.condition)
+        flow_map.zero_grad()
+        h, dh = derivative(flow_map.network, primals, tangents, here.condition)
         sum(leaf.square().sum() for (leaf,) in leaves(dh)).backward()
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in map.network.parameters()]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in flow_map.network.parameters()]
         gradient = torch.cat([g.flatten() for g in grads])
         results.append((h, dh, gradient))
     for exact, ours in leaves(results[0][0], results[1][0]):
@@ -38,9 +38,9 @@ def test_values_tangents_and_gradients_agree(way, network):
 
 
 def test_zero_tangents_keep_the_fields():
-    x = {"a": torch.ones(2, 3), "b": torch.ones(4)}
-    assert {n: tuple(v.shape) for n, v in zeros(x).items()} == {"a": (2, 3), "b": (4,)}
-    assert not any(bool(v.any()) for v in zeros(x).values())
+    x = Fields(a=torch.ones(2, 3), b=torch.ones(4))
+    assert {n: tuple(v.shape) for n, v in zeros_like(x).items()} == {"a": (2, 3), "b": (4,)}
+    assert not any(bool(v.any()) for v in zeros_like(x).values())
 
 
 def test_a_step_of_zero_is_refused():

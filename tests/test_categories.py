@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowmaps import MLP, Batch, CutOff, EndpointMap, Jumps, LinearPath, OneHot, SelfDistillation, generate, score
+from flowmaps import MLP, Batch, CutOff, EndpointMap, GeodesicPath, Jumps, OneHot, SelfDistillation, generate, score
 from flowmaps.fields import Condition
 from flowmaps.spaces import Embedded, Product
 
@@ -12,7 +12,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 
 @pytest.fixture(scope="module")
 def flow_map():
-    return EndpointMap(LinearPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
+    return EndpointMap(GeodesicPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
 
 
 @pytest.mark.parametrize(("x_1", "message"), [

@@ -11,7 +11,7 @@ from flowmaps.metrics.two_sample import total_variation, total_variation_floor
 from flowmaps.networks import MLP, Transformer
 from flowmaps.objectives.self_distillation import evaluating
 from flowmaps.oracles import FiniteLaw
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.samplers import Jumps, generate
 from flowmaps.spaces import OneHot
 from identities.cases import seeded
@@ -37,12 +37,12 @@ def test_a_toy_learns_its_law_in_one_step(name):
     consistency, limit = TOYS[name]
     law = FiniteLaw.dependent(3, 2, generator=seeded(4), steps=1).float()
     torch.manual_seed(0)
-    map = EndpointMap(LinearPath(OneHot(3)), MLP((2, 3), width=64, depth=2))
+    flow_map = EndpointMap(GeodesicPath(OneHot(3)), MLP((2, 3), width=64, depth=2))
     n, p = 8000, law.log_p.exp()
-    before = total_variation(generate(map, Jumps(1), (n, 2), seeded(2)), law.atoms, p)
-    train(O.SelfDistillation(map, consistency()), law, 500)
-    with evaluating(map):
-        after = total_variation(generate(map, Jumps(1), (n, 2), seeded(2)), law.atoms, p)
+    before = total_variation(generate(flow_map, Jumps(1), (n, 2), seeded(2)), law.atoms, p)
+    train(O.SelfDistillation(flow_map, consistency()), law, 500)
+    with evaluating(flow_map):
+        after = total_variation(generate(flow_map, Jumps(1), (n, 2), seeded(2)), law.atoms, p)
     assert after < limit < before
     assert after > 0.5 * total_variation_floor(p, n)  # no sampler can be better than the truth
 
@@ -60,11 +60,11 @@ NETWORKS = {
 
 def compilable(network, consistency):
     torch.manual_seed(0)
-    map = EndpointMap(LinearPath(OneHot(3)), NETWORKS[network]())
+    flow_map = EndpointMap(GeodesicPath(OneHot(3)), NETWORKS[network]())
     with torch.no_grad():
-        for p in map.parameters():
+        for p in flow_map.parameters():
             p.add_(0.1 * torch.randn(p.shape))
-    objective = O.SelfDistillation(map, consistency)
+    objective = O.SelfDistillation(flow_map, consistency)
     batch = Batch(torch.randint(3, (16, 2), generator=seeded()))
     return objective, batch, objective.draw(batch, seeded(1))
 
@@ -112,39 +112,39 @@ def test_dropout_is_off_in_targets():
             seen.append(self.training)
             return self.drop(x) * self.weight
 
-    map = EndpointMap(LinearPath(OneHot(3)), Noisy())
-    objective = O.SelfDistillation(map, O.SemigroupKL())
+    flow_map = EndpointMap(GeodesicPath(OneHot(3)), Noisy())
+    objective = O.SelfDistillation(flow_map, O.SemigroupKL())
     batch = Batch(torch.randint(3, (8, 2), generator=seeded()))
     objective(batch, objective.draw(batch, seeded()))
     assert seen == [True, False, False, True]
-    assert map.training and map.network.drop.training
+    assert flow_map.training and flow_map.network.drop.training
 
 
 def test_an_average_follows_by_name_and_a_frozen_teacher_stays():
-    map = EndpointMap(LinearPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
-    average, frozen = O.Average(map, decay=0.9), O.Frozen(map)
-    before = {n: p.clone() for n, p in map.named_parameters()}
+    flow_map = EndpointMap(GeodesicPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
+    average, frozen = O.Average(flow_map, decay=0.9), O.Frozen(flow_map)
+    before = {n: p.clone() for n, p in flow_map.named_parameters()}
     with torch.no_grad():
-        for p in map.parameters():
+        for p in flow_map.parameters():
             p.add_(1)
-    average.after_step(map)
-    frozen.after_step(map)
-    for name, p in average(map).named_parameters():
+    average.after_step(flow_map)
+    frozen.after_step(flow_map)
+    for name, p in average(flow_map).named_parameters():
         assert torch.allclose(p, before[name] + 0.9, atol=1e-6)  # d_0 = 1/10
     average.updates.fill_(1e6)
-    average.after_step(map)
-    for name, p in average(map).named_parameters():
+    average.after_step(flow_map)
+    for name, p in average(flow_map).named_parameters():
         assert torch.allclose(p, before[name] + 0.91, atol=1e-6)  # d = 0.9 in the end
-    for name, p in frozen(map).named_parameters():
+    for name, p in frozen(flow_map).named_parameters():
         assert torch.equal(p, before[name])
-    assert average(map).path is map.path
+    assert average(flow_map).path is flow_map.path
     assert not any("path" in name for name in average.state_dict())
 
 
 @pytest.mark.parametrize("weight", [O.LearnedWeight(), O.AdaptiveWeight()])
 def test_weights_keep_the_loss_finite_and_trainable(weight):
-    map = VelocityMap(LinearPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
-    objective = O.SelfDistillation(map, O.Lagrangian(), weight=weight)
+    flow_map = VelocityMap(GeodesicPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
+    objective = O.SelfDistillation(flow_map, O.Lagrangian(), weight=weight)
     batch = Batch(torch.randint(3, (16, 2), generator=seeded()))
     values = objective(batch, objective.draw(batch, seeded()))
     values["loss"].backward()
@@ -167,26 +167,26 @@ def test_the_learned_weight_is_homoscedastic():
 
 @pytest.mark.parametrize("share", [0.0, 1.5])
 def test_an_impossible_share_is_named(share):
-    map = EndpointMap(LinearPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
+    flow_map = EndpointMap(GeodesicPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
     with pytest.raises(ValueError, match=f"share is {share}"):
-        O.SelfDistillation(map, share=share)
+        O.SelfDistillation(flow_map, share=share)
 
 
 def test_the_default_pair_and_a_consistency_of_ones_own():
     """Alone, the semigroup at the midpoint with an average; a named identity takes its targets from the map itself."""
-    map = EndpointMap(LinearPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
-    default = O.SelfDistillation(map)
+    flow_map = EndpointMap(GeodesicPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
+    default = O.SelfDistillation(flow_map)
     assert isinstance(default.consistency, O.SemigroupKL) and default.consistency.fraction == 0.5
     assert isinstance(default.teacher, O.Average)
-    assert O.SelfDistillation(map, O.Lagrangian()).teacher(map) is map
-    made = O.SelfDistillation(map, O.Lagrangian(), teacher=lambda map: O.Average(map, 0.5))
+    assert O.SelfDistillation(flow_map, O.Lagrangian()).teacher(flow_map) is flow_map
+    made = O.SelfDistillation(flow_map, O.Lagrangian(), teacher=lambda flow_map: O.Average(flow_map, 0.5))
     assert isinstance(made.teacher, O.Average) and made.teacher.decay == 0.5
-    assert isinstance(O.SelfDistillation(map, share=1.0).teacher, O.Itself)  # no targets, no copy
+    assert isinstance(O.SelfDistillation(flow_map, share=1.0).teacher, O.Itself)  # no targets, no copy
 
 
 def test_a_batch_of_one_cannot_be_split():
-    map = EndpointMap(LinearPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
+    flow_map = EndpointMap(GeodesicPath(OneHot(3)), MLP((2, 3), width=8, depth=1))
     batch = Batch(torch.zeros(1, 2, dtype=torch.long))
     with pytest.raises(ValueError, match="share=1"):
-        O.SelfDistillation(map).draw(batch, seeded())
-    assert O.SelfDistillation(map, share=1.0).on_diagonal(1) == 1
+        O.SelfDistillation(flow_map).draw(batch, seeded())
+    assert O.SelfDistillation(flow_map, share=1.0).on_diagonal(1) == 1

@@ -10,7 +10,7 @@ from flowmaps.likelihood import BOUND_BY_CE, Averaged, CrossEntropyOnly, CutOff,
 from flowmaps.maps import EndpointMap
 from flowmaps.metrics.two_sample import total_variation, total_variation_floor
 from flowmaps.oracles import FiniteLaw
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.samplers import Categorical, Jumps, generate
 from flowmaps.spaces import OneHot
 from identities.cases import LEARNED, randomised, seeded
@@ -33,7 +33,9 @@ def law():
 
 @pytest.mark.parametrize("name", ["B1", "B2 of late cut-offs"])
 def test_tight_bounds_equal_the_entropy(law, name):
-    estimate = score(law.map(), [Batch(law.sample(20_000, seeded(i))) for i in range(2)], BOUNDS[name](), seeded(9))
+    estimate = score(
+        law.flow_map(), [Batch(law.sample(20_000, seeded(i))) for i in range(2)], BOUNDS[name](), seeded(9)
+    )
     assert estimate.n == 40_000 and estimate.positions == 3
     assert abs(estimate.nats - float(law.entropy())) < 4 * estimate.error
     assert estimate.error < 0.03
@@ -42,7 +44,7 @@ def test_tight_bounds_equal_the_entropy(law, name):
 @pytest.mark.parametrize("name", ["B1", "B1 at a small cut-off", "B2", "B2 of late cut-offs"])
 def test_every_cut_off_is_tight_for_one_position(name):
     law = FiniteLaw.dependent(5, 1, generator=seeded(), steps=1).float()
-    estimate = score(law.map(), [Batch(law.sample(40_000, seeded(1)))], BOUNDS[name](), seeded(9))
+    estimate = score(law.flow_map(), [Batch(law.sample(40_000, seeded(1)))], BOUNDS[name](), seeded(9))
     assert abs(estimate.nats - float(law.entropy())) < 4 * estimate.error
 
 
@@ -50,9 +52,9 @@ def test_every_cut_off_is_tight_for_one_position(name):
 def test_an_early_cut_off_costs_the_total_correlation_that_is_left(law, U):
     """With several positions the factorised π_T cannot express the joint posterior at T; the gap is exactly that."""
     x_1 = law.sample(40_000, seeded(1))
-    estimate = score(law.map(), [Batch(x_1)], CutOff(U_max=U), seeded(2))
+    estimate = score(law.flow_map(), [Batch(x_1)], CutOff(U_max=U), seeded(2))
     t = torch.full((len(x_1),), U / (1 + U))
-    x_t = law.map().path(torch.randn(len(x_1), 3, 3, generator=seeded(3)), x_1, t)
+    x_t = law.flow_map().path(torch.randn(len(x_1), 3, 3, generator=seeded(3)), x_1, t)
     w = law.weights(x_t.flatten(1) / (1 - t).unsqueeze(1), t / (1 - t))
     joint = -torch.special.xlogy(w, w).sum(1)
     mu = (w @ law.one_hot).unflatten(1, (3, 3))
@@ -68,15 +70,15 @@ def test_no_network_scores_below_the_entropy(law, name):
     other = FiniteLaw.dependent(3, 3, generator=seeded(8), steps=1).float()
     wrong = randomised(LEARNED["transformer"](), scale=1.0).float()
     for network in (other, wrong.network):
-        estimate = score(EndpointMap(law.map().path, network), data, BOUNDS[name](), seeded(4))
+        estimate = score(EndpointMap(law.flow_map().path, network), data, BOUNDS[name](), seeded(4))
         assert estimate.nats > float(law.entropy()) + 4 * estimate.error
 
 
 def test_a_finer_grid_is_tighter_and_cross_entropy_alone_is_looser(law):
     data = [Batch(law.sample(20_000, seeded(3)))]
-    nats = {n: score(law.map(), data, Grid(n), seeded(5)).nats for n in (2, 8, 64)}
+    nats = {n: score(law.flow_map(), data, Grid(n), seeded(5)).nats for n in (2, 8, 64)}
     assert nats[2] > nats[8] > nats[64] > float(law.entropy())
-    assert score(law.map(), data, CrossEntropyOnly(), seeded(5)).nats > float(law.entropy()) + 0.2
+    assert score(law.flow_map(), data, CrossEntropyOnly(), seeded(5)).nats > float(law.entropy()) + 0.2
 
 
 def test_the_constant_of_b3_bounds_the_squared_error():
@@ -93,7 +95,7 @@ def test_given_positions_are_not_scored(law):
     x = law.sample(4000, seeded(1))
     known = torch.zeros_like(x, dtype=torch.bool)
     known[:, 0] = True
-    estimate = score(law.map(), [Batch(x, Condition(known=known))], CutOff(), seeded(2))
+    estimate = score(law.flow_map(), [Batch(x, Condition(known=known))], CutOff(), seeded(2))
     p = law.log_p.exp()
     first = torch.zeros(3).index_add_(0, law.atoms[:, 0], p)
     conditional = float(law.entropy()) + float((first * first.log()).sum())
@@ -113,12 +115,14 @@ def test_unordered_pairs_are_scored_once():
             z[:, i, j] = z[:, j, i] = law(x[:, i, j], s, s)
             return z
 
-    map = EndpointMap(LinearPath(OneHot(3, symmetric=True)), Matrix())
+    flow_map = EndpointMap(GeodesicPath(OneHot(3, symmetric=True)), Matrix())
     x = law.sample(20_000, seeded(1))
     bonds = torch.zeros(len(x), 3, 3, dtype=torch.long)
     bonds[:, i, j] = bonds[:, j, i] = x
     mask = torch.triu(torch.ones(3, 3, dtype=torch.bool), 1).expand(len(x), 3, 3)
-    free, masked = (score(map, [Batch(bonds, c)], CutOff(), seeded(2)) for c in (Condition(), Condition(mask=mask)))
+    free, masked = (
+        score(flow_map, [Batch(bonds, c)], CutOff(), seeded(2)) for c in (Condition(), Condition(mask=mask))
+    )
     assert free == masked and free.positions == 3
     assert abs(free.nats - float(law.entropy())) < 4 * free.error
 
@@ -146,7 +150,7 @@ def test_the_error_of_a_rate_is_its_spread_where_lengths_vary():
         length = torch.randint(1, 7, (n, 1), generator=seeded(seed))
         condition = Condition(mask=torch.arange(6) < length)
         batch = Batch(law.sample(n, seeded(seed + 99)), condition)
-        estimate = score(law.map(), [batch], CutOff(draws=32), seeded(seed))
+        estimate = score(law.flow_map(), [batch], CutOff(draws=32), seeded(seed))
         rates.append(estimate.bits_per_position)
         errors.append(estimate.bits_error)
         naive.append(estimate.error / estimate.positions / 0.6931471805599453)
@@ -168,10 +172,10 @@ class Diagonal(torch.nn.Module):
 
 def test_no_bound_sees_a_jump():
     law = FiniteLaw.dependent(3, 3, generator=seeded(), steps=16, coupling=1.0).float()
-    jumps_badly = EndpointMap(law.map().path, Diagonal(law))
+    jumps_badly = EndpointMap(law.flow_map().path, Diagonal(law))
     data = [Batch(law.sample(500, seeded(1)))]
     for name in BOUNDS:
-        a, b = (score(map, data, BOUNDS[name](), seeded(2)) for map in (law.map(), jumps_badly))
+        a, b = (score(flow_map, data, BOUNDS[name](), seeded(2)) for flow_map in (law.flow_map(), jumps_badly))
         assert a == b, name
     p = law.log_p.exp()
     samples = generate(jumps_badly, Jumps(1), (4000, 3), seeded(3), decoder=Categorical())
@@ -191,20 +195,20 @@ def test_b4_bounds_the_ancestral_sampler_of_as_many_steps(steps):
         Z = Z + gap * law(x, t, t).exp() + gap.sqrt() * torch.randn(n, 1, 3, generator=generator)
     t = (u[-1] / (1 + u[-1])).expand(n)
     q = law(Z * (1 - t[0]) / u[-1], t, t).exp().mean(0)[0]
-    bound = score(law.map(), [Batch(law.sample(20_000, seeded(2)))], Grid(steps, U_max=4.0), seeded(3))
+    bound = score(law.flow_map(), [Batch(law.sample(20_000, seeded(2)))], Grid(steps, U_max=4.0), seeded(3))
     assert -float(p @ q.log()) < bound.nats + 3 * bound.error
 
 
 def test_bounds_no_better_than_uniform_are_marked(law):
     x = law.sample(200, seeded(1))
-    good = score(law.map(), [Batch(x)], CutOff(), seeded(2))
+    good = score(law.flow_map(), [Batch(x)], CutOff(), seeded(2))
     assert good.uniform == pytest.approx(good.positions * math.log(law.K)) and not good.vacuous
 
     class Wrong(torch.nn.Module):
         def forward(self, x, s, t, condition=None):
             return -9 * x
 
-    wrong = score(EndpointMap(law.map().path, Wrong()), [Batch(x)], CutOff(), seeded())
+    wrong = score(EndpointMap(law.flow_map().path, Wrong()), [Batch(x)], CutOff(), seeded())
     assert wrong.vacuous
 
 
@@ -212,6 +216,6 @@ def test_bounds_refuse_maps_without_a_posterior(law):
     with pytest.raises(ValueError, match="EndpointMap"):
         CutOff()(randomised(LEARNED["velocity"]()).float(), Batch(law.sample(4, seeded())), seeded())
     with pytest.raises(ValueError, match="at least two"):
-        score(law.map(), [], CutOff(), seeded())
+        score(law.flow_map(), [], CutOff(), seeded())
     with pytest.raises(ValueError, match="U_low is 20"):
-        Averaged(U_low=20.0)(law.map(), Batch(law.sample(4, seeded())), seeded())
+        Averaged(U_low=20.0)(law.flow_map(), Batch(law.sample(4, seeded())), seeded())

@@ -11,7 +11,7 @@ from identities.cases import finite, seeded, state, times
 
 def test_posterior_is_bayes_rule():
     law = finite()
-    x, _ = state(law.map())
+    x, _ = state(law.flow_map())
     t = times()[1]
     e = law.one_hot.unflatten(1, (3, 3))
     distance = (x.unsqueeze(1) - across(t, x).unsqueeze(1) * e).flatten(2).square().sum(-1)
@@ -46,15 +46,15 @@ def test_late_jumps_follow_the_flow_off_the_path_too():
         slope = lambda U, y: law.weights(y, U.expand(64)) @ law.one_hot  # noqa: E731
         grid = torch.tensor([U, min(V, U + 5), V]).double()  # what is undecided decides itself early
         y = odeint(slope, x.flatten(1) / (1 - start), grid, rtol=1e-9, atol=1e-9)
-        moved = law.map()(x, s, t).flatten(1)
+        moved = law.flow_map()(x, s, t).flatten(1)
         assert torch.allclose(moved, y[-1] * (1 - end), atol=2e-3)
         half = torch.full((64,), (start + end) / 2).double()
-        assert torch.allclose(law.map()(law.map()(x, s, half), half, t).flatten(1), moved, atol=2e-3)
+        assert torch.allclose(law.flow_map()(law.flow_map()(x, s, half), half, t).flatten(1), moved, atol=2e-3)
 
 
 def test_one_position_has_its_closed_form():
     law = finite(2, 1)
-    x, _ = state(law.map())
+    x, _ = state(law.flow_map())
     t = times()[1]
     mu = (law.log_p + across(t / (1 - t).square(), x) * x).softmax(-1)
     assert torch.allclose(law(x, t, t).exp(), mu, atol=1e-12)
@@ -62,19 +62,19 @@ def test_one_position_has_its_closed_form():
 
 def test_flow_agrees_with_an_independent_solver():
     law = finite()
-    map = law.map()
-    x, _ = state(map)
+    flow_map = law.flow_map()
+    x, _ = state(flow_map)
     s, t = torch.full((6,), 0.2).double(), torch.full((6,), 0.7).double()
-    velocity = lambda time, x: map.velocity(x, time.expand(6))  # noqa: E731
+    velocity = lambda time, x: flow_map.velocity(x, time.expand(6))  # noqa: E731
     end = odeint(velocity, x, torch.stack([s[0], t[0]]), rtol=1e-11, atol=1e-11)[-1]
-    assert torch.allclose(map(x, s, t), end, atol=1e-9)
+    assert torch.allclose(flow_map(x, s, t), end, atol=1e-9)
 
 
 def test_mean_endpoint_is_the_weighted_posterior():
     """π_st = ∫ w(u) μ_u(x_u) du with w(u) = (1-s)(1-t)/((t-s)(1-u)²), by Simpson's rule along the flow."""
     law = finite()
-    map = law.map()
-    x, _ = state(map)
+    flow_map = law.flow_map()
+    x, _ = state(flow_map)
     s, t = torch.full((6,), 0.2).double(), torch.full((6,), 0.7).double()
     n = 60
     total = 0.0
@@ -82,7 +82,7 @@ def test_mean_endpoint_is_the_weighted_posterior():
         u = s + (t - s) * i / n
         weight = (1 - s) * (1 - t) / ((t - s) * (1 - u).square())
         simpson = (1 if i in (0, n) else 4 if i % 2 else 2) / (3 * n)
-        total = total + across((t - s) * simpson * weight, x) * law(map(x, s, u), u, u).exp()
+        total = total + across((t - s) * simpson * weight, x) * law(flow_map(x, s, u), u, u).exp()
     assert torch.allclose(law(x, s, t).exp(), total, atol=1e-8)
 
 
@@ -100,16 +100,16 @@ def test_known_positions_give_the_conditional_law():
     law = finite()
     keep = law.atoms[:, 0] == 2
     narrow = FiniteLaw(law.atoms[keep], law.log_p[keep], 3, steps=200)
-    x, _ = state(law.map())
+    x, _ = state(law.flow_map())
     known = torch.zeros(6, 3, dtype=torch.bool)
     known[:, 0] = True
-    clean = law.map().path.space.embed(torch.full((6, 3), 2)).double()
+    clean = law.flow_map().space.encode(torch.full((6, 3), 2)).double()
     condition = Condition(known=known)
-    x = law.map().path.clamp(x, clean, condition)
+    x = law.flow_map().path.clamp(x, clean, condition)
     s, t = times()
     free = x.clone()
     assert torch.allclose(law(x, s, t, condition).exp()[:, 1:], narrow(free, s, t).exp()[:, 1:], atol=1e-12)
-    assert torch.equal(law.map()(x, s, t, condition)[:, 0], clean[:, 0])
+    assert torch.equal(law.flow_map()(x, s, t, condition)[:, 0], clean[:, 0])
 
 
 def test_tilt_and_entropy_are_sums_over_atoms():
@@ -139,7 +139,7 @@ def test_gaussian_transports_its_source():
     law = GaussianLaw(torch.tensor([2.0]).double(), 0.5)
     x = torch.randn(50_000, 1, 1, generator=seeded()).double()
     zero, one = torch.zeros(len(x)).double(), torch.ones(len(x)).double()
-    y = law.map()(x, zero, one)
+    y = law.flow_map()(x, zero, one)
     assert float(y.mean()) == pytest.approx(2.0, abs=0.01)
     assert float(y.std()) == pytest.approx(0.5, abs=0.01)
 

@@ -10,7 +10,7 @@ from flowmaps.likelihood import Averaged, CrossEntropyOnly, CutOff, Grid
 from flowmaps.maps import EndpointMap
 from flowmaps.metrics.two_sample import total_variation, total_variation_floor
 from flowmaps.oracles import FiniteLaw
-from flowmaps.paths import Dirichlet, Gaussian, LinearPath
+from flowmaps.paths import Dirichlet, Gaussian, GeodesicPath
 from flowmaps.samplers import Argmax, Categorical, Dopri5, Euler, EulerMaruyama, Heun, Jumps, Renoise, generate
 from flowmaps.spaces import OneHot, Product
 from flowmaps.steering import BestOf, Corrector, Expert, FeynmanKac, Langevin, LookAhead, Soft, Tilted
@@ -28,40 +28,40 @@ SAMPLERS = {
 }
 
 
-def advance(sampler, map, x, end: float, steps: int):
+def advance(sampler, flow_map, x, end: float, steps: int):
     """The state at ``end`` by equal steps of a sampler."""
     times = [torch.full((len(x),), end * i / steps, dtype=x.dtype) for i in range(steps + 1)]
     for s, t in zip(times[:-1], times[1:], strict=True):
-        x = sampler.step(map, x, s, t, FREE, None)
+        x = sampler.step(flow_map, x, s, t, FREE, None)
     return x
 
 
 @pytest.mark.parametrize(("sampler", "order"), [(Euler(1), 1), (Heun(1), 2)])
 def test_order_of_convergence(sampler, order):
     law = finite(steps=200)
-    map = law.map()
-    x, _ = state(map, 32)
-    exact = map(x, torch.zeros(32).double(), torch.full((32,), 0.6).double())
-    coarse, fine = (float((advance(sampler, map, x, 0.6, n) - exact).abs().mean()) for n in (32, 64))
+    flow_map = law.flow_map()
+    x, _ = state(flow_map, 32)
+    exact = flow_map(x, torch.zeros(32).double(), torch.full((32,), 0.6).double())
+    coarse, fine = (float((advance(sampler, flow_map, x, 0.6, n) - exact).abs().mean()) for n in (32, 64))
     assert math.log2(coarse / fine) == pytest.approx(order, abs=0.1)
 
 
 def test_dopri5_reaches_its_tolerance():
     law = finite()
-    map = law.map()
-    x, _ = state(map, 8)
+    flow_map = law.flow_map()
+    x, _ = state(flow_map, 8)
     sampler = Dopri5(T=0.6, rtol=1e-8, atol=1e-8)
     s, t = torch.zeros(8).double(), torch.full((8,), 0.6).double()
-    assert torch.allclose(sampler.step(map, x, s, t, FREE, None), map(x, s, t), atol=1e-6)
+    assert torch.allclose(sampler.step(flow_map, x, s, t, FREE, None), flow_map(x, s, t), atol=1e-6)
     assert sampler.evaluations > 5
 
 
 def test_many_exact_jumps_are_one():
     law = finite()
-    map = law.map()
-    x, _ = state(map)
-    one = advance(Jumps(1), map, x, 0.6, 1)
-    assert torch.allclose(advance(Jumps(1), map, x, 0.6, 5), one, atol=1e-10)
+    flow_map = law.flow_map()
+    x, _ = state(flow_map)
+    one = advance(Jumps(1), flow_map, x, 0.6, 1)
+    assert torch.allclose(advance(Jumps(1), flow_map, x, 0.6, 5), one, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -69,25 +69,25 @@ def test_samples_have_the_law(name):
     """Total variation within what as many true samples would show, plus discretisation."""
     law = FiniteLaw.dependent(3, 3, generator=seeded(), steps=48, coupling=1.0).float()
     n = 6000
-    samples = generate(law.map(), SAMPLERS[name](), (n, 3), seeded(5))
+    samples = generate(law.flow_map(), SAMPLERS[name](), (n, 3), seeded(5))
     p = law.log_p.exp()
     assert total_variation(samples, law.atoms, p) < total_variation_floor(p, n) + 0.015
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_seed_reproduces_samples_and_another_does_not(name):
-    map = randomised(LEARNED["transformer"]()).float()
-    draw = lambda seed: generate(map, SAMPLERS[name](), (16, 4), seeded(seed), decoder=Categorical(0.7))  # noqa: E731
+    flow_map = randomised(LEARNED["transformer"]()).float()
+    draw = lambda seed: generate(flow_map, SAMPLERS[name](), (16, 4), seeded(seed), decoder=Categorical(0.7))  # noqa: E731
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
 
 
 def test_no_renoising_and_no_diffusion_are_the_plain_samplers_bit_for_bit():
-    map = randomised(LEARNED["transformer"]()).float()
-    x = map.path.start(map.path.noise((16, 4), seeded()))
-    plain = [r.h for r in (Jumps(4)(map, x), Euler(4)(map, x))]
-    assert torch.equal(Renoise(4, 0.0)(map, x, generator=seeded()).h, plain[0])
-    assert torch.equal(EulerMaruyama(4, c=0.0)(map, x, generator=seeded()).h, plain[1])
+    flow_map = randomised(LEARNED["transformer"]()).float()
+    x = flow_map.path.start(flow_map.path.noise((16, 4), seeded()))
+    plain = [r.h for r in (Jumps(4)(flow_map, x), Euler(4)(flow_map, x))]
+    assert torch.equal(Renoise(4, 0.0)(flow_map, x, generator=seeded()).h, plain[0])
+    assert torch.equal(EulerMaruyama(4, c=0.0)(flow_map, x, generator=seeded()).h, plain[1])
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -98,7 +98,7 @@ def test_known_positions_stay_and_the_rest_has_the_conditional_law(name):
     known[:, 1] = True
     given = torch.full((n, 3), 2)
     condition = Condition(known=known)
-    samples = generate(law.map(), SAMPLERS[name](), (n, 3), seeded(6), condition=condition, given=given)
+    samples = generate(law.flow_map(), SAMPLERS[name](), (n, 3), seeded(6), condition=condition, given=given)
     assert bool((samples[:, 1] == 2).all())
     keep = law.atoms[:, 1] == 2
     p = law.log_p.exp() * keep
@@ -111,7 +111,7 @@ def test_embedded_and_one_hot_samples_are_the_same():
     from torch import nn
 
     narrow = randomised(LEARNED["embedded, chunked"](), scale=2.0)
-    W = narrow.path.space.weight.detach()
+    W = narrow.space.weight.detach()
 
     class Dense(nn.Module):
         def forward(self, x, s, t, condition=None):
@@ -127,7 +127,7 @@ def test_embedded_and_one_hot_samples_are_the_same():
 
 def test_categorical_decoding_follows_the_temperature():
     z = torch.tensor([0.0, 1.0, 2.0]).expand(60_000, 1, 3)
-    from flowmaps.maps import Readout
+    from flowmaps.evaluation import Readout
 
     for temperature in (0.5, 1.0, 3.0):
         k = Categorical(temperature)(Readout(lambda h: h, z), seeded())
@@ -136,9 +136,9 @@ def test_categorical_decoding_follows_the_temperature():
 
 
 def test_several_fields_are_sampled_together():
-    map = randomised(LEARNED["two fields"]()).float()
+    flow_map = randomised(LEARNED["two fields"]()).float()
     shape = {"a": (5, 4), "b": (5, 4, 4)}
-    samples = generate(map, Dopri5(), shape, seeded())
+    samples = generate(flow_map, Dopri5(), shape, seeded())
     assert {name: tuple(v.shape) for name, v in samples.items()} == shape
 
 
@@ -177,14 +177,14 @@ def test_grids_from_noise_start_at_0():
     law = finite().float()
     for make in (Jumps, Renoise, Euler, Heun, EulerMaruyama, Langevin):
         with pytest.raises(ValueError, match=r"starts at 0.5 but sampling starts from noise"):
-            generate(law.map(), make(torch.tensor(LATE)), (4, 3), seeded())
+            generate(law.flow_map(), make(torch.tensor(LATE)), (4, 3), seeded())
     methods = (BestOf(2, Jumps(LATE)), LookAhead(LATE), FeynmanKac(Renoise(LATE)), Tilted(Langevin(LATE)))
     for method in methods:
         with pytest.raises(ValueError, match="starts at 0.5 but sampling starts from noise"):
-            method(law.map(), lambda x: x.sum(1), (3,), 4, seeded())
+            method(law.flow_map(), lambda x: x.sum(1), (3,), 4, seeded())
     x_1 = law.sample(4000, seeded())
-    x_t = law.map().path(torch.randn(4000, 3, 3, generator=seeded(1)), x_1, torch.full((4000,), 0.5))
-    samples = Argmax()(Jumps(LATE)(law.map(), x_t), None)
+    x_t = law.flow_map().path(torch.randn(4000, 3, 3, generator=seeded(1)), x_1, torch.full((4000,), 0.5))
+    samples = Argmax()(Jumps(LATE)(law.flow_map(), x_t), None)
     p = law.log_p.exp()
     assert total_variation(samples, law.atoms, p) < total_variation_floor(p, 4000) + 0.015
 
@@ -195,7 +195,7 @@ def test_noise_on_the_way_needs_a_gaussian_source():
 
     class Wider(Gaussian):
         def state(self, space, noise):
-            return fieldwise(lambda x: 2 * x, space.normal(noise))
+            return fieldwise(lambda x: 2 * x, space.random(noise))
 
     class Two(torch.nn.Module):
         def forward(self, x, s, t, condition=None):
@@ -204,14 +204,14 @@ def test_noise_on_the_way_needs_a_gaussian_source():
     pair = {"a": (4, 3), "b": (4, 3)}
     for source in (Dirichlet(), Wider()):
         refusal = f"source is {type(source).__name__}: .* needs the standard normal"
-        one = EndpointMap(LinearPath(OneHot(3), source), law)
-        two = EndpointMap(LinearPath(Product({"a": OneHot(3), "b": OneHot(3)}), source), Two())
-        for map, shape in ((one, (4, 3)), (two, pair)):
+        one = EndpointMap(GeodesicPath(OneHot(3), source), law)
+        two = EndpointMap(GeodesicPath(Product({"a": OneHot(3), "b": OneHot(3)}), source), Two())
+        for flow_map, shape in ((one, (4, 3)), (two, pair)):
             for sampler in (Renoise(2), Langevin(2), EulerMaruyama(2)):
                 with pytest.raises(ValueError, match=refusal):
-                    generate(map, sampler, shape, seeded())
+                    generate(flow_map, sampler, shape, seeded())
             for sampler in (Renoise(2, 0.0), Langevin(2, 0.0), EulerMaruyama(2, 0.0), Jumps(2), Heun(2)):
-                generate(map, sampler, shape, seeded())
+                generate(flow_map, sampler, shape, seeded())
         batch = Batch(law.sample(4, seeded()))
         for bound in (CutOff(), Averaged(), CrossEntropyOnly(), Grid(4)):
             with pytest.raises(ValueError, match="a likelihood bound needs the standard normal source"):
@@ -226,9 +226,9 @@ def test_noise_on_the_way_needs_a_gaussian_source():
 
 
 def test_given_and_known_come_together():
-    map = randomised(LEARNED["perceptron"]()).float()
+    flow_map = randomised(LEARNED["perceptron"]()).float()
     with pytest.raises(ValueError, match="come together"):
-        generate(map, Jumps(1), (2, 4), seeded(), given=torch.zeros(2, 4, dtype=torch.long))
+        generate(flow_map, Jumps(1), (2, 4), seeded(), given=torch.zeros(2, 4, dtype=torch.long))
 
 
 def test_a_grid_on_the_clock_spends_its_steps_where_decoding_happens():

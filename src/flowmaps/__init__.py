@@ -5,7 +5,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .configuration.trusted import trust
     from .fields import Batch, Condition
+    from .hub import load
     from .likelihood import CutOff, score
     from .maps import EndpointMap, VelocityMap
     from .networks import MLP, LinearHead, Transformer, UNet
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
         SemigroupKL,
     )
     from .oracles import FiniteLaw, GaussianLaw
-    from .paths import LinearPath
+    from .paths import GeodesicPath
     from .samplers import Argmax, Categorical, Dopri5, Euler, EulerMaruyama, Heun, Jumps, generate
     from .spaces import Embedded, OneHot, Product
     from .times import DecodeRateClock
@@ -31,14 +33,16 @@ __version__ = "0.1.0"
 
 # Room to names: each is imported when it is first asked for, so that `flowmaps --help` does not wait for torch.
 _ROOMS = {
+    "configuration.trusted": "trust",
     "fields": "Batch Condition",
+    "hub": "load",
     "likelihood": "CutOff score",
     "maps": "EndpointMap VelocityMap",
     "networks": "MLP LinearHead Transformer UNet",
     "objectives": "EndpointConsistency Eulerian EulerianKL Lagrangian LagrangianCE LagrangianKL SelfDistillation "
     "Semigroup SemigroupKL",
     "oracles": "FiniteLaw GaussianLaw",
-    "paths": "LinearPath",
+    "paths": "GeodesicPath",
     "samplers": "Argmax Categorical Dopri5 Euler EulerMaruyama Heun Jumps generate",
     "spaces": "Embedded OneHot Product",
     "times": "DecodeRateClock",
@@ -69,7 +73,7 @@ __all__ = [
     "LagrangianCE",
     "LagrangianKL",
     "LinearHead",
-    "LinearPath",
+    "GeodesicPath",
     "OneHot",
     "Product",
     "SelfDistillation",
@@ -80,8 +84,10 @@ __all__ = [
     "UNet",
     "VelocityMap",
     "generate",
+    "load",
     "load_map",
     "score",
+    "trust",
 ]
 
 

@@ -8,17 +8,14 @@ form of it that survives ``torch.compile`` around attention, or central differen
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from .fields import fieldwise
+from .fields import FREE, Condition, Fields, State, joined, parts
 
-
-def zeros(tree: Any) -> Any:
-    """The zero tangent of a tensor or of a tree of fields."""
-    return fieldwise(torch.zeros_like, tree)
+Point = tuple[State, Tensor, Tensor]  # (x, s, t), or a direction of change of it
 
 
 class Derivative(ABC):
@@ -27,8 +24,8 @@ class Derivative(ABC):
     .. math:: (f(p), \; \textstyle\sum_i \partial_{p_i} f(p) \, \dot p_i)
 
     Arguments (of a call):
-        module: Network called as ``module(*primals, condition)``.
-        primals: ``(x, s, t)``; ``x`` may be a tree of fields.
+        module: Network or flow map called as ``module(x, s, t, condition)``.
+        primals: ``(x, s, t)``; ``x`` may have several fields.
         tangents: Same structure as ``primals``.
         condition: Passed through, not differentiated.
     Returns: value and tangent, same structure; gradients flow through both.
@@ -36,7 +33,9 @@ class Derivative(ABC):
     """
 
     @abstractmethod
-    def __call__(self, module: nn.Module, primals: tuple, tangents: tuple, condition: Any = None) -> tuple: ...
+    def __call__(
+        self, module: nn.Module, primals: Point, tangents: Point, condition: Condition = FREE
+    ) -> tuple[State, State]: ...
 
 
 class ForwardMode(Derivative):
@@ -51,15 +50,26 @@ class ForwardMode(Derivative):
     def __init__(self, through_weights: bool | None = None):
         self.through_weights = through_weights
 
-    def __call__(self, module: nn.Module, primals: tuple, tangents: tuple, condition: Any = None) -> tuple:
+    def __call__(
+        self, module: nn.Module, primals: Point, tangents: Point, condition: Condition = FREE
+    ) -> tuple[State, State]:
+        (x, s, t), (dx, ds, dt) = primals, tangents
+        point, direction = (*parts(x), s, t), (*parts(dx), ds, dt)
+
+        def result(call: Callable[..., State], *p: Tensor) -> tuple[Tensor, ...]:
+            return parts(call(joined(x, p[:-2]), *p[-2:], condition))
+
         if not (torch.compiler.is_compiling() if self.through_weights is None else self.through_weights):
-            return torch.func.jvp(lambda *p: module(*p, condition), primals, tangents)
-        weights = dict(module.named_parameters())
+            value, tangent = torch.func.jvp(lambda *p: result(module, *p), point, direction)[:2]
+        else:
+            weights = dict(module.named_parameters())
+            still = {name: torch.zeros_like(weight) for name, weight in weights.items()}
 
-        def call(weights: dict[str, Tensor], *p: Any) -> Any:
-            return torch.func.functional_call(module, weights, (*p, condition))
+            def weighted(weights: dict[str, Tensor], *p: Tensor) -> tuple[Tensor, ...]:
+                return result(lambda *inputs: torch.func.functional_call(module, weights, inputs), *p)
 
-        return torch.func.jvp(call, (weights, *primals), (zeros(weights), *tangents))
+            value, tangent = torch.func.jvp(weighted, (weights, *point), (still, *direction))[:2]
+        return joined(x, value), joined(x, tangent)
 
 
 class CentralDifference(Derivative):
@@ -78,11 +88,16 @@ class CentralDifference(Derivative):
             raise ValueError(f"h is {h}, expected a positive step; use 1e-3 for float32")
         self.h = h
 
-    def __call__(self, module: nn.Module, primals: tuple, tangents: tuple, condition: Any = None) -> tuple:
-        def shifted(h: float) -> Any:
-            moved = (fieldwise(lambda p, dp: p + h * dp, p, dp) for p, dp in zip(primals, tangents, strict=True))
-            return module(*moved, condition)
+    def __call__(
+        self, module: nn.Module, primals: Point, tangents: Point, condition: Condition = FREE
+    ) -> tuple[State, State]:
+        (x, s, t), (dx, ds, dt) = primals, tangents
+        x, dx = _state(x), _state(dx)
+        value, ahead, behind = (
+            _state(module(x + h * dx, s + h * ds, t + h * dt, condition)) for h in (0.0, self.h, -self.h)
+        )
+        return value, (ahead - behind) / (2 * self.h)
 
-        ahead, behind = shifted(self.h), shifted(-self.h)
-        tangent = fieldwise(lambda a, b: (a - b) / (2 * self.h), ahead, behind)
-        return module(*primals, condition), tangent
+
+def _state(result: State) -> State:
+    return Fields(result) if isinstance(result, dict) else result

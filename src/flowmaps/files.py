@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)
 
@@ -43,7 +42,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(path: str | os.PathLike, value: object) -> None:
     """Write indented JSON through :func:`replacing`; not-a-number is refused, JSON has no word for it."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 

@@ -15,13 +15,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .fields import Batch, Condition, fieldwise, leaves
-from .maps import EndpointMap, in_chunks, wide
+from .evaluation import Evaluation, total, wide
+from .fields import Batch, first_leaf, parts
+from .maps import EndpointMap
 from .times import stratified
 
 BOUND_BY_CE = 0.8146  # ‖e_k - π‖² <= 0.8146 CE for every point π of the simplex
@@ -89,12 +90,15 @@ class Estimate:
 
 
 class Bound(ABC):
-    """One bound; a call gives an unbiased estimate per datum.
+    """One bound; a call gives an unbiased estimate per example.
 
     Arguments:
         U_max: Largest cut-off u; by default the alphabet's ``cut_off``.
-        draws: Monte Carlo points per datum, stratified over datum and draw.
+        draws: Monte Carlo points per example, stratified over example and draw.
+        symbol: What reports call it.
     """
+
+    symbol: ClassVar[str]
 
     def __init__(self, U_max: float | None = None, draws: int = 8):
         if U_max is not None and not U_max > 0:
@@ -108,17 +112,17 @@ class Bound(ABC):
         """u, and its weights a and b on CE and the squared error, each ``(n, m)``."""
 
     @torch.no_grad()
-    def __call__(self, map: EndpointMap, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Estimates in nats per datum, float64, shape ``(n,)``."""
-        if not isinstance(map, EndpointMap):
-            raise ValueError(f"bounds need the posterior of an EndpointMap, not a {type(map).__name__}")
-        map.path.require_gaussian("a likelihood bound")
-        n = len(next(leaves(batch.x_1))[0])
-        K = max(k for (k,) in leaves(map.path.space.sizes()))
+    def __call__(self, flow_map: EndpointMap, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Estimates in nats per example, float64, shape ``(n,)``."""
+        if not isinstance(flow_map, EndpointMap):
+            raise ValueError(f"bounds need the posterior of an EndpointMap, not a {type(flow_map).__name__}")
+        flow_map.path.require_gaussian("a likelihood bound")
+        n = len(first_leaf(batch.x_1))
+        K = max(k for k in parts(flow_map.space.sizes()) if k)
         u, a, b = self.points(n, self.U_max or cut_off(K), generator)
         total = torch.zeros(n, dtype=torch.float64, device=u.device)
         for i in range(u.shape[1]):
-            ce, square = errors(map, batch, u[:, i] / (1 + u[:, i]), generator)
+            ce, square = errors(flow_map, batch, u[:, i] / (1 + u[:, i]), generator)
             total += a[:, i] * ce.double() + b[:, i] * square.double()
         return total
 
@@ -129,8 +133,10 @@ class CutOff(Bound):
     .. math:: -\log p \le \mathbb{E}[\mathrm{CE}(U)] + \int_0^U u\, \mathbb{E}\|e - \pi_u\|^2 du
 
     With the true posterior the gap is the total correlation that the posterior at U still has: 0 for one position at
-    every U, and vanishing for any number once U settles the datum (the default).
+    every U, and vanishing for any number once U settles the example (the default).
     """
+
+    symbol = "B1"
 
     def points(self, n: int, U_max: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         u = _spread(n, self.draws, generator) * U_max
@@ -145,6 +151,8 @@ class Averaged(Bound):
 
     .. math:: \int w(u)\,\mathrm{CE}(u)\,du + \int u\, P(U > u)\, \mathbb{E}\|e - \pi_u\|^2 du
     """
+
+    symbol = "B2"
 
     def __init__(self, U_low: float = 0.0, U_max: float | None = None, draws: int = 8):
         super().__init__(U_max, draws)
@@ -165,6 +173,8 @@ class CrossEntropyOnly(CutOff):
 
     .. math:: -\log p \le \mathbb{E}[\mathrm{CE}(U)] + 0.8146 \int_0^U u\, \mathbb{E}[\mathrm{CE}(u)]\, du
     """
+
+    symbol = "B3"
 
     def points(self, n: int, U_max: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         u, a, b = super().points(n, U_max, generator)
@@ -187,6 +197,8 @@ class Grid(Bound):
         U_max: u_N.
     """
 
+    symbol = "B4"
+
     def __init__(self, steps: int = 64, U_max: float | None = None):
         super().__init__(U_max, steps)
 
@@ -195,17 +207,18 @@ class Grid(Bound):
         b = torch.cat([u.square().diff() / 2, u.new_zeros(1)])
         a = torch.zeros_like(b)
         a[-1] = 1
-        return tuple(v.float().expand(n, -1) for v in (u, a, b))  # type: ignore[return-value]
+        u, a, b = (v.float().expand(n, -1) for v in (u, a, b))
+        return u, a, b
 
 
-def errors(map: EndpointMap, batch: Batch, t: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def errors(flow_map: EndpointMap, batch: Batch, t: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Cross-entropy and squared error of π_tt at a fresh x_t, summed over fields and scored positions, ``(n,)``."""
     x_1, condition = batch
-    x_0 = map.path.start(map.noise(fieldwise(lambda x: tuple(x.shape), x_1), generator))
-    dtype = next(leaves(x_0))[0].dtype
-    t = t.to(dtype)
-    x_t = map.path(x_0, x_1, t, condition)
-    h = map.features(x_t, t, t, condition)
+    path = flow_map.path
+    x_0 = path.start(flow_map.noise(path.space.positions(x_1), generator))
+    t = t.to(first_leaf(x_0).dtype)
+    x_t = flow_map.path(x_0, x_1, t, condition)
+    h = flow_map.features(x_t, t, t, condition)
 
     def both(z: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         log_pi = wide(z).log_softmax(-1)
@@ -213,23 +226,23 @@ def errors(map: EndpointMap, batch: Batch, t: Tensor, generator: torch.Generator
         return -log_k, 1 - 2 * log_k.exp() + pi.square().sum(-1)
 
     # The scores of the endpoint: for a guided map they are not the prediction itself.
-    pairs = fieldwise(lambda r, k: in_chunks(both, r, k, chunk=map.chunk), map.final(x_t, h, t), x_1)
-    ce, square = (_total(map, fieldwise(lambda p, i=i: p[i], pairs), condition) for i in (0, 1))
+    values = Evaluation(flow_map.chunk)(both, flow_map.final(x_t, h, t), x_1, names=("ce", "square"))
+    ce, square = (total(path.space.once(value), condition) for value in values.values())
     return ce, square
 
 
-def score(map: EndpointMap, batches: Iterable[Batch], bound: Bound, generator: torch.Generator) -> Estimate:
+def score(flow_map: EndpointMap, batches: Iterable[Batch], bound: Bound, generator: torch.Generator) -> Estimate:
     """The mean bound over data, with its standard error; streams over ``batches``."""
     values, positions, uniform = [], [], []
     for batch in batches:
-        map.path.space.check(batch.x_1)
-        values.append(bound(map, batch, generator).cpu())
-        ones = fieldwise(lambda x: torch.ones(x.shape, device=x.device), batch.x_1)
-        positions.append(_total(map, ones, batch.condition).double().cpu())
-        even = fieldwise(lambda one, k: one * math.log(k), ones, map.path.space.sizes())
-        uniform.append(_total(map, even, batch.condition).double().cpu())
+        flow_map.space.check(batch.x_1)
+        values.append(bound(flow_map, batch, generator).cpu())
+        ones = flow_map.space.each(lambda space, x: torch.ones(x.shape, device=x.device), batch.x_1)
+        positions.append(total(flow_map.space.once(ones), batch.condition).double().cpu())
+        even = flow_map.space.each(lambda space, one: one * math.log(space.K), ones)
+        uniform.append(total(flow_map.space.once(even), batch.condition).double().cpu())
     if not values or sum(len(v) for v in values) < 2:
-        raise ValueError("a score needs at least two data for its error bar")
+        raise ValueError("a score needs at least two examples for its error bar")
     return Estimate.of(torch.cat(values), torch.cat(positions), float(torch.cat(uniform).mean()))
 
 
@@ -237,15 +250,3 @@ def _spread(n: int, m: int, generator: torch.Generator) -> Tensor:
     """Uniforms ``(n, m)``: each row has one point in each of m cells, and each column is stratified over the rows."""
     offset = torch.stack([stratified(n, generator=generator).squeeze(-1) for _ in range(m)], dim=1)
     return (torch.arange(m, device=offset.device) + offset) / m
-
-
-def _total(map: EndpointMap, values: Any, condition: Condition) -> Tensor:
-    """Sum over fields and over the positions that exist and are not given, each unordered pair once, ``(n,)``."""
-    total: Any = 0
-    for value, mask, known in leaves(map.path.space.once(values), condition.mask, condition.known):
-        if mask is not None:
-            value = torch.where(mask, value, 0)
-        if known is not None:
-            value = torch.where(known, 0, value)
-        total = total + value.flatten(1).sum(1)
-    return total

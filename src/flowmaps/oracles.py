@@ -3,21 +3,20 @@ r"""Exact flow maps under the interface of learned ones: the truth that every ot
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .fields import FREE, Condition, across
+from .fields import FREE, Condition, across, one_field
 from .maps import EndpointMap, VelocityMap
-from .paths import LinearPath
-from .spaces import OneHot
+from .paths import GeodesicPath
+from .spaces import Euclidean, OneHot, Space
 from .times import LAST
 
 
 class FiniteLaw(nn.Module):
-    r"""A law on finitely many sequences, with its exact posterior and flow.
+    r"""A distribution on finitely many sequences, with its exact posterior and flow.
 
     .. math:: \mu_t(x) = \sum_n w_n e_{y_n}, \quad w_n \propto p_n \exp\Big(-\frac{\|x - t e_{y_n}\|^2}{2(1-t)^2}\Big),
               \qquad \frac{dy}{dU} = \mu, \quad y = \frac{x}{1-t}, \; U = \frac{t}{1-t}
@@ -53,7 +52,16 @@ class FiniteLaw(nn.Module):
         self.register_buffer("one_hot", F.one_hot(atoms, K).to(log_p.dtype).flatten(1))
 
     @classmethod
-    def dependent(cls, K: int, positions: int, *, generator: torch.Generator, coupling: float = 2.0, **options: Any):
+    def dependent(
+        cls,
+        K: int,
+        positions: int,
+        *,
+        generator: torch.Generator,
+        coupling: float = 2.0,
+        steps: int = 64,
+        U_max: float = 12.0,
+    ) -> FiniteLaw:
         r"""All K^positions sequences under random pairwise energies between every two positions.
 
         .. math:: \log p(y) = \beta \textstyle\sum_{i<j} J_{ij}(y_i, y_j) / \sqrt{positions - 1} + \sum_i h_i(y_i)
@@ -66,7 +74,7 @@ class FiniteLaw(nn.Module):
         for i in range(positions):
             for j in range(i):
                 log_p = log_p + scale * J[i, j, atoms[:, i], atoms[:, j]]
-        return cls(atoms, torch.as_tensor(log_p), K, **options)
+        return cls(atoms, torch.as_tensor(log_p), K, steps, U_max)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Exact samples, int64 ``(n, *positions)``."""
@@ -77,7 +85,7 @@ class FiniteLaw(nn.Module):
         return -(self.log_p.exp() * self.log_p).sum()
 
     def tilt(self, reward: Callable[[Tensor], Tensor], strength: float = 1.0) -> FiniteLaw:
-        """The law proportional to p exp(strength * reward); the reward sees one-hot atoms ``(n, *positions, K)``."""
+        """The distribution in proportion to p exp(strength * reward), of one-hot atoms ``(n, *positions, K)``."""
         r = reward(self.one_hot.unflatten(1, (*self.atoms.shape[1:], self.K)))
         return FiniteLaw(self.atoms, self.log_p + strength * r, self.K, self.steps, self.U_max)
 
@@ -89,9 +97,9 @@ class FiniteLaw(nn.Module):
         found = torch.searchsorted(codes, wanted).clamp(max=len(codes) - 1)
         return torch.where(codes[found] == wanted, order[found], -1)
 
-    def map(self) -> EndpointMap:
+    def flow_map(self) -> EndpointMap:
         """The exact flow map."""
-        return EndpointMap(LinearPath(OneHot(self.K)), self)
+        return EndpointMap(GeodesicPath(OneHot(self.K)), self)
 
     def weights(self, y: Tensor, U: Tensor, impossible: Tensor | None = None) -> Tensor:
         """Posterior of the atoms given y = x_t/(1-t) at U, shape ``(batch, n)``."""
@@ -138,12 +146,13 @@ class FiniteLaw(nn.Module):
         """
         spread = lambda positions: positions.unsqueeze(-1).expand(shape).flatten(1)  # noqa: E731
         visible, impossible = torch.ones_like(x), None
-        if condition.mask is not None:
-            visible = spread(condition.mask).to(x.dtype)
-        if condition.known is not None:
-            known = spread(condition.known).to(x.dtype)
+        mask, given = one_field(condition.mask), one_field(condition.known)
+        if mask is not None:
+            visible = spread(mask).to(x.dtype)
+        if given is not None:
+            known = spread(given).to(x.dtype)
             agreements = (known * x) @ self.one_hot.to(x.dtype).mT
-            impossible = agreements < condition.known.flatten(1).sum(1, keepdim=True) - 0.5
+            impossible = agreements < given.flatten(1).sum(1, keepdim=True) - 0.5
             visible = visible * (1 - known)
         return visible, impossible
 
@@ -190,13 +199,40 @@ class GaussianLaw(nn.Module):
         self.register_buffer("m", m)
         self.a = a
 
-    def map(self) -> VelocityMap:
+    def flow_map(self) -> VelocityMap:
         """The exact flow map; its space is that of plain vectors."""
-        return VelocityMap(LinearPath(OneHot(self.m.shape[-1])), self)
+        return VelocityMap(GeodesicPath(Euclidean(self.m.shape[-1])), self)
 
     def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition = FREE) -> Tensor:
         s, t = across(s, x), across(t, x)
         # (σ_t - σ_s)/(t - s) without the division: the variance is a quadratic in t.
         deviation = lambda t: ((1 - t).square() + (t * self.a).square()).sqrt()  # noqa: E731
-        slope = ((s + t) * (1 + self.a**2) - 2) / (deviation(s) + deviation(t))
-        return self.m + slope / deviation(s) * (x - s * self.m)
+        rate = ((s + t) * (1 + self.a**2) - 2) / (deviation(s) + deviation(t))
+        return self.m + rate / deviation(s) * (x - s * self.m)
+
+
+class PointMass(nn.Module):
+    r"""All data at one point y of any space, with its exact flow map: every geodesic ends in y.
+
+    .. math:: X_{s,t}(x) = \exp_x\Big(\frac{t-s}{1-s} \log_x y\Big), \qquad v_t(x) = \frac{\log_x y}{1-t}
+
+    A call as a network returns the velocity, the same at every end of the jump.
+
+    Arguments:
+        space: Where the flow lives.
+        y: The point, ``(*positions, dim)``.
+    """
+
+    y: Tensor
+
+    def __init__(self, space: Space[Tensor], y: Tensor):
+        super().__init__()
+        self.space = space
+        self.register_buffer("y", y)
+
+    def flow_map(self) -> VelocityMap[Tensor]:
+        """The exact flow map."""
+        return VelocityMap(GeodesicPath(self.space), self)
+
+    def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition = FREE) -> Tensor:
+        return self.space.log(x, self.y.expand_as(x)) / (1 - across(s, x))

@@ -3,64 +3,78 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
 
-from .fields import FREE, Condition, across, fieldwise, leaves
-from .spaces import Space
+from .fields import FREE, Condition, Data, S, Shape, State, across, first_leaf, hold, leaves, like, take, zeros_like
+from .spaces import Categorical, Space
 
 
-class Source(nn.Module, ABC):
-    """Law of x_0, independent of the data. Noise is drawn first and turned into a state by the space's weights."""
+class Source(nn.Module):
+    """Distribution of x_0, independent of the data: the space's own random points, unless a subclass draws others.
 
-    @abstractmethod
-    def noise(self, space: Space, shape: Any, generator: torch.Generator) -> Any:
-        """Raw noise for data of ``shape`` (a tree of shapes), on the generator's device."""
+    Noise is drawn first and made a state later, so that gradients reach the weights of the space.
+    """
 
-    @abstractmethod
-    def state(self, space: Space, noise: Any) -> Any:
+    def noise(self, space: Space[S], shape: Shape, generator: torch.Generator) -> S:
+        """Raw noise for data of ``shape``, on the generator's device."""
+        return normal(space, shape, generator)
+
+    def state(self, space: Space[S], noise: S) -> S:
         """The source point x_0 made of that noise."""
+        return space.random(noise)
 
 
 class Gaussian(Source):
-    r"""x_0 ~ N(0, I_K) at each position: the default, and the only source with a closed-form score."""
+    """x_0 ~ N(0, I) at each position of a flat space: the default there, and the only source with a closed-form score.
 
-    def noise(self, space: Space, shape: Any, generator: torch.Generator) -> Any:
-        return fieldwise(
-            lambda shape: torch.randn(shape, generator=generator, device=generator.device), space.noise_shape(shape)
-        )
+    On a one-hot space that is N(0, I_K), on an embedded one the image of it.
+    """
 
-    def state(self, space: Space, noise: Any) -> Any:
-        return space.normal(noise)
+
+class Uniform(Source):
+    """x_0 uniform on a compact space: the default there."""
 
 
 class Dirichlet(Source):
     r"""x_0 uniform on the simplex, Dirichlet(1), by normalised exponentials; its noise has K dimensions."""
 
-    def noise(self, space: Space, shape: Any, generator: torch.Generator) -> Any:
-        return fieldwise(
-            lambda shape, K: torch.rand(*shape, K, generator=generator, device=generator.device), shape, space.sizes()
-        )
+    def noise(self, space: Space[S], shape: Shape, generator: torch.Generator) -> S:
+        def draw(space: Space[Tensor], shape: tuple[int, ...]) -> Tensor:
+            if not isinstance(space, Categorical):
+                raise ValueError(f"the Dirichlet source is on the simplex, but the space is {type(space).__name__}")
+            return torch.rand(*shape, space.K, generator=generator, device=generator.device)
 
-    def state(self, space: Space, noise: Any) -> Any:
-        exponential = fieldwise(lambda u: -torch.log1p(-u), noise)
-        return space.read(fieldwise(lambda e: e / e.sum(-1, keepdim=True), exponential))
+        return space.each(draw, shape)
+
+    def state(self, space: Space[S], noise: S) -> S:
+        def lift(space: Categorical, u: Tensor) -> Tensor:
+            exponential = -torch.log1p(-u)
+            return space.lift(exponential / exponential.sum(-1, keepdim=True))
+
+        return space.each(lift, noise)
+
+
+def normal(space: Space[S], shape: Shape, generator: torch.Generator) -> S:
+    """The standard normal numbers that random points of a space are made of, on the generator's device."""
+    draw = lambda space, shape: torch.randn(space.noise_shape(shape), generator=generator, device=generator.device)  # noqa: E731
+    return space.each(draw, shape)
 
 
 class Coupling(ABC):
-    """Which noise meets which datum within a batch."""
+    """Which noise meets which example within a batch."""
 
     @abstractmethod
-    def __call__(self, x_0: Any, e_1: Any) -> Tensor | None:
+    def __call__(self, x_0: State, e_1: State) -> Tensor | None:
         """Order of the noise that pairs it with the data, or ``None`` to leave it; states in, shape (*batch, ...)."""
 
 
 class Independent(Coupling):
     """Noise and data as drawn: the coupling of the exact posterior."""
 
-    def __call__(self, x_0: Any, e_1: Any) -> None:
+    def __call__(self, x_0: State, e_1: State) -> None:
         return None
 
 
@@ -70,63 +84,83 @@ class MinibatchOT(Coupling):
     .. math:: \min_\sigma \sum_i \| x_0^{\sigma(i)} - e_{x_1^i} \|^2
 
     Straighter paths, but noise is no longer independent of the data: likelihood bounds and the closed-form score do
-    not hold. The assignment is solved on the host.
+    not hold. The assignment is solved on the host, in a time that grows with the cube of the number of pairs.
 
+    Arguments:
+        group: Pairs that are assigned at a time, consecutive ones; ``None`` for the whole batch.
     Reference: Tong et al. 2023, *Improving and generalizing flow-based generative models with minibatch optimal
     transport*, arXiv 2302.00482.
     """
 
-    def __call__(self, x_0: Any, e_1: Any) -> Tensor:
-        from scipy.optimize import linear_sum_assignment  # imported here: it takes longer to import than the library
+    def __init__(self, group: int | None = None):
+        if group is not None and group < 1:
+            raise ValueError(f"group is {group}, expected a positive number of pairs, or None for the whole batch")
+        self.group = group
 
-        cost = sum(torch.cdist(a.flatten(1), b.flatten(1)).square() for a, b in leaves(e_1, x_0))
-        order = linear_sum_assignment(cost.detach().cpu().numpy())[1]  # type: ignore[union-attr]
-        return torch.as_tensor(order, device=next(leaves(x_0))[0].device)
+    def __call__(self, x_0: State, e_1: State) -> Tensor:
+        first = first_leaf(x_0)
+        size = self.group or len(first)
+        groups = [slice(start, start + size) for start in range(0, len(first), size)]
+        orders = [group.start + _assigned(take(x_0, group), take(e_1, group)) for group in groups]
+        return torch.cat(orders).to(first.device)
 
 
-class LinearPath(nn.Module):
-    r"""The straight path from source to data and its exact relations.
+def _assigned(x_0: State, e_1: State) -> Tensor:
+    """The order of the noise of least squared distance to the data."""
+    from scipy.optimize import linear_sum_assignment  # imported here: it takes longer to import than the library
 
-    .. math:: x_t = (1-t)\, x_0 + t\, e_{x_1}, \qquad
-              v_t(x) = \frac{\mu_t(x) - x}{1-t}, \qquad
-              \nabla\log\rho_t(x) = \frac{t\,\mu_t(x) - x}{(1-t)^2}
+    costs = [torch.cdist(a.flatten(1).to(b.dtype), b.flatten(1)).square() for a, b in leaves(e_1, x_0)]
+    order = linear_sum_assignment(sum(costs[1:], costs[0]).detach().cpu().numpy())[1]
+    return torch.as_tensor(order)
 
-    The score is that of the Gaussian source. Known positions hold clean data at every time.
+
+class GeodesicPath(nn.Module, Generic[S]):
+    r"""The geodesic from source to data; a straight line where the space is flat.
+
+    .. math:: x_t = \exp_{x_0}(t \log_{x_0} x_1), \qquad \text{flat:} \quad x_t = (1-t)\, x_0 + t\, x_1
+
+    Known positions hold clean data at every time.
 
     Arguments:
         space: Where states live.
-        source: Law of x_0.
-    Reference: Roos et al. 2026, *Categorical Flow Maps*, arXiv 2602.12233.
+        source: Distribution of x_0: normal on a flat space, uniform on a compact one.
+    Reference: Roos et al. 2026, *Categorical Flow Maps*, arXiv 2602.12233; Davis et al. 2025, *Generalised flow maps
+    on Riemannian manifolds*, arXiv 2510.21608.
     """
 
-    def __init__(self, space: Space, source: Source | None = None):
-        super().__init__()
-        self.space, self.source = space, source or Gaussian()
+    space: Space[S]
 
-    def noise(self, shape: Any, generator: torch.Generator) -> Any:
+    def __init__(self, space: Space[S], source: Source | None = None):
+        super().__init__()
+        if isinstance(source, Gaussian) and not space.flat:
+            raise ValueError(f"the Gaussian source needs a flat space, not {type(space).__name__}; use Uniform()")
+        self.space, self.source = space, source or (Gaussian() if space.flat else Uniform())
+
+    def noise(self, shape: Shape, generator: torch.Generator) -> S:
         """Raw noise for data of ``shape``; draw it outside the objective."""
         return self.source.noise(self.space, shape, generator)
 
-    def start(self, noise: Any) -> Any:
+    def start(self, noise: S) -> S:
         """The source point x_0 made of raw noise; gradients reach the read-in weights."""
         return self.source.state(self.space, noise)
 
-    def forward(self, x_0: Any, x_1: Any, t: Tensor, condition: Condition = FREE) -> Any:
-        """x_t, shape ``(*batch, *positions, dim)``, for categories ``x_1`` and times ``(*batch,)``."""
-        e_1 = fieldwise(lambda e, x: e.to(x.dtype), self.space.embed(x_1), x_0)
-        return self.clamp(self.space.move(x_0, e_1, t), e_1, condition)
+    def forward(self, x_0: S, x_1: Data, t: Tensor, condition: Condition = FREE) -> S:
+        """x_t, shape ``(*batch, *positions, dim)``, for data ``x_1`` and times ``(*batch,)``."""
+        end = like(self.space.encode(x_1), x_0)
+        return self.clamp(self.space.geodesic(x_0, end, t), end, condition)
 
-    def slope(self, x_0: Any, x_1: Any, condition: Condition = FREE) -> Any:
-        """dx_t/dt = e_{x_1} - x_0, the straight velocity of one pair; 0 at known positions."""
-        slope = fieldwise(lambda e, x: e.to(x.dtype) - x, self.space.embed(x_1), x_0)
-        return self.clamp(slope, fieldwise(torch.zeros_like, x_0), condition)
+    def velocity(self, x_0: S, x_1: Data, t: Tensor, condition: Condition = FREE) -> S:
+        """dx_t/dt of one pair, a tangent at x_t; where flat it is x_1 - x_0 at every t. 0 at known positions."""
+        direction = self.space.log(x_0, like(self.space.encode(x_1), x_0))
+        if not self.space.flat:
+            x_t = self.space.exp(x_0, across(t, x_0) * direction)
+            direction = self.space.transport(x_0, x_t, direction)
+        return self.clamp(direction, zeros_like(x_0), condition)
 
     @staticmethod
-    def clamp(x: Any, clean: Any, condition: Condition) -> Any:
+    def clamp(x: S, clean: S, condition: Condition) -> S:
         """Put clean data at the known positions."""
-        if condition.known is None:
-            return x
-        return fieldwise(lambda x, e, known: torch.where(known.unsqueeze(-1), e, x), x, clean, condition.known)
+        return hold(x, clean, condition.known)
 
     def require_gaussian(self, what: str) -> None:
         """Refuse a source that is not standard normal: noise on the way, scores and bounds are of no other one."""
@@ -136,14 +170,13 @@ class LinearPath(nn.Module):
                 "another one, sample by Jumps, Euler, Heun or Dopri5, and steer without noise or by BestOf"
             )
 
-    def velocity(self, x: Any, mu: Any, t: Tensor) -> Any:
-        """v_t(x) from the endpoint mean, given over the categories; t < 1."""
-        return fieldwise(lambda x, m: (m - x) / (1 - across(t, x)), x, self.space.read(mu))
+    def score(self, x: S, mu: S, t: Tensor) -> S:
+        r"""The score of the Gaussian path from the mean endpoint μ as a state, as a tangent; t < 1.
 
-    def score(self, x: Any, mu: Any, t: Tensor) -> Any:
-        r"""∇log ρ_t(x), paired with the space so that it can be added to a state; t < 1, Gaussian source only."""
+        .. math:: \nabla\log\rho_t(x) = \frac{t\,\mu_t(x) - x}{(1-t)^2}
+        """
         self.require_gaussian("the score")
-        return fieldwise(lambda x, m: (across(t, x) * m - x) / (1 - across(t, x)).square(), x, self.space.read(mu))
+        return (across(t, x) * mu - x) / across((1 - t).square(), x)
 
 
 def root_snr(t: Tensor) -> Tensor:

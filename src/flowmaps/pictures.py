@@ -29,7 +29,7 @@ def sample_grid(path: str | os.PathLike, rows: Mapping[str, Tensor], levels: int
     if len(shapes) != 1 or len(next(iter(shapes))) != 2 or min(len(x) for x in rows.values()) == 0:
         raise ValueError(
             f"rows of shapes {[tuple(x.shape) for x in rows.values()]}: give images (n, height, width) "
-            "of one size, at least one a row"
+            "of one size, at least one per row"
         )
     columns = min(columns, max(len(x) for x in rows.values()))
     strips = [_strip(x[:columns].cpu(), columns, levels) for x in rows.values()]
@@ -61,9 +61,7 @@ def curves(path: str | os.PathLike, rows: Sequence[Mapping[str, float]], x: str 
             if name != x and x in row and _is_number(value):
                 series.setdefault(name, []).append((row[x], value))
     if not series:
-        raise ValueError(
-            f"{len(rows)} records hold no number beside {x!r}; train for at least one logging interval"
-        )
+        raise ValueError(f"{len(rows)} records hold no number beside {x!r}; train for at least one logging interval")
     columns = min(3, len(series))
     figure = blank(4.2 * columns, 2.8 * math.ceil(len(series) / columns), dpi=110, layout="constrained")
     axes = figure.subplots(math.ceil(len(series) / columns), columns, squeeze=False).ravel()
@@ -72,6 +70,39 @@ def curves(path: str | os.PathLike, rows: Sequence[Mapping[str, float]], x: str 
         axis.set(title=name, xlabel=x)
         axis.grid(alpha=0.3)
     for axis in axes[len(series) :]:
+        axis.set_axis_off()
+    save(figure, path)
+
+
+def point_panels(path: str | os.PathLike, rows: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    """Draw points side by side, one panel for each entry, all on the axes of the last one (real points).
+
+    Arguments:
+        path: PNG file to write.
+        rows: Label of the panel to points ``(n, d)``; the first two coordinates are shown, one as a histogram.
+        names: Of the coordinates.
+    Raises: ValueError if there is nothing to draw.
+    """
+    if not rows or min(map(len, rows.values())) == 0:
+        raise ValueError(f"{len(rows)} rows of points, expected one or more with at least one point each")
+    points = {label: x.double().cpu() for label, x in rows.items()}
+    last = list(points.values())[-1]
+    low, high = last.amin(0), last.amax(0)
+    margin = 0.15 * torch.where(high > low, high - low, 1.0)
+    low, high = (low - margin).tolist(), (high + margin).tolist()
+    columns = min(3, len(points))
+    lines = math.ceil(len(points) / columns)
+    figure = blank(3.2 * columns, 3.3 * lines, dpi=110, layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis, (label, x) in zip(axes, points.items(), strict=False):
+        if x.shape[1] == 1:
+            axis.hist(x[:, 0].numpy(), bins=60, range=(low[0], high[0]), density=True)
+            axis.set(title=label, xlabel=names[0])
+        else:
+            dots = {"s": 90 / max(len(x), 90) ** 0.5, "alpha": max(0.25, min(1.0, 1000 / len(x))), "linewidths": 0}
+            axis.scatter(x[:, 0].numpy(), x[:, 1].numpy(), **dots)
+            axis.set(title=label, xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel=names[0], ylabel=names[1])
+    for axis in axes[len(points) :]:
         axis.set_axis_off()
     save(figure, path)
 

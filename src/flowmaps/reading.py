@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 VARIABLE = "FLOWMAPS_MAX_BYTES"
+Document = dict[str, Any]  # a JSON object
 HELD, JSON, UNPACKED, RATIO = 2**30, 2**25, 2**26, 32
 BLOCK = 2**18
 MARKS = (  # UTF-32's little-endian mark begins with that of UTF-16
@@ -182,7 +183,7 @@ def read_text(path: str | os.PathLike, default: int = HELD) -> str:
     return "".join(parts)
 
 
-def read_json(path: str | os.PathLike, default: int = JSON) -> Any:
+def read_json(path: str | os.PathLike, default: int = JSON) -> Any:  # noqa: ANN401  (whatever the file says)
     """The value of a JSON file.
 
     Raises: ValueError if it cannot be read, is too large, no JSON, or nested too deeply.
@@ -236,9 +237,9 @@ def _is(value: object, pattern: object) -> bool:
     """Whether a value is of a pattern as far as its own kind goes."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(pattern, range) or pattern is int:
-        return number and isinstance(value, int) and (pattern is int or value in pattern)  # type: ignore[operator]
+        return number and isinstance(value, int) and (not isinstance(pattern, range) or value in pattern)
     if pattern is float:
-        return number and abs(value) <= sys.float_info.max and math.isfinite(value)  # type: ignore[arg-type]
+        return isinstance(value, int | float) and number and abs(value) <= sys.float_info.max and math.isfinite(value)
     return isinstance(value, pattern if isinstance(pattern, type) else type(pattern))
 
 
@@ -248,4 +249,6 @@ def _said(pattern: object) -> str:
         return " or ".join(map(_said, pattern))
     if isinstance(pattern, range):
         return f"a whole number from {pattern[0]} to {pattern[-1]}"
-    return "a list" if isinstance(pattern, list) else "a mapping" if isinstance(pattern, dict) else words[pattern]  # type: ignore[index]
+    if isinstance(pattern, list | dict):
+        return "a list" if isinstance(pattern, list) else "a mapping"
+    return next(word for kind, word in words.items() if kind is pattern)

@@ -1,6 +1,6 @@
-r"""Laws of times and of pairs of times, and the decode-rate clock. Time 0 is noise, time 1 is data.
+r"""Distributions of times and of pairs of times, and the decode-rate clock. Time 0 is noise, time 1 is data.
 
-A law is a pure map of uniform numbers, so that the caller owns the randomness and may stratify it.
+A distribution is a pure map of uniform numbers, so that the caller owns the randomness and may stratify it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-LAST = 1 - 2**-24  # the largest float32 below 1: laws keep s and t of the diagonal at or below it
+LAST = 1 - 2**-24  # the largest float32 below 1: s and t of the diagonal stay at or below it
 
 
 def stratified(n: int, dims: int = 1, *, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -31,14 +31,14 @@ def stratified(n: int, dims: int = 1, *, generator: torch.Generator, dtype: torc
 
 
 class TimeLaw(nn.Module, ABC):
-    """Law of one time: maps uniforms ``(n,)`` to times in ``[0, 1)``."""
+    """Distribution of one time: maps uniforms ``(n,)`` to times in ``[0, 1)``."""
 
     @abstractmethod
     def forward(self, u: Tensor) -> Tensor: ...
 
 
 class PairLaw(nn.Module, ABC):
-    """Law of a jump ``s <= t``: maps uniforms ``(n, 2)`` to ``(s, t)``, with ``s < 1``."""
+    """Distribution of a jump ``s <= t``: maps uniforms ``(n, 2)`` to ``(s, t)``, with ``s < 1``."""
 
     @abstractmethod
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -67,7 +67,7 @@ class LogitNormal(TimeLaw):
 
 
 class Sorted(PairLaw):
-    """Two independent draws of a law, sorted; of the uniform law this is the uniform triangle."""
+    """Two independent draws, sorted; of uniform ones this is the uniform triangle."""
 
     def __init__(self, law: TimeLaw | None = None):
         super().__init__()
@@ -110,7 +110,7 @@ class ToData(PairLaw):
 
 
 class FullJump(PairLaw):
-    """With a small probability the jump (0, 1) of one-step sampling, otherwise another law."""
+    """With a small probability the jump (0, 1) of one-step sampling, otherwise another distribution."""
 
     def __init__(self, law: PairLaw | None = None, probability: float = 0.05):
         super().__init__()
@@ -165,7 +165,7 @@ class DecodeRateClock(nn.Module):
         self.register_buffer("table", torch.cummax(self.forward(t), dim=0).values, persistent=False)
 
     def decode_rate(self, t: Tensor) -> Tensor:
-        """q(t), the probability that the arg-max of x_t is the datum, shape of ``t``, float32 at least."""
+        """q(t), the probability that the arg-max of x_t is the example, shape of ``t``, float32 at least."""
         t = t.to(torch.promote_types(t.dtype, torch.float32))
         ratio = t / (1 - t).clamp(min=1e-3)  # beyond a ratio of 1,000 every alphabet is decoded
         log_phi = torch.special.log_ndtr(self.z.to(t.dtype) + ratio.unsqueeze(-1))
@@ -189,11 +189,11 @@ class DecodeRateClock(nn.Module):
 
 
 class OnClock(TimeLaw):
-    """Times uniform (or of another law) on a clock, read back as times.
+    """Times uniform (or of another distribution) on a clock, read back as times.
 
     Arguments:
         clock: By default that of the alphabet of the map in training, see :func:`on_alphabet`.
-        law: Of the times that the clock shows.
+        law: Distribution of the times that the clock shows.
     """
 
     def __init__(self, clock: DecodeRateClock | None = None, law: TimeLaw | None = None):
@@ -205,7 +205,7 @@ class OnClock(TimeLaw):
 
 
 class PairOnClock(PairLaw):
-    """Pairs of another law on a clock, read back as times; a jump that ends at 1 still does.
+    """Pairs of another distribution on a clock, read back as times; a jump that ends at 1 still does.
 
     Arguments:
         clock, law: As for :class:`OnClock`, of pairs.
@@ -223,7 +223,9 @@ class PairOnClock(PairLaw):
 
 def _given(clock: DecodeRateClock | None) -> DecodeRateClock:
     if clock is None:
-        raise ValueError("a law on a clock has none yet; give it a clock, or an objective, which knows the alphabet")
+        raise ValueError(
+            "a distribution on a clock has none yet; give it a clock, or an objective, which knows the alphabet"
+        )
     return clock
 
 
@@ -231,7 +233,7 @@ Law = TypeVar("Law", TimeLaw, PairLaw)
 
 
 def on_alphabet(law: Law, sizes: Collection[int]) -> Law:
-    """The law, with the decode-rate clock of an alphabet wherever it has none.
+    """The distribution, with the decode-rate clock of an alphabet wherever it has none.
 
     Arguments:
         sizes: Numbers of categories of the fields of the map in training.
@@ -245,7 +247,7 @@ def on_alphabet(law: Law, sizes: Collection[int]) -> Law:
         return law
     if len(set(sizes)) > 1:
         raise ValueError(f"a clock may be of K = {_either(sizes)} categories: the fields differ; name its K")
-    law = copy.deepcopy(law)  # the same law may serve a map of another alphabet
+    law = copy.deepcopy(law)  # the same one may serve a map of another alphabet
     for part in law.modules():
         if isinstance(part, OnClock | PairOnClock) and part.clock is None:
             part.clock = DecodeRateClock(*set(sizes))

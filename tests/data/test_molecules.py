@@ -119,13 +119,13 @@ def test_what_was_done_to_the_rows_is_counted(tmp_path):
         "atom maps": 1, "smaller fragments": 2,
     }  # fmt: skip
     for words in (f"1 of {len(rows)} rows are left out", "; 1 duplicate;", "smaller fragments removed from 2"):
-        assert words in splits.told()
+        assert words in splits.report()
     refusing = molecules(tmp_path / "my.smi", cache=tmp_path, processes=1)
     assert (refusing.refused, refusing.summary["mixtures left out"]) == (3, 2)
-    assert "2 of them are salts or mixtures" in refusing.told()
+    assert "2 of them are salts or mixtures" in refusing.report()
     assert sum(map(len, splits[:3])) == len(rows) - 1 and sum(map(len, refusing[:3])) == len(rows) - 3
     (tmp_path / "plain.smi").write_text(lines(*plain))
-    assert molecules(tmp_path / "plain.smi", cache=tmp_path, processes=1).told() == ""
+    assert molecules(tmp_path / "plain.smi", cache=tmp_path, processes=1).report() == ""
 
 
 @pytest.fixture
@@ -209,7 +209,8 @@ def test_files_may_give_the_parts(tmp_path):
 def test_what_a_later_part_holds_is_not_trained_on(tmp_path):
     """Written differently, as another stereoisomer, or twice: it is the same graph."""
     (tmp_path / "250k_rndm_zinc_drugs_clean_3.csv").write_text(
-        'smiles,logP\n"OC\n",1\n"N[C@@H](C)O\n",2\n"CCC\n",3\n"CCC\n",3\n')
+        'smiles,logP\n"OC\n",1\n"N[C@@H](C)O\n",2\n"CCC\n",3\n"CCC\n",3\n'
+    )
     (tmp_path / "zinc250k_valid.txt").write_text(lines("CO", "CF"))
     (tmp_path / "zinc250k_test.txt").write_text(lines("N[C@H](C)O", "FC"))
     splits = zinc250k(tmp_path, cache=tmp_path, processes=1)
@@ -286,8 +287,9 @@ def test_known_parts_are_connected_and_a_function_of_the_rows(prepared):
 
 def test_labels_may_be_withheld():
     atoms, sizes = torch.zeros(400, 2, dtype=torch.uint8), torch.full((400,), 2)
-    data = MoleculeData(atoms, torch.ones(400, 1, dtype=torch.uint8), sizes, ["CC"] * 400,
-                        label=torch.ones(400, 1), label_dropout=0.25)
+    data = MoleculeData(
+        atoms, torch.ones(400, 1, dtype=torch.uint8), sizes, ["CC"] * 400, label=torch.ones(400, 1), label_dropout=0.25
+    )
     label = data.batch(torch.arange(400)).condition.label
     assert 0.15 < label.isnan().float().mean() < 0.35
     with pytest.raises(ValueError, match="known_share is 2"):

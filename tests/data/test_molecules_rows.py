@@ -57,7 +57,7 @@ def test_files_of_any_shape(tmp_path, name, content, column, want):
 ROWS = ["C" * (k % 12 + 1) + "O" * (k % 3) for k in range(168)]
 
 
-@pytest.mark.parametrize("stray", ['CCN,"open', '"CCN,n', 'CCN,"a" b', 'CCN,"\'\'"x', '"""CCN,n', 'CCN,"a\\"b"'])
+@pytest.mark.parametrize("stray", ['CCN,"open', '"CCN,n', 'CCN,"a" b', "CCN,\"''\"x", '"""CCN,n', 'CCN,"a\\"b"'])
 @pytest.mark.parametrize("places", [(23,), (23, 24), (23, 90), (0, 5, 90, 166), (167,)])
 def test_a_stray_quotation_mark_costs_its_own_row(tmp_path, stray, places):
     rows = [stray if k in places else f"{text},n" for k, text in enumerate(ROWS)]
@@ -73,7 +73,8 @@ def test_a_stray_quotation_mark_costs_its_own_row(tmp_path, stray, places):
 
 def test_quoted_cells_may_go_over_lines_that_are_no_rows(tmp_path):
     (tmp_path / "a.csv").write_text(
-        'smiles,note\nCCO,"first, line\n\nsecond, ""line""\nthird"\nC#N,"x\ny"\n"CCC\n",z\n')
+        'smiles,note\nCCO,"first, line\n\nsecond, ""line""\nthird"\nC#N,"x\ny"\n"CCC\n",z\n'
+    )
     assert read_smiles(tmp_path / "a.csv") == [(2, "CCO"), (6, "C#N"), (8, "CCC")]
 
 

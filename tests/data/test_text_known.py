@@ -9,7 +9,7 @@ from flowmaps.fields import Batch, Condition
 from flowmaps.maps import EndpointMap
 from flowmaps.networks import Transformer
 from flowmaps.objectives import SelfDistillation
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import OneHot
 
 
@@ -71,10 +71,10 @@ def test_rows_come_with_several_choices():
 
 def test_known_positions_have_no_loss_but_steer_the_rest():
     torch.manual_seed(0)
-    map = EndpointMap(LinearPath(OneHot(5)), Transformer(5, width=16, depth=1, heads=2, out=5))
-    for parameter in map.parameters():  # no gate is closed
+    flow_map = EndpointMap(GeodesicPath(OneHot(5)), Transformer(5, width=16, depth=1, heads=2, out=5))
+    for parameter in flow_map.parameters():  # no gate is closed
         parameter.data.add_(0.3 * torch.randn_like(parameter))
-    objective = SelfDistillation(map, share=0.5)
+    objective = SelfDistillation(flow_map, share=0.5)
     x_1 = torch.randint(5, (6, 8), generator=torch.Generator().manual_seed(0))
     condition = Condition(known=(torch.arange(8) < 3).expand(6, 8))
     draw = objective.draw(Batch(x_1, condition), torch.Generator().manual_seed(3))

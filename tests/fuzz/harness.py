@@ -44,14 +44,14 @@ class Reader:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one input: ``refused``, ``same``, ``told``, ``accepted``, or a fault, with its story."""
+    """What came of one input: ``refused``, ``same``, ``reported``, ``accepted``, or a fault, with its story."""
 
     kind: str
     story: str = ""
 
     @property
     def fault(self) -> bool:
-        return self.kind not in ("refused", "same", "told", "accepted")
+        return self.kind not in ("refused", "same", "reported", "accepted")
 
 
 def run(name: str, reader: Reader, seeds: Iterable[int], folder: Path) -> dict[int, Outcome]:
@@ -117,7 +117,7 @@ def _one(name: str, reader: Reader, seed: int, sound: Path, place: Path, expecte
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(sound, place, symlinks=True)
     reader.spoil(Random(f"{name}/{seed}"), place)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as reported:
         warnings.simplefilter("always")
         signal.alarm(SECONDS)
         try:
@@ -132,8 +132,8 @@ def _one(name: str, reader: Reader, seed: int, sound: Path, place: Path, expecte
             signal.alarm(0)
     if value == expected:
         return Outcome("same")
-    if told:
-        return Outcome("told", str(told[0].message))
+    if reported:
+        return Outcome("reported", str(reported[0].message))
     return Outcome("silent", "read as something else") if reader.guarded else Outcome("accepted")
 
 

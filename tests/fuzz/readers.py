@@ -22,10 +22,11 @@ import torch
 from jsonargparse import Namespace
 
 from flowmaps.cli.checkpoints import find, open_checkpoint
-from flowmaps.cli.config import experiment, parse, training_parser
+from flowmaps.cli.config import experiment, training_parser
 from flowmaps.cli.info import facts
 from flowmaps.cli.main import main
 from flowmaps.cli.presets import PRESETS
+from flowmaps.configuration.parsing import parse
 from flowmaps.data.images import ImageSplits, mnist, png_folder
 from flowmaps.data.molecules import molecules
 from flowmaps.data.molecules_graph import encode
@@ -323,9 +324,9 @@ def command(run: Path) -> Callable[[Path], str]:
 def opened(folder: Path) -> str:
     found = open_checkpoint(Namespace(checkpoint=str(folder), best=False, seed=0, device="cpu"))
     with torch.no_grad():
-        samples = found.task.sample(found.map, 2, Jumps(1), found.generator(0))
+        samples = found.task.sample(found.flow_map, 2, Jumps(1), found.generator(0))
     json.dumps(facts(found))
-    return digest(*found.map.state_dict().values(), samples)
+    return digest(*found.flow_map.state_dict().values(), samples)
 
 
 def make_records(folder: Path) -> None:

@@ -22,7 +22,7 @@ if __name__ == "__main__":
     if not (given.folder / "run").exists():
         assert main(["train", "digits", "--out", str(given.folder / "run"), *TINY]) == 0
     place = given.folder / f"fuzz-{time.time_ns()}"
-    print("| input | inputs | refused | same | told | read | faults | seconds |\n|---|---|---|---|---|---|---|---|")
+    print("| input | inputs | refused | same | reported | read | faults | seconds |\n|---|---|---|---|---|---|---|---|")
     for name, reader in readers(given.folder / "run").items():
         if given.only and name not in given.only:
             continue
@@ -30,7 +30,7 @@ if __name__ == "__main__":
         seeds = range(given.first, given.first + (given.count or COUNTS.get(name, USUAL)))
         found = run(name, reader, seeds, place / name.replace(" ", "-"))
         c = counts(found.values())
-        cells = [len(found), *(c[kind] for kind in ("refused", "same", "told", "accepted", "fault"))]
+        cells = [len(found), *(c[kind] for kind in ("refused", "same", "reported", "accepted", "fault"))]
         print(f"| {name} | {' | '.join(map(str, cells))} | {time.monotonic() - begun:.0f} |", flush=True)
         for seed, outcome in found.items():
             if outcome.fault:

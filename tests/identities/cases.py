@@ -4,11 +4,11 @@ import torch
 from torch import nn
 
 from flowmaps import objectives as O
-from flowmaps.fields import FREE, fieldwise
+from flowmaps.fields import FREE, Fields, detach
 from flowmaps.maps import EndpointMap, VelocityMap
 from flowmaps.networks import MLP, LinearHead, Transformer
-from flowmaps.oracles import FiniteLaw, GaussianLaw
-from flowmaps.paths import LinearPath
+from flowmaps.oracles import FiniteLaw, GaussianLaw, PointMass
+from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import Embedded, OneHot, Product
 
 
@@ -35,24 +35,24 @@ def gaussian() -> GaussianLaw:
 
 
 EXACT = {
-    "law of 3 letters at 3 places": lambda: finite().map(),
-    "law of 2 letters at 1 place": lambda: finite(2, 1).map(),
-    "law of 5 letters at 2 places": lambda: finite(5, 2, seed=3).map(),
-    "one category": lambda: FiniteLaw(torch.zeros(1, 2, dtype=torch.long), torch.zeros(1).double(), 1).map(),
-    "Gaussian": lambda: gaussian().map(),
+    "law of 3 letters at 3 places": lambda: finite().flow_map(),
+    "law of 2 letters at 1 place": lambda: finite(2, 1).flow_map(),
+    "law of 5 letters at 2 places": lambda: finite(5, 2, seed=3).flow_map(),
+    "one category": lambda: FiniteLaw(torch.zeros(1, 2, dtype=torch.long), torch.zeros(1).double(), 1).flow_map(),
+    "Gaussian": lambda: gaussian().flow_map(),
 }
 
 LEARNED = {
-    "perceptron": lambda: EndpointMap(LinearPath(OneHot(3)), MLP((4, 3), width=16, depth=1)),
-    "transformer": lambda: EndpointMap(LinearPath(OneHot(3)), Transformer(3, width=16, depth=1, heads=2, out=3)),
+    "perceptron": lambda: EndpointMap(GeodesicPath(OneHot(3)), MLP((4, 3), width=16, depth=1)),
+    "transformer": lambda: EndpointMap(GeodesicPath(OneHot(3)), Transformer(3, width=16, depth=1, heads=2, out=3)),
     "embedded, chunked": lambda: EndpointMap(
-        LinearPath(Embedded(3, 5)), randomised(MLP((4, 5), width=16, depth=1, out=8, K=3)), LinearHead(8, 3), chunk=3
+        GeodesicPath(Embedded(3, 5)), randomised(MLP((4, 5), width=16, depth=1, out=8, K=3)), LinearHead(8, 3), chunk=3
     ),
     "two fields": lambda: EndpointMap(
-        LinearPath(Product({"a": OneHot(3), "b": OneHot(2, symmetric=True)})),
+        GeodesicPath(Product({"a": OneHot(3), "b": OneHot(2, symmetric=True)})),
         MLP({"a": (4, 3), "b": (4, 4, 2)}, width=16, depth=1),
     ),
-    "velocity": lambda: VelocityMap(LinearPath(OneHot(3)), MLP((4, 3), width=16, depth=1)),
+    "velocity": lambda: VelocityMap(GeodesicPath(OneHot(3)), MLP((4, 3), width=16, depth=1)),
 }
 
 UNBIASED = {
@@ -69,27 +69,31 @@ UNBIASED = {
 SQUARED = ("LSD", "LSD, detached tangent", "ESD", "PSD")  # need no simplex
 
 
-def state(map, batch: int = 6, seed: int = 1):
-    """Random states of a map's own shape, float64, with data to match; shapes follow the lists above."""
-    shape = getattr(map.network, "shape", None)
-    if isinstance(map.network, FiniteLaw):
-        lead = (batch, *map.network.atoms.shape[1:])
-    elif isinstance(map.network, GaussianLaw):
-        lead = (batch, 2)
-    elif isinstance(shape, dict):
-        lead = {name: (batch, *field[:-1]) for name, field in shape.items()}
-    else:
-        lead = (batch, 4)
-    generator = seeded(seed)
-    noise = map.path.noise(lead, generator)
+def lead_of(flow_map, batch: int):
+    """Shapes of data for a map of the lists above."""
+    shape = getattr(flow_map.network, "shape", None)
+    if isinstance(flow_map.network, FiniteLaw):
+        return (batch, *flow_map.network.atoms.shape[1:])
+    if isinstance(flow_map.network, GaussianLaw | PointMass):
+        return (batch, 2)
+    if isinstance(shape, dict):
+        return {name: (batch, *field[:-1]) for name, field in shape.items()}
+    return (batch, 4)
+
+
+def state(flow_map, batch: int = 6, seed: int = 1):
+    """Random source states of a map's own shape, float64, with data to match; shapes follow the lists above."""
+    lead, generator = lead_of(flow_map, batch), seeded(seed)
+    space = flow_map.space
+    noise = flow_map.path.noise(lead, generator)
     if isinstance(lead, dict):
-        noise = {name: leaf.double() for name, leaf in noise.items()}
-        x_1 = {n: torch.randint(map.path.space.sizes()[n], s, generator=generator) for n, s in lead.items()}
+        noise = Fields({name: leaf.double() for name, leaf in noise.items()})
+        x_1 = {n: torch.randint(space.sizes()[n], s, generator=generator) for n, s in lead.items()}
         x_1["b"] = torch.triu(x_1["b"], 1) + torch.triu(x_1["b"], 1).mT
-    else:
-        noise = noise.double()
-        x_1 = torch.randint(map.path.space.sizes(), lead, generator=generator)
-    return map.path.start(noise), x_1
+        return flow_map.path.start(noise), x_1
+    if space.sizes() is not None:
+        return flow_map.path.start(noise.double()), torch.randint(space.sizes(), lead, generator=generator)
+    return flow_map.path.start(noise.double()), flow_map.path.start(flow_map.path.noise(lead, generator).double())
 
 
 def times(batch: int = 6, seed: int = 2, latest: float = 0.6):
@@ -98,9 +102,8 @@ def times(batch: int = 6, seed: int = 2, latest: float = 0.6):
     return torch.minimum(a, b), torch.maximum(a, b)
 
 
-def jump(map, batch: int = 6, seed: int = 1, condition=FREE) -> O.Jump:
-    x_0, x_1 = state(map, batch, seed)
+def jump(flow_map, batch: int = 6, seed: int = 1, condition=FREE) -> O.Jump:
+    x_0, x_1 = state(flow_map, batch, seed)
     s, t = times(batch, seed + 1)
     r = torch.rand(batch, generator=seeded(seed + 2), dtype=torch.float64)
-    x_s = fieldwise(torch.detach, map.path(x_0, x_1, s, condition))
-    return O.Jump(x_s, fieldwise(torch.detach, x_0), x_1, s, t, r, condition)
+    return O.Jump(detach(flow_map.path(x_0, x_1, s, condition)), detach(x_0), x_1, s, t, r, condition)

@@ -39,27 +39,27 @@ def gradient_at_truth(exact, objective) -> float:
 @pytest.mark.parametrize("objective", UNBIASED)
 @pytest.mark.parametrize("exact", EXACT)
 def test_gradient_vanishes_at_the_truth(exact, objective):
-    map = EXACT[exact]()
-    if isinstance(map, VelocityMap) and objective not in SQUARED:
+    flow_map = EXACT[exact]()
+    if isinstance(flow_map, VelocityMap) and objective not in SQUARED:
         pytest.skip("compares points of the simplex")
     if exact == "one category":
-        assert gradient_at_truth(map, UNBIASED[objective]()) == 0  # there is nothing to predict
+        assert gradient_at_truth(flow_map, UNBIASED[objective]()) == 0  # there is nothing to predict
     else:
-        assert gradient_at_truth(map, UNBIASED[objective]()) < 1e-10
+        assert gradient_at_truth(flow_map, UNBIASED[objective]()) < 1e-10
 
 
 @pytest.mark.parametrize("objective", SQUARED)
 @pytest.mark.parametrize("exact", EXACT)
 def test_squared_residual_vanishes_on_exact_maps(exact, objective):
-    map = EXACT[exact]()
-    residual = UNBIASED[objective]()(map, map, jump(map))["loss"].sqrt()
+    flow_map = EXACT[exact]()
+    residual = UNBIASED[objective]()(flow_map, flow_map, jump(flow_map))["loss"].sqrt()
     assert float(residual.max()) < 1e-10
 
 
 @pytest.mark.parametrize("objective", ["PSD-KL", "ESD-KL", "LSD-KL"])
 def test_divergence_vanishes_on_exact_maps(objective):
-    map = EXACT["law of 3 letters at 3 places"]()
-    values = UNBIASED[objective]()(map, map, jump(map))
+    flow_map = EXACT["law of 3 letters at 3 places"]()
+    values = UNBIASED[objective]()(flow_map, flow_map, jump(flow_map))
     assert float(values["loss"].abs().max()) < 1e-10
     if "clamp_rate" in values:
         assert float(values["clamp_rate"].max()) == 0
@@ -68,20 +68,20 @@ def test_divergence_vanishes_on_exact_maps(objective):
 @pytest.mark.parametrize("objective", UNBIASED)
 def test_gradient_does_not_vanish_away_from_the_truth(objective):
     """The test above can fail: the same gradient is large where the map is wrong."""
-    map = EXACT["law of 3 letters at 3 places"]()
-    wrong = EndpointMap(map.path, randomised(LEARNED["transformer"]()).network)
-    here = jump(map)
-    UNBIASED[objective]()(wrong, map, here)["loss"].sum().backward()
+    flow_map = EXACT["law of 3 letters at 3 places"]()
+    wrong = EndpointMap(flow_map.path, randomised(LEARNED["transformer"]()).network)
+    here = jump(flow_map)
+    UNBIASED[objective]()(wrong, flow_map, here)["loss"].sum().backward()
     assert max(float(p.grad.abs().max()) for p in wrong.parameters() if p.grad is not None) > 1e-3
 
 
 def late_gradient(objective) -> float:
     """Largest gradient at the truth for jumps that end at any time up to .9, of one sample and position."""
-    map, n = EXACT["law of 3 letters at 3 places"](), 64
-    here, (s, t) = jump(map, n), times(n, 5, latest=0.9)
-    here = here._replace(x_s=map.path(here.x_0, here.x_1, s), s=s, t=t)
-    student = EndpointMap(map.path, Perturbed(map.network, here.x_s, 3))
-    objective(student, map, here)["loss"].sum().backward()
+    flow_map, n = EXACT["law of 3 letters at 3 places"](), 64
+    here, (s, t) = jump(flow_map, n), times(n, 5, latest=0.9)
+    here = here._replace(x_s=flow_map.path(here.x_0, here.x_1, s), s=s, t=t)
+    student = EndpointMap(flow_map.path, Perturbed(flow_map.network, here.x_s, 3))
+    objective(student, flow_map, here)["loss"].sum().backward()
     return float(student.network.level.grad.abs().max())
 
 
@@ -103,20 +103,20 @@ def test_published_ecld_is_biased():
 
 @pytest.mark.parametrize("name", MAPS)
 def test_a_jump_of_no_time_is_the_identity_bit_for_bit(name):
-    map = MAPS[name]()
-    x, _ = state(map)
+    flow_map = MAPS[name]()
+    x, _ = state(flow_map)
     s = times()[0]
-    for here, there in leaves(x, map(x, s, s)):
+    for here, there in leaves(x, flow_map(x, s, s)):
         assert torch.equal(here, there)
 
 
 @pytest.mark.parametrize("name", [n for n in MAPS if n not in ("Gaussian", "velocity")])
 def test_endpoints_are_on_the_simplex(name):
-    map = MAPS[name]()
-    x, _ = state(map)
+    flow_map = MAPS[name]()
+    x, _ = state(flow_map)
     s, t = times()
-    for (z,) in leaves(map.prediction(map.features(x, s, t))):
-        pi = map.mean(z)
+    for (z,) in leaves(flow_map.prediction(flow_map.features(x, s, t))):
+        pi = flow_map.mean(z)
         assert bool((pi >= 0).all())
         assert torch.allclose(pi.sum(-1), torch.ones_like(pi.sum(-1)), atol=1e-12)
 
@@ -133,34 +133,37 @@ def test_extreme_logits_stay_on_the_simplex(scale, K, seed):
 
 @pytest.mark.parametrize("name", EXACT)
 def test_two_jumps_are_one(name):
-    map = EXACT[name]()
-    x, _ = state(map)
+    flow_map = EXACT[name]()
+    x, _ = state(flow_map)
     s, t = times()
     u = (s + t) / 2
-    assert torch.allclose(map(map(x, s, u), u, t), map(x, s, t), atol=1e-10)
+    assert torch.allclose(flow_map(flow_map(x, s, u), u, t), flow_map(x, s, t), atol=1e-10)
 
 
 def test_lagrangian_equals_its_form_with_the_state():
     """x_s cancels: |π + κ∂π - sg π_tt|² = |(1-t) ∂_t X - sg π_tt(X) + X|²."""
-    map = randomised(LEARNED["perceptron"]())
-    here = jump(map)
-    ours = O.Lagrangian()(map, map, here)["loss"]
-    X, dX = torch.func.jvp(lambda t: map(here.x_s, here.s, t), (here.t,), (torch.ones_like(here.t),))
-    pi_tt = map.mean(map.prediction(map.features(X, here.t, here.t)))
+    flow_map = randomised(LEARNED["perceptron"]())
+    here = jump(flow_map)
+    ours = O.Lagrangian()(flow_map, flow_map, here)["loss"]
+    X, dX = torch.func.jvp(lambda t: flow_map(here.x_s, here.s, t), (here.t,), (torch.ones_like(here.t),))
+    pi_tt = flow_map.mean(flow_map.prediction(flow_map.features(X, here.t, here.t)))
     theirs = ((1 - across(here.t, X)) * dX - pi_tt + X).square().sum(-1)
     assert torch.allclose(ours, theirs, atol=1e-12)
 
 
 def test_ecld_bounds_the_lagrangian_residual():
     """|r|² with r = (π_st - π_tt(X))/(1-t) + γ∂π is at most the weighted loss less the target's entropy."""
-    map = randomised(LEARNED["perceptron"](), scale=2.0)
-    here = jump(map)
-    lsd = O.Lagrangian()(map, map, here)["loss"] / (1 - here.t).square().unsqueeze(-1)
-    h = map.features(map(here.x_s, here.s, here.t), here.t, here.t)
+    flow_map = randomised(LEARNED["perceptron"](), scale=2.0)
+    here = jump(flow_map)
+    lsd = O.Lagrangian()(flow_map, flow_map, here)["loss"] / (1 - here.t).square().unsqueeze(-1)
+    h = flow_map.features(flow_map(here.x_s, here.s, here.t), here.t, here.t)
     log_pi = h.log_softmax(-1)
     entropy = -(log_pi.exp() * log_pi).sum(-1) / (1 - here.t).square().unsqueeze(-1)
     for endpoint in (4.0, 2.0):
-        bound = O.EndpointConsistency(endpoint=endpoint, weighted=True)(map, map, here)["loss"] - endpoint * entropy
+        bound = (
+            O.EndpointConsistency(endpoint=endpoint, weighted=True)(flow_map, flow_map, here)["loss"]
+            - endpoint * entropy
+        )
         assert bool((lsd <= bound + 1e-12).all())
 
 
@@ -183,7 +186,7 @@ def test_eulerian_with_the_datum_is_unbiased():
     mixed = 0
     for k in range(2):
         x_1 = torch.tensor([[k]])
-        x_0 = (x - 0.4 * law.path.space.embed(x_1)) / 0.6
+        x_0 = (x - 0.4 * law.space.encode(x_1)) / 0.6
         mixed = mixed + posterior[k] * gradient(O.Eulerian(from_data=True), x_0, x_1)
     assert torch.allclose(mixed, exact, atol=1e-10)
 
@@ -192,7 +195,7 @@ def test_eulerian_with_the_datum_is_unbiased():
 def test_embedded_states_give_the_same_loss(objective):
     """With h = Wᵀx the losses contain no x: both spaces give one value and one gradient."""
     narrow = randomised(LEARNED["embedded, chunked"](), scale=1.0)
-    W = narrow.path.space.weight
+    W = narrow.space.weight
 
     class Dense(nn.Module):
         def forward(self, x, s, t, condition=None):
@@ -202,28 +205,28 @@ def test_embedded_states_give_the_same_loss(objective):
     here = jump(dense_like(dense))
     there = here._replace(x_s=here.x_s @ W.detach(), x_0=here.x_0 @ W.detach())
     results = []
-    for map, place in ((dense, here), (narrow, there)):
+    for flow_map, place in ((dense, here), (narrow, there)):
         narrow.zero_grad()
-        loss = UNBIASED[objective]()(map, map, place)["loss"].sum()
+        loss = UNBIASED[objective]()(flow_map, flow_map, place)["loss"].sum()
         loss.backward()
         results.append((loss.detach(), torch.cat([p.grad.flatten() for p in narrow.network.parameters()])))
     assert torch.allclose(results[0][0], results[1][0], atol=1e-12)
     assert torch.allclose(results[0][1], results[1][1], atol=1e-12)
 
 
-def dense_like(map):
+def dense_like(flow_map):
     """A map of the same positions whose states ``jump`` can draw."""
-    return EndpointMap(map.path, randomised(LEARNED["perceptron"]()).network)
+    return EndpointMap(flow_map.path, randomised(LEARNED["perceptron"]()).network)
 
 
 def test_embedded_noise_has_the_law_of_projected_noise():
     space = Embedded(7, 4).double()
     gram = space.gram()
-    C = space.normal(torch.eye(4, dtype=torch.float64))
+    C = space.random(torch.eye(4, dtype=torch.float64))
     assert torch.allclose(C.mT @ C, gram, atol=1e-12)
     wide = Embedded(3, 5).double()
-    assert wide.noise_dim == 3
-    C = wide.normal(torch.eye(3, dtype=torch.float64))
+    assert wide.noise_shape((2,)) == (2, 3)
+    C = wide.random(torch.eye(3, dtype=torch.float64))
     assert torch.allclose(C.mT @ C, wide.gram(), atol=1e-12)
 
 
@@ -231,7 +234,7 @@ def test_embedded_and_one_hot_agree_in_expectation():
     """Independent draws, one network: mean losses agree within four standard errors."""
     narrow = randomised(LEARNED["embedded, chunked"](), scale=1.0)
     narrow.chunk = None
-    W = narrow.path.space.weight.detach()
+    W = narrow.space.weight.detach()
 
     class Dense(nn.Module):
         def forward(self, x, s, t, condition=None):
@@ -243,11 +246,11 @@ def test_embedded_and_one_hot_agree_in_expectation():
     s, t = torch.full((n,), 0.3, dtype=torch.float64), torch.full((n,), 0.7, dtype=torch.float64)
     means = []
     with torch.no_grad():
-        for seed, map in enumerate((dense, narrow)):
+        for seed, flow_map in enumerate((dense, narrow)):
             generator = torch.Generator().manual_seed(seed)
-            x_0 = map.path.start(map.path.noise((n, 4), generator).double())
-            here = O.Jump(map.path(x_0, x_1, s), x_0, x_1, s, t, s)
-            loss = O.Lagrangian()(map, map, here)["loss"].mean(1)
+            x_0 = flow_map.path.start(flow_map.path.noise((n, 4), generator).double())
+            here = O.Jump(flow_map.path(x_0, x_1, s), x_0, x_1, s, t, s)
+            loss = O.Lagrangian()(flow_map, flow_map, here)["loss"].mean(1)
             means.append((loss.mean(), loss.var() / n))
     difference = (means[0][0] - means[1][0]).abs()
     assert float(difference) < 4 * float(means[0][1] + means[1][1]) ** 0.5
@@ -256,20 +259,20 @@ def test_embedded_and_one_hot_agree_in_expectation():
 def test_gaussian_map_is_a_line():
     """X_{s,t}(x) = t m + (σ_t/σ_s)(x - s m)."""
     law = gaussian()
-    x, _ = state(law.map())
+    x, _ = state(law.flow_map())
     s, t = (across(v, x) for v in times())
     deviation = lambda t: ((1 - t) ** 2 + (0.7 * t) ** 2).sqrt()  # noqa: E731
     exact = t * law.m + deviation(t) / deviation(s) * (x - s * law.m)
-    assert torch.allclose(law.map()(x, *times()), exact, atol=1e-12)
+    assert torch.allclose(law.flow_map()(x, *times()), exact, atol=1e-12)
 
 
 def test_a_product_of_fields_moves_as_each_field_does():
-    map = randomised(LEARNED["two fields"]())
-    x, _ = state(map)
+    flow_map = randomised(LEARNED["two fields"]())
+    x, _ = state(flow_map)
     s, t = times()
-    h = map.features(x, s, t)
-    moved = map.move(x, h, s, t)
-    for name, space in map.path.space.spaces.items():
-        alone = space.move(x[name], map.mean(h[name]), (t - s) / (1 - s))
+    h = flow_map.features(x, s, t)
+    moved = flow_map.move(x, h, s, t)
+    for name, space in flow_map.space.spaces.items():
+        alone = space.approach(x[name], flow_map.mean(h[name]), (t - s) / (1 - s))
         assert torch.equal(moved[name], alone)
     assert torch.equal(fieldwise(lambda v: v, moved)["b"], moved["b"])

@@ -17,7 +17,7 @@ def velocity():
 def test_mean_flow_is_its_published_loss(velocity):
     """|v_st - sg(e - x_0 + (t - s) D v_st)|², D along the datum's velocity; here s < t and the end t is fixed."""
     here = jump(velocity)
-    slope = velocity.path.slope(here.x_0, here.x_1)
+    slope = velocity.path.velocity(here.x_0, here.x_1, here.s)
     v, Dv = torch.func.jvp(
         lambda x, s: velocity.network(x, s, here.t), (here.x_s, here.s), (slope, torch.ones_like(here.s))
     )
@@ -39,20 +39,20 @@ def test_shortcut_bisects_the_jump(velocity):
 
 def test_consistency_training_moves_along_the_datum_at_the_data_end():
     """At t = 1 the gradient is that of <π, sg D X_{s,1}>: the continuous-time consistency gradient."""
-    map = randomised(LEARNED["perceptron"]())
-    objective = named.consistency_training(map)
-    here = jump(map)
+    flow_map = randomised(LEARNED["perceptron"]())
+    objective = named.consistency_training(flow_map)
+    here = jump(flow_map)
     here = here._replace(t=torch.ones_like(here.t))
     assert torch.equal(objective.pairs(torch.rand(6, 2))[1], torch.ones(6))
-    objective.consistency(map, map, here)["loss"].sum().backward()
-    ours = [p.grad.clone() for p in map.parameters()]
-    slope = map.path.slope(here.x_0, here.x_1)
-    endpoint = lambda x, s: map.network(x, s, here.t).softmax(-1)  # noqa: E731
+    objective.consistency(flow_map, flow_map, here)["loss"].sum().backward()
+    ours = [p.grad.clone() for p in flow_map.parameters()]
+    slope = flow_map.path.velocity(here.x_0, here.x_1, here.s)
+    endpoint = lambda x, s: flow_map.network(x, s, here.t).softmax(-1)  # noqa: E731
     pi, D = torch.func.jvp(endpoint, (here.x_s, here.s), (slope, torch.ones_like(here.s)))
-    map.zero_grad()
+    flow_map.zero_grad()
     scale = across(1 - here.s, pi)
     (-2 * scale * scale * D.detach() * pi).sum().backward()
-    for mine, theirs in zip(ours, (p.grad for p in map.parameters()), strict=True):
+    for mine, theirs in zip(ours, (p.grad for p in flow_map.parameters()), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-10)
 
 
@@ -69,13 +69,13 @@ def test_distillation_takes_targets_from_the_frozen_map():
 
 
 def test_detached_lagrangian_has_no_gradient_through_the_tangent():
-    map = randomised(LEARNED["perceptron"]())
-    here = jump(map)
+    flow_map = randomised(LEARNED["perceptron"]())
+    here = jump(flow_map)
     gradients = []
     for through in (True, False):
-        map.zero_grad()
-        O.Lagrangian(through_tangent=through)(map, map, here)["loss"].sum().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in map.parameters()]))
+        flow_map.zero_grad()
+        O.Lagrangian(through_tangent=through)(flow_map, flow_map, here)["loss"].sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in flow_map.parameters()]))
     assert not torch.allclose(*gradients)
 
 
@@ -83,10 +83,10 @@ def test_detached_lagrangian_has_no_gradient_through_the_tangent():
     "make", [named.categorical_flow_map, named.terminal_velocity_matching, named.shortcut, named.consistency_training]
 )
 def test_each_name_trains(make):
-    map = LEARNED["perceptron"]()
-    objective = make(map)
+    flow_map = LEARNED["perceptron"]()
+    objective = make(flow_map)
     batch = Batch(torch.randint(3, (8, 4), generator=torch.Generator().manual_seed(0)))
     loss = objective(batch, objective.draw(batch, torch.Generator().manual_seed(1)))["loss"]
     loss.backward()
     objective.after_step()
-    assert bool(loss.isfinite()) and all(p.grad is not None for p in map.network.parameters())
+    assert bool(loss.isfinite()) and all(p.grad is not None for p in flow_map.network.parameters())

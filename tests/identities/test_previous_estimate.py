@@ -39,7 +39,7 @@ def test_a_map_that_leans_on_its_estimate_is_no_semigroup(trust, breaks):
     """Even with an exact diagonal, whichever estimate it starts from, and the first jump's passed on."""
     exact = finite(3, 2)
     law = Trusting(exact.atoms, exact.log_p, exact.K, steps=200)
-    truth, law.trust = law.map(), trust
+    truth, law.trust = law.flow_map(), trust
     x = truth.path.start(truth.path.noise((6, 2), seeded())).double()
     s, u, t = (torch.full((6,), time).double() for time in (0.0, 0.3, 0.6))
     for first in (None, truth.mean(truth.features(x, s, s))):

@@ -70,18 +70,13 @@ def test_frechet_of_commuting_gaussians(d, seed):
     a, b = torch.rand(2, d, generator=seeded(seed), dtype=torch.float64)
     rotation = torch.linalg.qr(torch.randn(d, d, generator=seeded(seed + 1), dtype=torch.float64)).Q
     mean = torch.randn(d, generator=seeded(seed), dtype=torch.float64)
-    found = frechet_distance(
-        mean, rotation @ a.diag() @ rotation.T, 0 * mean, rotation @ b.diag() @ rotation.T
-    )
+    found = frechet_distance(mean, rotation @ a.diag() @ rotation.T, 0 * mean, rotation @ b.diag() @ rotation.T)
     assert found == pytest.approx(float(mean @ mean + (a.sqrt() - b.sqrt()).square().sum()), abs=1e-7)
 
 
 def test_frechet_of_general_gaussians_equals_the_trace_of_the_root():
     x = torch.randn(40, 5, generator=seeded(), dtype=torch.float64)
-    y = (
-        torch.randn(60, 5, generator=seeded(1), dtype=torch.float64)
-        @ torch.randn(5, 5, generator=seeded(2)).double()
-    )
+    y = torch.randn(60, 5, generator=seeded(1), dtype=torch.float64) @ torch.randn(5, 5, generator=seeded(2)).double()
     roots = torch.linalg.eigvals(x.T.cov() @ y.T.cov()).real.clamp_min(0).sqrt().sum()
     expected = (x.mean(0) - y.mean(0)).square().sum() + x.T.cov().trace() + y.T.cov().trace() - 2 * roots
     assert frechet(x, y) == pytest.approx(float(expected), rel=1e-9)

@@ -8,7 +8,7 @@ from flowmaps.fields import Batch, Condition
 from flowmaps.maps import EndpointMap
 from flowmaps.networks import LinearHead, TiedHead, Transformer
 from flowmaps.networks.chunked import Sums, weighted_losses
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import Embedded, OneHot
 
 K, LENGTH = 11, 6
@@ -19,10 +19,10 @@ def build(tied: bool) -> EndpointMap:
     torch.manual_seed(0)
     space = Embedded(K, 8)
     head = TiedHead(space) if tied else LinearHead(8, K)
-    map = EndpointMap(LinearPath(space), Transformer(8, width=8, depth=1, heads=2, K=K), head).double()
-    for parameter in map.parameters():
+    flow_map = EndpointMap(GeodesicPath(space), Transformer(8, width=8, depth=1, heads=2, K=K), head).double()
+    for parameter in flow_map.parameters():
         parameter.data.add_(0.2 * torch.randn_like(parameter))
-    return map
+    return flow_map
 
 
 def data() -> Batch:
@@ -33,16 +33,16 @@ def data() -> Batch:
     return Batch(torch.randint(K, (8, LENGTH), generator=g), Condition(mask=mask, known=known))
 
 
-def gradients(map: EndpointMap, objective: O.Objective, chunk: int | None) -> tuple[dict, dict]:
-    map.chunk = chunk
-    map.zero_grad()
+def gradients(flow_map: EndpointMap, objective: O.Objective, chunk: int | None) -> tuple[dict, dict]:
+    flow_map.chunk = chunk
+    flow_map.zero_grad()
     batch = data()
     draw = objective.draw(batch, torch.Generator().manual_seed(2))
     draw = draw._replace(**{name: getattr(draw, name).double() for name in ("noise", "s", "t", "r")})
     values = objective(batch, draw)
     (0.37 * values["loss"]).backward()
     values = {name: value.detach() for name, value in values.items()}
-    return values, {name: p.grad.clone() for name, p in map.named_parameters() if p.grad is not None}
+    return values, {name: p.grad.clone() for name, p in flow_map.named_parameters() if p.grad is not None}
 
 
 def assert_same(a: tuple[dict, dict], b: tuple[dict, dict]) -> None:
@@ -55,36 +55,36 @@ def assert_same(a: tuple[dict, dict], b: tuple[dict, dict]) -> None:
 @pytest.mark.parametrize("consistency", CONSISTENCIES)
 @pytest.mark.parametrize("tied", [False, True])
 def test_objectives_and_gradients_are_the_plain_ones(consistency, tied):
-    map = build(tied)
-    objective = O.SelfDistillation(map, consistency(), share=0.5)
-    plain = gradients(map, objective, None)
+    flow_map = build(tied)
+    objective = O.SelfDistillation(flow_map, consistency(), share=0.5)
+    plain = gradients(flow_map, objective, None)
     assert any("head" in name or "space" in name for name in plain[1])
     for chunk in (1, 5, 7):
-        assert_same(gradients(map, objective, chunk), plain)
+        assert_same(gradients(flow_map, objective, chunk), plain)
 
 
 def test_unequal_weights_of_samples_are_recomputed():
-    map = build(False)
-    objective = O.SelfDistillation(map, O.SemigroupKL(), share=0.5, weight=O.AdaptiveWeight())
-    assert_same(gradients(map, objective, 5), gradients(map, objective, None))
+    flow_map = build(False)
+    objective = O.SelfDistillation(flow_map, O.SemigroupKL(), share=0.5, weight=O.AdaptiveWeight())
+    assert_same(gradients(flow_map, objective, 5), gradients(flow_map, objective, None))
 
 
 @pytest.mark.parametrize("frozen", ["network", "head"])
 def test_frozen_parts(frozen):
-    map = build(False)
-    getattr(map, frozen).requires_grad_(False)
-    map.path.requires_grad_(frozen != "network")
-    objective = O.SelfDistillation(map, O.Lagrangian(), share=0.5)
-    plain = gradients(map, objective, None)
+    flow_map = build(False)
+    getattr(flow_map, frozen).requires_grad_(False)
+    flow_map.path.requires_grad_(frozen != "network")
+    objective = O.SelfDistillation(flow_map, O.Lagrangian(), share=0.5)
+    plain = gradients(flow_map, objective, None)
     assert plain[1] and not any(name.startswith(frozen) for name in plain[1])
-    assert_same(gradients(map, objective, 5), plain)
+    assert_same(gradients(flow_map, objective, 5), plain)
 
 
 def test_another_teacher():
-    map = build(False)
-    objective = O.SelfDistillation(map, O.SemigroupKL(), share=0.5, teacher=O.Frozen(map))
-    map.head.weight.data.mul_(1.3)
-    assert_same(gradients(map, objective, 5), gradients(map, objective, None))
+    flow_map = build(False)
+    objective = O.SelfDistillation(flow_map, O.SemigroupKL(), share=0.5, teacher=O.Frozen(flow_map))
+    flow_map.head.weight.data.mul_(1.3)
+    assert_same(gradients(flow_map, objective, 5), gradients(flow_map, objective, None))
 
 
 def test_a_second_backward_pass_is_refused():
@@ -97,18 +97,18 @@ def test_a_second_backward_pass_is_refused():
 
 
 def test_mixed_precision_stays_close():
-    map = build(False).float()
-    objective = O.SelfDistillation(map, O.Lagrangian(), share=0.5)
+    flow_map = build(False).float()
+    objective = O.SelfDistillation(flow_map, O.Lagrangian(), share=0.5)
     batch = data()
     draw = objective.draw(batch, torch.Generator().manual_seed(2))
     found = {}
     for chunk, autocast in ((None, False), (5, True)):
-        map.chunk = chunk
-        map.zero_grad()
+        flow_map.chunk = chunk
+        flow_map.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             loss = objective(batch, draw)["loss"]
         loss.backward()
-        found[autocast] = map.head.weight.grad.flatten()
+        found[autocast] = flow_map.head.weight.grad.flatten()
     assert loss.dtype == found[True].dtype == torch.float32
     assert torch.cosine_similarity(found[True], found[False], dim=0) > 0.99
 
@@ -116,12 +116,12 @@ def test_mixed_precision_stays_close():
 @pytest.mark.parametrize("consistency", [O.Lagrangian, O.Eulerian, O.SemigroupKL])
 def test_networks_without_a_head(consistency):
     torch.manual_seed(0)
-    map = EndpointMap(LinearPath(OneHot(K)), Transformer(K, width=8, depth=1, heads=2, out=K)).double()
-    for parameter in map.parameters():
+    flow_map = EndpointMap(GeodesicPath(OneHot(K)), Transformer(K, width=8, depth=1, heads=2, out=K)).double()
+    for parameter in flow_map.parameters():
         parameter.data.add_(0.2 * torch.randn_like(parameter))
     options = {"from_data": True} if consistency is O.Eulerian else {}
-    objective = O.SelfDistillation(map, consistency(**options), share=0.5)
-    assert_same(gradients(map, objective, 5), gradients(map, objective, None))
+    objective = O.SelfDistillation(flow_map, consistency(**options), share=0.5)
+    assert_same(gradients(flow_map, objective, 5), gradients(flow_map, objective, None))
 
 
 def test_losses_added_share_one_gradient_of_a_matrix():

@@ -8,7 +8,7 @@ from flowmaps.fields import Batch, Condition
 from flowmaps.maps import EndpointMap
 from flowmaps.networks.graph import NONE, GraphTransformer
 from flowmaps.objectives import Frozen, Lagrangian, SelfDistillation
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.samplers import Jumps, generate
 from flowmaps.spaces import OneHot, Product
 
@@ -110,7 +110,7 @@ def test_forward_mode_is_the_central_difference():
 
 def test_gradient_through_the_tangent_is_the_finite_difference_of_the_loss():
     net = network()
-    flow_map = EndpointMap(LinearPath(Product({"atoms": OneHot(KA), "bonds": OneHot(KB, symmetric=True)})), net)
+    flow_map = EndpointMap(GeodesicPath(Product({"atoms": OneHot(KA), "bonds": OneHot(KB, symmetric=True)})), net)
     objective = SelfDistillation(flow_map, Lagrangian(), share=0.4).double()
     g = torch.Generator().manual_seed(0)
     bonds = torch.randint(KB, (B, N, N), generator=g).triu(1)
@@ -147,14 +147,15 @@ def test_a_known_graph_does_not_depend_on_the_times():
 
 def test_samples_keep_what_is_given_and_stay_symmetric():
     net = network().float()
-    flow_map = EndpointMap(LinearPath(Product({"atoms": OneHot(KA), "bonds": OneHot(KB, symmetric=True)})), net)
+    flow_map = EndpointMap(GeodesicPath(Product({"atoms": OneHot(KA), "bonds": OneHot(KB, symmetric=True)})), net)
     exists = masks(torch.full((B,), N))
     ball = (torch.arange(N) < 3).expand(B, N)
     known = {"atoms": ball, "bonds": ball.unsqueeze(1) & ball.unsqueeze(2)}
     given = {"atoms": torch.full((B, N), 2), "bonds": torch.full((B, N, N), 3)}
     shape = {"atoms": (B, N), "bonds": (B, N, N)}
-    x = generate(flow_map, Jumps(2), shape, torch.Generator().manual_seed(0),
-                 condition=Condition(exists, known), given=given)
+    x = generate(
+        flow_map, Jumps(2), shape, torch.Generator().manual_seed(0), condition=Condition(exists, known), given=given
+    )
     assert (x["atoms"][:, :3] == 2).all() and (x["bonds"][:, :3, :3] == 3).all()
     assert torch.equal(x["bonds"], x["bonds"].transpose(1, 2))
 

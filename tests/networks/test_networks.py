@@ -68,6 +68,11 @@ def close(a, b, **tolerance):
         torch.testing.assert_close(left, right, **tolerance)
 
 
+def as_dict(h):
+    """Fields as the dictionary that ``torch.func`` knows."""
+    return dict(h) if isinstance(h, dict) else h
+
+
 def central(function, primals, tangents, h: float = 1e-5):
     def shifted(h):
         moves = zip(primals, tangents, strict=True)
@@ -82,7 +87,7 @@ def test_derivative_in_time(name, conditioned):
     network, x = built(name)
     s, t = times()
     condition = partly(x) if conditioned else None
-    function = lambda t: network(x, s, t, condition)  # noqa: E731
+    function = lambda t: as_dict(network(x, s, t, condition))  # noqa: E731
     _, tangent = torch.func.jvp(function, (t,), (torch.ones_like(t),))
     assert max(dz.abs().max() for (dz,) in leaves(tangent)) > 1e-3
     close(tangent, central(function, (t,), (torch.ones_like(t),)), rtol=1e-6, atol=1e-7)
@@ -94,7 +99,7 @@ def test_derivative_along_state_and_times(name, conditioned):
     network, x = built(name)
     s, t = times()
     condition = partly(x) if conditioned else None
-    function = lambda x, s, t: network(x, s, t, condition)  # noqa: E731
+    function = lambda x, s, t: as_dict(network(x, s, t, condition))  # noqa: E731
     direction = (draw(NETWORKS[name][1], seed=1), torch.ones_like(s), 0.5 * torch.ones_like(t))
     _, tangent = torch.func.jvp(function, (x, s, t), direction)
     close(tangent, central(function, (x, s, t), direction), rtol=1e-6, atol=1e-7)
@@ -108,7 +113,7 @@ def test_gradient_through_the_tangent(name):
     direction = [torch.randn(p.shape, generator=torch.Generator().manual_seed(2), dtype=p.dtype) for p in weights]
 
     def loss():
-        z, dz = torch.func.jvp(lambda t: network(x, s, t), (t,), (torch.ones_like(t),))
+        z, dz = torch.func.jvp(lambda t: as_dict(network(x, s, t)), (t,), (torch.ones_like(t),))
         return sum((a.sin() * b + b.square()).mean() for a, b in leaves(z, dz))
 
     def shifted(h):
@@ -143,7 +148,7 @@ def test_second_derivative_in_time():
     s, t = times()
 
     def speed(t):
-        return torch.func.jvp(lambda t: network(x, s, t), (t,), (torch.ones_like(t),))[1]
+        return torch.func.jvp(lambda t: as_dict(network(x, s, t)), (t,), (torch.ones_like(t),))[1]
 
     _, acceleration = torch.func.jvp(speed, (t,), (torch.ones_like(t),))
     close(acceleration, central(speed, (t,), (torch.ones_like(t),)), rtol=1e-5, atol=1e-7)
@@ -170,9 +175,7 @@ def test_amount_of_padding_never_changes_the_rest(name):
     mask = F.pad(torch.ones(x.shape[:-1], dtype=torch.bool), grow)
     inside = network(canvas, s, t, Condition(mask, F.pad(condition.known, grow)))
     shape = x.shape[:-1]
-    torch.testing.assert_close(
-        inside[tuple(slice(n) for n in shape)], network(x, s, t, condition), rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(inside[tuple(slice(n) for n in shape)], network(x, s, t, condition), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if "mlp" not in name])

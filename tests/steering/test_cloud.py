@@ -91,7 +91,7 @@ def test_conditions_of_one_sample_or_of_each():
 
 def test_evaluations_are_counted_through_guidance():
     law = small_law()
-    guided = LogitGuidance(law.map(), 2.0, near(law).map())
+    guided = LogitGuidance(law.flow_map(), 2.0, near(law).flow_map())
     with counting(guided) as counter:
         guided(torch.randn(5, 3, 4), torch.zeros(5), torch.full((5,), 0.5))
     guided(torch.randn(5, 3, 4), torch.zeros(5), torch.full((5,), 0.5))

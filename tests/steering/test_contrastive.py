@@ -11,7 +11,7 @@ from flowmaps.objectives import (
     SelfDistillation,
     SquaredError,
 )
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import OneHot
 from steering.laws import generator
 
@@ -27,7 +27,7 @@ class Table(torch.nn.Module):
         return self.z.expand(*x.shape[:-1], -1)
 
 
-def jump(n: int, K: int, path: LinearPath) -> Jump:
+def jump(n: int, K: int, path: GeodesicPath) -> Jump:
     g = generator()
     x_0, x_1 = torch.randn(n, 3, K, generator=g), torch.randint(K, (n, 3), generator=g)
     t = torch.rand(n, generator=g)
@@ -35,7 +35,7 @@ def jump(n: int, K: int, path: LinearPath) -> Jump:
 
 
 def test_strength_0_is_the_plain_loss():
-    path = LinearPath(OneHot(4))
+    path = GeodesicPath(OneHot(4))
     here = jump(16, 4, path)
     endpoint, velocity = EndpointMap(path, Table(4)), VelocityMap(path, Table(4))
     assert torch.equal(ContrastiveCrossEntropy(0.0)(endpoint, here), CrossEntropy()(endpoint, here))
@@ -45,7 +45,7 @@ def test_strength_0_is_the_plain_loss():
 def test_minimisers():
     """Data of category 0 or 1 by sample, alternating: another sample is always of the other category."""
     K, lam = 3, 0.2
-    path = LinearPath(OneHot(K))
+    path = GeodesicPath(OneHot(K))
     x_1 = torch.tensor([[0], [0], [0], [1]]).repeat(64, 1)
     x_0, t = torch.zeros(256, 1, K), torch.zeros(256)
     here = Jump(x_0, x_0, x_1, t, t, t)
@@ -69,7 +69,7 @@ def test_minimisers():
 
 
 def test_it_pushes_away_from_the_other_sample_up_to_the_clip():
-    path = LinearPath(OneHot(3))
+    path = GeodesicPath(OneHot(3))
     x_1 = torch.tensor([[0], [1]])
     zero, t = torch.zeros(2, 1, 3), torch.zeros(2)
 
@@ -81,28 +81,28 @@ def test_it_pushes_away_from_the_other_sample_up_to_the_clip():
         def forward(self, x, s, t, condition):
             return self.z
 
-    map = EndpointMap(path, Own())
+    flow_map = EndpointMap(path, Own())
     here = Jump(zero, zero, x_1, t, t, t)
-    loss = ContrastiveCrossEntropy(0.1)(map, here).sum()
-    gradient = torch.autograd.grad(loss, map.network.z)[0]
+    loss = ContrastiveCrossEntropy(0.1)(flow_map, here).sum()
+    gradient = torch.autograd.grad(loss, flow_map.network.z)[0]
     third = 1 / 3
     # Own category: pi - 1 minus λ pi; the other's: pi - λ (pi - 1).
     assert torch.allclose(
         gradient[0, 0], torch.tensor([third - 1 - 0.1 * third, third - 0.1 * (third - 1), 0.9 * third])
     )
-    map.network.z.data[0, 0] = torch.tensor([10.0, -10.0, 0.0])
-    far = torch.autograd.grad(ContrastiveCrossEntropy(0.1, clip=3.0)(map, here).sum(), map.network.z)[0]
-    plain = torch.autograd.grad(CrossEntropy()(map, here).sum(), map.network.z)[0]
+    flow_map.network.z.data[0, 0] = torch.tensor([10.0, -10.0, 0.0])
+    far = torch.autograd.grad(ContrastiveCrossEntropy(0.1, clip=3.0)(flow_map, here).sum(), flow_map.network.z)[0]
+    plain = torch.autograd.grad(CrossEntropy()(flow_map, here).sum(), flow_map.network.z)[0]
     assert torch.equal(far[0], plain[0])
 
 
 def test_it_trains_as_the_diagonal_of_self_distillation():
-    map = EndpointMap(LinearPath(OneHot(4)), Table(4))
-    objective = SelfDistillation(map, diagonal=ContrastiveCrossEntropy())
+    flow_map = EndpointMap(GeodesicPath(OneHot(4)), Table(4))
+    objective = SelfDistillation(flow_map, diagonal=ContrastiveCrossEntropy())
     batch = Batch(torch.randint(4, (16, 3), generator=generator()))
     out = objective(batch, objective.draw(batch, generator()))
     out["loss"].backward()
-    assert out["loss"].isfinite() and map.network.z.grad is not None
+    assert out["loss"].isfinite() and flow_map.network.z.grad is not None
 
 
 def test_bad_settings_are_refused():
@@ -110,6 +110,6 @@ def test_bad_settings_are_refused():
         ContrastiveSquaredError(1.0)
     with pytest.raises(ValueError, match="clip is 0"):
         ContrastiveCrossEntropy(clip=0.0)
-    path = LinearPath(OneHot(4))
+    path = GeodesicPath(OneHot(4))
     with pytest.raises(ValueError, match="ContrastiveCrossEntropy"):
         ContrastiveCrossEntropy()(VelocityMap(path, Table(4)), jump(4, 4, path))

@@ -7,7 +7,7 @@ from flowmaps.fields import Condition
 from flowmaps.maps import EndpointMap
 from flowmaps.networks import MLP, LinearHead
 from flowmaps.oracles import FiniteLaw
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.samplers import Heun, generate
 from flowmaps.spaces import Embedded, OneHot, Product
 from flowmaps.steering import Corrector, Expert, LogitGuidance, VelocityGuidance, ramp
@@ -18,7 +18,7 @@ def product(*factors: tuple[FiniteLaw, float]) -> tuple[list[Expert], FiniteLaw,
     """Experts, the exact product and its log-normaliser."""
     log_q = torch.stack([b * law.log_p.double() for law, b in factors]).sum(0)
     law = factors[0][0]
-    experts = [Expert(law.map(), b) for law, b in factors]
+    experts = [Expert(law.flow_map(), b) for law, b in factors]
     return experts, FiniteLaw(law.atoms, log_q.float(), law.K), float(log_q.logsumexp(0))
 
 
@@ -40,7 +40,7 @@ def test_plain_guidance_has_the_predicted_bias():
     """Unweighted particles of the corrector and the guided flow of VelocityGuidance are the same (biased) law."""
     q_1 = small_law()
     q_2 = small_law(seed=7)
-    guided = VelocityGuidance(q_2.map(), 0.5, q_1.map())
+    guided = VelocityGuidance(q_2.flow_map(), 0.5, q_1.flow_map())
     n = 6000
     flow = generate(guided, Heun(64), (n, 3), generator(1))
     result = Corrector.of(guided, steps=32, c=0.0, weighted=False)((3,), n, generator(2))
@@ -72,7 +72,7 @@ def test_annealed_and_product_laws(exponents):
 
 def test_one_expert_to_the_power_one_is_plain():
     law = small_law()
-    result = Corrector([Expert(law.map(), 1.0)], steps=32)((3,), 4000, generator())
+    result = Corrector([Expert(law.flow_map(), 1.0)], steps=32)((3,), 4000, generator())
     assert result.effective_size == pytest.approx(4000) and result.log_normaliser == pytest.approx(0, abs=1e-9)
     assert distance(law, result.samples) < 1.5 * floor(law, 4000)
 
@@ -86,9 +86,9 @@ def test_classifier_free_guidance_is_corrected_from_its_guided_map():
         def forward(self, x, s, t, condition):
             return (q_1 if condition.label is None else q_2)(x, s, t)
 
-    map = EndpointMap(LinearPath(OneHot(4)), Told())
+    flow_map = EndpointMap(GeodesicPath(OneHot(4)), Told())
     _, target, log_z = product((q_1, -0.5), (q_2, 1.5))
-    corrector = Corrector.of(LogitGuidance(map, 1.5), steps=32)
+    corrector = Corrector.of(LogitGuidance(flow_map, 1.5), steps=32)
     result = corrector((3,), 4000, generator(), condition=Condition(label=torch.tensor([0])))
     assert_exact(result, target, log_z)
     assert result.evaluations == 4000 * 2 * (1 + 3 * 32)
@@ -102,7 +102,7 @@ def test_known_positions():
     log_q = -0.5 * parts[0].log_p + 1.5 * parts[1].log_p
     told = Condition(known=torch.tensor([[True, False, False]]))
     given = torch.tensor([[1, 0, 0]])
-    experts = [Expert(q_1.map(), -0.5), Expert(q_2.map(), 1.5)]
+    experts = [Expert(q_1.flow_map(), -0.5), Expert(q_2.flow_map(), 1.5)]
     result = Corrector(experts, steps=32)((3,), 4000, generator(), condition=told, given=given)
     assert bool((result.samples[:, 0] == 1).all())
     assert_exact(result, FiniteLaw(parts[0].atoms, log_q, 4), float(log_q.logsumexp(0)))
@@ -119,7 +119,7 @@ def test_fields_and_embedded_states_and_chunks():
         def forward(self, x, s, t, condition):
             return {"a": self.law(x["a"], s, t), "b": self.law(x["b"], s, t)}
 
-    path = LinearPath(Product({"a": OneHot(3), "b": OneHot(3)}))
+    path = GeodesicPath(Product({"a": OneHot(3), "b": OneHot(3)}))
     experts = [Expert(EndpointMap(path, Two(law)), 0.5) for law in (q, r)]
     result = Corrector(experts, steps=24)({"a": (2,), "b": (2,)}, 3000, generator())
     _, target, log_z = product((q, 0.5), (r, 0.5))
@@ -131,11 +131,11 @@ def test_fields_and_embedded_states_and_chunks():
     torch.nn.init.normal_(network.write.weight, std=0.5)
     head = LinearHead(8, 7)
     torch.nn.init.normal_(head.weight)
-    map = EndpointMap(LinearPath(Embedded(7, 4)), network, head).eval()
-    weak = EndpointMap(map.path, network, LinearHead(8, 7)).eval()
-    experts = [Expert(weak, 0.5), Expert(map, 0.5)]
+    flow_map = EndpointMap(GeodesicPath(Embedded(7, 4)), network, head).eval()
+    weak = EndpointMap(flow_map.path, network, LinearHead(8, 7)).eval()
+    experts = [Expert(weak, 0.5), Expert(flow_map, 0.5)]
     whole = Corrector(experts, steps=8, threshold=0.0)((3,), 50, generator())
-    map.chunk = weak.chunk = 4
+    flow_map.chunk = weak.chunk = 4
     chunked = Corrector(experts, steps=8, threshold=0.0)((3,), 50, generator())
     assert torch.equal(whole.samples, chunked.samples)
     assert torch.allclose(whole.weights, chunked.weights) and float(whole.weights.std()) > 0
@@ -149,7 +149,7 @@ def test_particles_of_two_sizes_have_the_weights_of_their_sizes(exponents):
     n = 3000
     mask = torch.ones(n, 2, dtype=torch.bool)
     mask[::2, 1] = False
-    laws = [e.map.network for e in experts]
+    laws = [e.flow_map.network for e in experts]
     first = torch.stack([law.log_p.exp() @ law.one_hot[:, :3] for law in laws]).double().log()
     short = float((torch.tensor(exponents, dtype=torch.float64) @ first).logsumexp(0))
     for threshold in (0.0, 0.999):  # the second one resamples often: sizes travel with their particles
@@ -171,7 +171,7 @@ def test_given_categories_travel_with_their_particles():
     law = small_law(3, 2)
     given = torch.randint(3, (500, 2), generator=generator(5))
     told = Condition(known=torch.tensor([[True, False]]).expand(500, 2))
-    result = Corrector([Expert(law.map(), 1.5)], steps=16, threshold=0.999)(
+    result = Corrector([Expert(law.flow_map(), 1.5)], steps=16, threshold=0.999)(
         (2,), 500, generator(), condition=told, given=given
     )
     assert result.resampled > 0
@@ -185,22 +185,22 @@ def test_given_categories_travel_with_their_particles():
 
 def test_rounded_exponents_sum_to_one():
     law = small_law(3, 2)
-    assert Corrector([Expert(law.map(), b) for b in (0.1, 0.2, 0.7)]).B == 1
+    assert Corrector([Expert(law.flow_map(), b) for b in (0.1, 0.2, 0.7)]).B == 1
 
 
 def test_bad_products_are_refused():
     law = small_law()
-    embedded = EndpointMap(LinearPath(Embedded(4, 3)), torch.nn.Identity())
+    embedded = EndpointMap(GeodesicPath(Embedded(4, 3)), torch.nn.Identity())
     for experts, message in (
         ([], "0 factors"),
-        ([Expert(law.map(), -1.0)], "positive sum"),
-        ([Expert(law.map(), 0.5), Expert(small_law(3, 3).map(), 0.5)], "4 and 3 categories"),
-        ([Expert(LogitGuidance(law.map(), 2.0), 1.0)], "plain endpoint maps"),
+        ([Expert(law.flow_map(), -1.0)], "positive sum"),
+        ([Expert(law.flow_map(), 0.5), Expert(small_law(3, 3).flow_map(), 0.5)], "4 and 3 categories"),
+        ([Expert(LogitGuidance(law.flow_map(), 2.0), 1.0)], "plain endpoint maps"),
         ([Expert(embedded, 2.0)], "plain OneHot"),
     ):
         with pytest.raises(ValueError, match=message):
             Corrector(experts)
     with pytest.raises(ValueError, match="schedule"):
-        Corrector.of(LogitGuidance(law.map(), ramp(1, 2)))
+        Corrector.of(LogitGuidance(law.flow_map(), ramp(1, 2)))
     with pytest.raises(ValueError, match="steps 0"):
-        Corrector([Expert(law.map(), 1.0)], steps=0)
+        Corrector([Expert(law.flow_map(), 1.0)], steps=0)

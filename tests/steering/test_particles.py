@@ -6,7 +6,7 @@ import torch
 from flowmaps.fields import Condition
 from flowmaps.maps import EndpointMap
 from flowmaps.oracles import FiniteLaw, GaussianLaw
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.samplers import Categorical, Decoder, EulerMaruyama, Jumps, Renoise, generate
 from flowmaps.spaces import OneHot, Product
 from flowmaps.steering import (
@@ -40,8 +40,10 @@ PLAIN = {
 @pytest.mark.parametrize("decoder", [None, Categorical()])
 def test_strength_0_is_the_plain_sampler_bit_for_bit(name, decoder):
     law, method = small_law(), PLAIN[name]
-    result = method(law.map(), linear_reward(law), (3,), 200, generator(4), strength=0.0, decoder=decoder)
-    assert torch.equal(result.samples, generate(law.map(), method.sampler, (200, 3), generator(4), decoder=decoder))
+    result = method(law.flow_map(), linear_reward(law), (3,), 200, generator(4), strength=0.0, decoder=decoder)
+    assert torch.equal(
+        result.samples, generate(law.flow_map(), method.sampler, (200, 3), generator(4), decoder=decoder)
+    )
     assert torch.allclose(result.weights, torch.full_like(result.weights, 1 / 200))
     assert result.resampled == 0 and float(result.ess.min()) == pytest.approx(1)
 
@@ -61,7 +63,7 @@ def test_weighted_samples_follow_the_tilted_law(name):
     law = small_law()
     reward = linear_reward(law)
     target, log_z = tilted(law, reward, 0.7)
-    result = EXACT[name](law.map(), reward, (3,), 4000, generator(5), strength=0.7)
+    result = EXACT[name](law.flow_map(), reward, (3,), 4000, generator(5), strength=0.7)
     assert_exact(result, target, log_z)
     assert distance(law, result.samples, result.weights) > 3 * distance(target, result.samples, result.weights)
 
@@ -74,7 +76,7 @@ def test_at_20000_particles(name):
     law = small_law()
     reward = linear_reward(law)
     target, log_z = tilted(law, reward, 0.7)
-    result = EXACT[name](law.map(), reward, (3,), 20_000, generator(6), strength=0.7, population=5000)
+    result = EXACT[name](law.flow_map(), reward, (3,), 20_000, generator(6), strength=0.7, population=5000)
     assert_exact(result, target, log_z)
 
 
@@ -85,7 +87,7 @@ def test_total_variation_falls_with_the_number_of_particles(name):
     target, _ = tilted(law, reward, 0.7)
 
     def error(n: int, repeats: int) -> float:
-        runs = (EXACT[name](law.map(), reward, (3,), n, generator(k), strength=0.7) for k in range(repeats))
+        runs = (EXACT[name](law.flow_map(), reward, (3,), n, generator(k), strength=0.7) for k in range(repeats))
         return sum(distance(target, r.samples, r.weights) for r in runs) / repeats
 
     few, more = error(60, 8), error(960, 2)
@@ -94,7 +96,7 @@ def test_total_variation_falls_with_the_number_of_particles(name):
 
 def test_resampling_happens_and_is_counted():
     law = small_law()
-    result = FeynmanKac(Renoise(8, 0.5))(law.map(), linear_reward(law), (3,), 1000, generator(), strength=2.0)
+    result = FeynmanKac(Renoise(8, 0.5))(law.flow_map(), linear_reward(law), (3,), 1000, generator(), strength=2.0)
     assert result.resampled >= 1 and result.effective_size < 1000
     assert len(result.ess) == 8 and 0 < float(result.ess.min()) < 0.5
 
@@ -138,7 +140,7 @@ TOWARDS = Slope(lambda x: (x * SLOPE).flatten(1).sum(1), "slope")
 def test_a_tilted_gaussian_is_exact_whatever_the_gradient(method):
     """N(m, a²) tilted by exp(λ⟨g, x⟩) is N(m + λ a² g, a²); here the gradient of the look-ahead never vanishes."""
     m, a, lam = GAUSSIAN.m, GAUSSIAN.a, 1.0
-    result = method(GAUSSIAN.map(), TOWARDS, (1,), 8000, generator(3), strength=lam, decoder=Raw())
+    result = method(GAUSSIAN.flow_map(), TOWARDS, (1,), 8000, generator(3), strength=lam, decoder=Raw())
     samples = result.samples.flatten(1).double()
     mean = (result.weights[:, None] * samples).sum(0)
     deviation = (result.weights[:, None] * (samples - mean).square()).sum(0).sqrt()
@@ -152,22 +154,24 @@ def test_a_tilted_gaussian_is_exact_whatever_the_gradient(method):
 
 def test_the_gradient_raises_the_effective_size():
     methods = (Tilted(), Tilted(pull=0.0), Tilted(Renoise(8, 0.0)))
-    map = GAUSSIAN.map()
-    sizes = [m(map, TOWARDS, (1,), 2000, generator(3), strength=1.5, decoder=Raw()).effective_size for m in methods]
+    flow_map = GAUSSIAN.flow_map()
+    sizes = [
+        m(flow_map, TOWARDS, (1,), 2000, generator(3), strength=1.5, decoder=Raw()).effective_size for m in methods
+    ]
     assert sizes[0] > 5 * max(sizes[1:])
 
 
 def test_look_ahead_raises_the_reward_without_weights():
     torch.manual_seed(0)
-    map = EndpointMap(LinearPath(OneHot(4)), torch.nn.Identity())
+    flow_map = EndpointMap(GeodesicPath(OneHot(4)), torch.nn.Identity())
 
     class Smooth(torch.nn.Module):
         def forward(self, x, s, t, condition):
             return 2 * x
 
-    map.network = Smooth()
+    flow_map.network = Smooth()
     reward = Soft(lambda pi: pi[..., 0].sum(1), "zeros")
-    plain, pulled = (LookAhead(6)(map, reward, (3,), 1000, generator(), strength=k) for k in (0.0, 30.0))
+    plain, pulled = (LookAhead(6)(flow_map, reward, (3,), 1000, generator(), strength=k) for k in (0.0, 30.0))
     assert pulled.mean_reward > plain.mean_reward + 0.3
     assert math.isnan(pulled.log_normaliser) and pulled.effective_size == pytest.approx(1000)
     assert pulled.evaluations == 1000 * (6 + 2 * 5)
@@ -177,7 +181,7 @@ def test_best_of_n_takes_the_best_and_estimates_the_normaliser():
     law = small_law()
     reward = linear_reward(law)
     target, log_z = tilted(law, reward, 1.0)
-    one, many = (BestOf(n)(law.map(), reward, (3,), 1500, generator(2)) for n in (1, 6))
+    one, many = (BestOf(n)(law.flow_map(), reward, (3,), 1500, generator(2)) for n in (1, 6))
     assert many.mean_reward > one.mean_reward + 0.5
     assert one.evaluations == 1500 and many.evaluations == 9000
     assert abs(many.log_normaliser - log_z) < 3 * many.error and many.error < one.error
@@ -201,7 +205,7 @@ def test_populations_stream_and_agree():
         return reward.of_sample(x_1, 4)
 
     result = FeynmanKac(Renoise(3, 0.5))(
-        law.map(), Hard(watched), (3,), 4000, generator(), strength=0.7, population=300
+        law.flow_map(), Hard(watched), (3,), 4000, generator(), strength=0.7, population=300
     )
     assert max(seen) == 300 and len(result.weights) == 4000
     assert_exact(result, target, log_z)
@@ -209,15 +213,17 @@ def test_populations_stream_and_agree():
 
 def test_a_collapse_is_reported():
     law = small_law()
-    result = FeynmanKac(Renoise(4, 0.5))(law.map(), linear_reward(law), (3,), 300, generator(), strength=1e4)
+    result = FeynmanKac(Renoise(4, 0.5))(law.flow_map(), linear_reward(law), (3,), 300, generator(), strength=1e4)
     assert result.collapsed and "COLLAPSED" in result.describe() and result.effective_size < 1.5
-    mild = FeynmanKac(Renoise(4, 0.5))(law.map(), linear_reward(law), (3,), 300, generator(), strength=0.1)
+    mild = FeynmanKac(Renoise(4, 0.5))(law.flow_map(), linear_reward(law), (3,), 300, generator(), strength=0.1)
     assert not mild.collapsed and "COLLAPSED" not in mild.describe()
 
 
 def test_a_seed_reproduces_everything():
     law = small_law()
-    a, b = (Tilted(Renoise(4))(law.map(), linear_reward(law), (3,), 100, generator(9), strength=2.0) for _ in range(2))
+    a, b = (
+        Tilted(Renoise(4))(law.flow_map(), linear_reward(law), (3,), 100, generator(9), strength=2.0) for _ in range(2)
+    )
     assert torch.equal(a.samples, b.samples) and torch.equal(a.weights, b.weights)
     assert (a.log_normaliser, a.error) == (b.log_normaliser, b.error)
 
@@ -232,7 +238,7 @@ def test_steering_fills_in_what_is_missing(method):
     log_q = inside.log_p + 0.7 * reward.of_sample(inside.atoms, 4)
     known, given = torch.tensor([[True, False, False]]), torch.tensor([[2, 0, 0]])
     result = method(
-        law.map(), reward, (3,), 4000, generator(), strength=0.7, condition=Condition(known=known), given=given
+        law.flow_map(), reward, (3,), 4000, generator(), strength=0.7, condition=Condition(known=known), given=given
     )
     assert bool((result.samples[:, 0] == 2).all())
     assert_exact(result, FiniteLaw(inside.atoms, log_q, 4), float(log_q.logsumexp(0)))
@@ -245,9 +251,9 @@ def test_several_fields():
         def forward(self, x, s, t, condition):
             return {"a": a(x["a"], s, t), "b": b(x["b"], s, t)}
 
-    map = EndpointMap(LinearPath(Product({"a": OneHot(4), "b": OneHot(3)})), Two())
+    flow_map = EndpointMap(GeodesicPath(Product({"a": OneHot(4), "b": OneHot(3)})), Two())
     reward = Soft(lambda pi: pi["a"][:, 0, 0] - pi["b"][:, 1, 2], "both")
-    result = Tilted(Renoise(4))(map, reward, {"a": (2,), "b": (2,)}, 4000, generator(), strength=1.0)
+    result = Tilted(Renoise(4))(flow_map, reward, {"a": (2,), "b": (2,)}, 4000, generator(), strength=1.0)
     for law, name, r in ((a, "a", a.atoms[:, 0] == 0), (b, "b", -1.0 * (b.atoms[:, 1] == 2))):
         target = FiniteLaw(law.atoms, law.log_p + r.float(), law.K)
         assert distance(target, result.samples[name], result.weights) < 1.5 * floor(target, result.effective_size)
@@ -263,7 +269,7 @@ def test_conditions_travel_with_their_particles(method):
     mask[::2, 1] = False
     reward = Soft(lambda pi: pi[:, 1].sum(-1) + pi[:, 0, 2], "length and a two")  # 1 for samples of two positions
     result = method(
-        law.map(), reward, (2,), 2000, generator(), strength=1.5, condition=Condition(mask=mask), population=500
+        law.flow_map(), reward, (2,), 2000, generator(), strength=1.5, condition=Condition(mask=mask), population=500
     )
     long = result.condition.mask[:, 1]
     expected = long.float() + (result.samples[:, 0] == 2).float()
@@ -280,7 +286,7 @@ def test_black_boxes_see_no_padding():
         return (x_1 == 2).sum(1)
 
     mask = torch.tensor([[True, False]])
-    FeynmanKac(Renoise(3))(law.map(), reward, (2,), 50, generator(), condition=Condition(mask=mask))
+    FeynmanKac(Renoise(3))(law.flow_map(), reward, (2,), 50, generator(), condition=Condition(mask=mask))
     assert len(seen) == 3 and all(bool((x[:, 1] == -1).all()) and bool((x[:, 0] >= 0).all()) for x in seen)
 
 
@@ -300,7 +306,7 @@ def test_every_potential_keeps_enough_particles_for_a_true_error_bar(potential):
     for strength in (0.3, 1.0):
         target, log_z = tilted(law, reward, strength)
         for seed in range(3):
-            result = method(law.map(), reward, (3,), 1000, generator(seed), strength=strength)
+            result = method(law.flow_map(), reward, (3,), 1000, generator(seed), strength=strength)
             assert result.trusted and "FEW" not in result.describe()
             assert distance(target, result.samples, result.weights) < 1.5 * floor(target, result.effective_size)
             z.append((result.log_normaliser - log_z) / result.error)
@@ -314,7 +320,7 @@ def test_error_bars_of_few_ancestors_are_not_trusted():
     for strength in (2.0, 4.0):
         _, log_z = tilted(law, reward, strength)
         for seed in range(4):
-            result = FeynmanKac(Renoise(8, 0.5))(law.map(), reward, (3,), 500, generator(seed), strength=strength)
+            result = FeynmanKac(Renoise(8, 0.5))(law.flow_map(), reward, (3,), 500, generator(seed), strength=strength)
             far = abs(result.log_normaliser - log_z) > 5 * result.error
             missed += far
             assert not (far and result.trusted)
@@ -326,7 +332,7 @@ def test_error_bars_of_few_ancestors_are_not_trusted():
 def test_a_bad_strength_is_refused(strength):
     law = small_law()
     with pytest.raises(ValueError, match=f"strength is {strength}"):
-        BestOf(2)(law.map(), linear_reward(law), (3,), 5, generator(), strength=strength)
+        BestOf(2)(law.flow_map(), linear_reward(law), (3,), 5, generator(), strength=strength)
 
 
 def test_bad_settings_are_refused():
@@ -337,8 +343,8 @@ def test_bad_settings_are_refused():
         (lambda: Tilted(longest=-1.0), "longest is -1"),
         (lambda: Tilted(Jumps(4)), "Gaussian steps"),
         (lambda: FeynmanKac(Jumps(4), threshold=2.0), "threshold is 2"),
-        (lambda: Tilted()(law.map(), lambda x: x.sum(1), (3,), 5, generator()), "black box"),
-        (lambda: BestOf(2)(law.map(), linear_reward(law), (3,), 0, generator()), "particles is 0"),
+        (lambda: Tilted()(law.flow_map(), lambda x: x.sum(1), (3,), 5, generator()), "black box"),
+        (lambda: BestOf(2)(law.flow_map(), linear_reward(law), (3,), 0, generator()), "particles is 0"),
     ):
         with pytest.raises(ValueError, match=message):
             build()

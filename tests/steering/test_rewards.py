@@ -89,7 +89,7 @@ def test_methods_pass_complaints_on_with_the_number_among_all_particles(method):
 
     reward.calls = 0
     with pytest.raises(RewardError, match="particle (3|13|23|33|43|53|63|73|83|93) is nan"):
-        method(law.map(), Soft(reward), (3,), 100, generator(), population=10)
+        method(law.flow_map(), Soft(reward), (3,), 100, generator(), population=10)
 
 
 def test_rewards_must_be_callable():
@@ -186,7 +186,7 @@ def test_weights_follow_the_black_box_whatever_leads_to_it(method):
     law = small_law()
     truth, wrong = linear_reward(law), linear_reward(law, seed=5)
     led = Led(Hard(lambda x_1: truth.of_sample(x_1, 4), "truth"), by=Soft(lambda pi: 0.3 * wrong.function(pi)))
-    result = method(law.map(), led, (3,), 4000, generator(), strength=0.7)
+    result = method(law.flow_map(), led, (3,), 4000, generator(), strength=0.7)
     assert torch.equal(result.rewards, truth.of_sample(result.samples, 4))
     assert_exact(result, *tilted(law, truth, 0.7))
 
@@ -197,6 +197,6 @@ def test_a_stand_in_leads_to_its_black_box():
     led = Led(Hard(lambda x_1: truth.of_sample(x_1, 4), "truth"), by=truth, about={"surrogate_r2": 1.0})
     assert led.name == "truth" and led.about["surrogate_r2"] == 1.0 and led.differentiable
     with pytest.raises(ValueError, match="black box"):
-        LookAhead(4)(law.map(), led.reward, (3,), 10, generator())
-    found, same = (LookAhead(4)(law.map(), r, (3,), 200, generator(), strength=2.0) for r in (led, truth))
+        LookAhead(4)(law.flow_map(), led.reward, (3,), 10, generator())
+    found, same = (LookAhead(4)(law.flow_map(), r, (3,), 200, generator(), strength=2.0) for r in (led, truth))
     assert torch.equal(found.samples, same.samples)

@@ -38,7 +38,7 @@ def test_construction_loads_nothing_and_state_is_json():
 
 def test_maps():
     assert isinstance(Images(**TINY).build_map(), EndpointMap)
-    assert isinstance(Images(unconstrained=True, **TINY).build_map(), VelocityMap)
+    assert isinstance(Images(flow_map=VelocityMap, **TINY).build_map(), VelocityMap)
 
 
 def test_labels_are_dropped_in_training_only(labelled):
@@ -50,26 +50,26 @@ def test_labels_are_dropped_in_training_only(labelled):
 
 def test_samples_of_a_class_or_of_all_in_turn(labelled):
     torch.manual_seed(0)
-    map = labelled.build_map().eval()
+    flow_map = labelled.build_map().eval()
     with torch.no_grad():
-        for p in map.parameters():
+        for p in flow_map.parameters():
             p.add_(0.1 * torch.randn(p.shape))
-    threes = labelled.sample(map, 4, Jumps(1), generator(), label=3)
-    fives = labelled.sample(map, 4, Jumps(1), generator(), label=5)
-    turn = labelled.sample(map, 4, Jumps(1), generator())
+    threes = labelled.sample(flow_map, 4, Jumps(1), generator(), label=3)
+    fives = labelled.sample(flow_map, 4, Jumps(1), generator(), label=5)
+    turn = labelled.sample(flow_map, 4, Jumps(1), generator())
     assert (threes != fives).any() and torch.equal(turn[3], threes[3]), "the fourth in turn is a three"
     assert labelled.labels(12).tolist() == [*range(10), 0, 1]
 
 
 def test_samples_come_in_batches():
     task = Images(**TINY)
-    map = task.build_map().eval()
-    assert task.sample(map, 5, Jumps(1), generator(), batch=2).shape == (5, 8, 8)
-    warm = task.sample(map, 5, Jumps(1), generator(), decoder=Categorical(1.0))
-    assert (warm != task.sample(map, 5, Jumps(1), generator())).any()
+    flow_map = task.build_map().eval()
+    assert task.sample(flow_map, 5, Jumps(1), generator(), batch=2).shape == (5, 8, 8)
+    warm = task.sample(flow_map, 5, Jumps(1), generator(), decoder=Categorical(1.0))
+    assert (warm != task.sample(flow_map, 5, Jumps(1), generator())).any()
     for wrong in ({"n": 0}, {"n": 2, "batch": 0}):
         with pytest.raises(ValueError, match="expected at least 1 of each"):
-            task.sample(map, sampler=Jumps(1), generator=generator(), **wrong)
+            task.sample(flow_map, sampler=Jumps(1), generator=generator(), **wrong)
 
 
 @pytest.mark.parametrize(("conditional", "label"), [(False, 1), (True, 10), (True, -1)])

@@ -51,7 +51,7 @@ def test_a_user_trains_on_smiles_and_a_checkpoint_samples_without_data(build_tas
     task.judge.chemnet = None
     trainer = Trainer(
         SelfDistillation(task.build_map()), task.train_data, task.valid_data, tmp_path / "run", accelerator="cpu",
-        evaluate=lambda map, step: task.quality(task.sample(map, 16, ONE, generator())),
+        evaluate=lambda flow_map, step: task.quality(task.sample(flow_map, 16, ONE, generator())),
         config={"state": task.state()}, max_steps=30, batch_size=32, validate_every=30,
         optimizer=AdamW(lr=5e-3), schedule=Cosine(warmup=10), ema=None, tensorboard=False, progress=False,
     )  # fmt: skip
@@ -63,7 +63,7 @@ def test_a_user_trains_on_smiles_and_a_checkpoint_samples_without_data(build_tas
     alone.restore(read_config(report.checkpoint)["state"])
     fresh = alone.build_map().eval()
     load_map(report.checkpoint, fresh)
-    one, two = task.sample(report.map, 8, ONE, generator()), alone.sample(fresh, 8, ONE, generator())
+    one, two = task.sample(report.flow_map, 8, ONE, generator()), alone.sample(fresh, 8, ONE, generator())
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -111,8 +111,10 @@ def test_properties_condition_the_map(build_task):
     flow_map = task.build_map()
     for p in flow_map.parameters():  # gates and heads that are zero would hide the label
         torch.nn.init.normal_(p, std=0.2)
-    light, heavy, any_ = (task.sample(flow_map, 20, ONE, generator(), target=target)
-                          for target in ({"logp": 0, "weight": 20}, {"logp": 0, "weight": 200}, None))
+    light, heavy, any_ = (
+        task.sample(flow_map, 20, ONE, generator(), target=target)
+        for target in ({"logp": 0, "weight": 20}, {"logp": 0, "weight": 200}, None)
+    )
     assert not torch.equal(light["bonds"], heavy["bonds"]) and not torch.equal(light["bonds"], any_["bonds"])
     with pytest.raises(ValueError, match="expected all of"):
         task.sample(flow_map, 2, ONE, generator(), target={"logp": 1})
@@ -188,7 +190,7 @@ def test_the_user_is_told_what_is_left_out(build_task):
 
 
 def test_the_naive_baseline_is_a_velocity_map(build_task):
-    task = build_task(unconstrained=True)
+    task = build_task(flow_map=VelocityMap)
     flow_map = task.build_map()
     assert isinstance(flow_map, VelocityMap)
     assert torch.equal((x := task.sample(flow_map, 4, ONE, generator()))["bonds"], x["bonds"].mT)

@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
-from flowmaps.cli.config import experiment, parse, training_parser
+from flowmaps.cli.config import experiment, training_parser
 from flowmaps.cli.main import main
 from flowmaps.cli.presets import presets
+from flowmaps.configuration.parsing import parse
 from flowmaps.data.text_tokens import Bytes, Characters, Letters, tokeniser
 from flowmaps.fields import Batch
 from flowmaps.likelihood import CutOff, score
@@ -37,10 +38,10 @@ def build(given=True, **options):
     torch.manual_seed(0)
     text = T.Text("nowhere", length=24, given=given, **(SMALL | options))
     text.restore({"tokeniser": {"name": "letters"}, "given": given})
-    map = text.build_map().eval()
-    for parameter in map.parameters():
+    flow_map = text.build_map().eval()
+    for parameter in flow_map.parameters():
         parameter.data.add_(0.2 * torch.randn_like(parameter))
-    return map, text
+    return flow_map, text
 
 
 def seeded(seed=0):
@@ -52,7 +53,7 @@ def seeded(seed=0):
 )
 @pytest.mark.parametrize("sampler", [Jumps(1), Jumps(3), Euler(2)])
 def test_prompts_suffixes_and_gaps_come_back_token_for_token(options, sampler):
-    map, text = build(**options)
+    flow_map, text = build(**options)
     cases = [
         ({"prompt": "to be or "}, "to be or ", ""),
         ({"suffix": " the end"}, "", " the end"),
@@ -61,45 +62,45 @@ def test_prompts_suffixes_and_gaps_come_back_token_for_token(options, sampler):
         ({"infill": "{3} was {2} a"}, "", " a"),
     ]
     for given, head, tail in cases:
-        for line in text.decoded(text.sample(map, 3, sampler, seeded(), **given)):
+        for line in text.decoded(text.sample(flow_map, 3, sampler, seeded(), **given)):
             assert line.startswith(head) and line.endswith(tail)
             assert len(line) == (24 if "infill" not in given else template(Letters(), 0, **given).length)
 
 
 def test_everything_outside_gaps_is_kept():
-    map, text = build()
+    flow_map, text = build()
     infill = "a __ c _ e {2}"
     wanted = template(Letters(), 0, infill=infill)
-    tokens = text.sample(map, 4, Jumps(1), seeded(), infill=infill)
+    tokens = text.sample(flow_map, 4, Jumps(1), seeded(), infill=infill)
     assert torch.equal(tokens[:, wanted.known], wanted.tokens[wanted.known].expand(4, -1))
     assert (~wanted.known).sum() == 5
 
 
 @pytest.mark.parametrize(("length", "overlap"), [(100, None), (61, 5), (25, 23), (60, 0)])
 def test_long_texts_are_made_in_blocks(length, overlap):
-    map, _ = build()
+    flow_map, _ = build()
     wanted = template(Letters(), length, prompt="there was ", suffix=" at last")
-    tokens = fill(map, Jumps(2), wanted, 2, 24, seeded(), overlap=overlap)
+    tokens = fill(flow_map, Jumps(2), wanted, 2, 24, seeded(), overlap=overlap)
     assert tokens.shape == (2, length)
     assert torch.equal(tokens[:, wanted.known], wanted.tokens[wanted.known].expand(2, -1))
     assert len(tokens[~wanted.known.expand(2, -1)].unique()) > 3
 
 
 def test_a_prompt_longer_than_a_window_is_continued():
-    map, text = build()
+    flow_map, text = build()
     prompt = SAYING.strip() + " "
-    (line,) = text.decoded(text.sample(map, 1, Jumps(1), seeded(), prompt=prompt, length=len(prompt) + 30))
+    (line,) = text.decoded(text.sample(flow_map, 1, Jumps(1), seeded(), prompt=prompt, length=len(prompt) + 30))
     assert line.startswith(prompt) and len(line) == len(prompt) + 30
 
 
 def test_prompts_steer_what_follows():
-    map, text = build()
-    a, b = (text.sample(map, 8, Jumps(2), seeded(), prompt=p)[:, 6:] for p in ("aaaaaa", "zzzzzz"))
+    flow_map, text = build()
+    a, b = (text.sample(flow_map, 8, Jumps(2), seeded(), prompt=p)[:, 6:] for p in ("aaaaaa", "zzzzzz"))
     assert not torch.equal(a, b)
 
 
 def test_bad_requests_get_one_clear_line():
-    map, text = build()
+    flow_map, text = build()
     _, plain = build(given=False)
     cases = [
         (plain, {"prompt": "to be"}, "trained with given positions"),
@@ -112,7 +113,7 @@ def test_bad_requests_get_one_clear_line():
     ]
     for task, options, message in cases:
         with pytest.raises(ValueError, match=message):
-            task.sample(map, **({"n": 2, "sampler": Jumps(1), "generator": seeded()} | options))
+            task.sample(flow_map, **({"n": 2, "sampler": Jumps(1), "generator": seeded()} | options))
     with pytest.raises(ValueError, match="temperature is -1"):
         T.Text(temperature=-1)
     with pytest.raises(ValueError, match="tied head"):
@@ -171,25 +172,25 @@ def test_a_keyword_that_the_alphabet_cannot_say_is_no_reward():
 
 @pytest.mark.parametrize("options", [{"infill": "a {999999999999}"}, {"infill": "{8388609}"}, {"length": 10**12}])
 def test_texts_too_long_for_memory_are_refused(options):
-    map, text = build()
+    flow_map, text = build()
     with pytest.raises(ValueError, match="more than the limit"):
-        text.sample(map, 2, Jumps(1), seeded(), **options)
+        text.sample(flow_map, 2, Jumps(1), seeded(), **options)
     with pytest.raises(ValueError, match="texts of 24 tokens needs"):
-        text.sample(map, 10**9, Jumps(1), seeded())
+        text.sample(flow_map, 10**9, Jumps(1), seeded())
 
 
 def test_seeds_reproduce_samples_and_temperature_zero_is_the_mode():
-    map, text = build()
-    one, two = (text.sample(map, 4, Jumps(2), seeded(3)) for _ in range(2))
+    flow_map, text = build()
+    one, two = (text.sample(flow_map, 4, Jumps(2), seeded(3)) for _ in range(2))
     assert torch.equal(one, two)
-    assert not torch.equal(one, text.sample(map, 4, Jumps(2), seeded(4)))
-    mode, cold = (text.sample(map, 4, Jumps(1), seeded(3), decoder=d) for d in (Argmax(), Categorical(1e-6)))
+    assert not torch.equal(one, text.sample(flow_map, 4, Jumps(2), seeded(4)))
+    mode, cold = (text.sample(flow_map, 4, Jumps(1), seeded(3), decoder=d) for d in (Argmax(), Categorical(1e-6)))
     assert torch.equal(mode, cold)
 
 
 def test_writing_texts(tmp_path):
-    map, text = build()
-    rows = {k: text.sample(map, 2, Jumps(int(k)), seeded()) for k in ("1", "2")}
+    flow_map, text = build()
+    rows = {k: text.sample(flow_map, 2, Jumps(int(k)), seeded()) for k in ("1", "2")}
     plain, lines = text.write(rows, tmp_path)
     records = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [r["text"] for r in records] == text.decoded(rows["1"]) + text.decoded(rows["2"])
@@ -227,14 +228,14 @@ def test_quality_knows_the_data_from_noise(task, tmp_path):
 
 
 def test_rows_bits_and_temperatures(task, tmp_path):
-    map, _ = build()
+    flow_map, _ = build()
     assert list(task.rows([1, 4])) == ["1", "4", "ode128", "euler4"]
-    bits = task.bits_per_character(map, seeded(), n=4)
+    bits = task.bits_per_character(flow_map, seeded(), n=4)
     assert bits["B3_bits_per_character"] > bits["B1_bits_per_character"] > math.log2(27)
     assert bits["B1_vacuous"] and bits["B3_vacuous"], "an untrained map says nothing"
-    cold, warm = task.temperatures(map, Jumps(1), seeded(), (0.2, 1.0))
+    cold, warm = task.temperatures(flow_map, Jumps(1), seeded(), (0.2, 1.0))
     assert cold["entropy"] < warm["entropy"]
-    points = task.frontier(map, {"1": Jumps(1)}, (0.2, 1.0), 16, 0, tmp_path / "frontier.png", task.of_data(16))
+    points = task.frontier(flow_map, {"1": Jumps(1)}, (0.2, 1.0), 16, 0, tmp_path / "frontier.png", task.of_data(16))
     assert [point["temperature"] for point in points["1"]] == [0.2, 1.0] and (tmp_path / "frontier.png").exists()
 
 
@@ -243,9 +244,9 @@ def test_characters_are_those_of_the_text_that_is_scored(tmp_path, kind, tail, r
     (tmp_path / "a.txt").write_text("Some, words -- here. " * 900 + tail)  # the tail is all of the test part
     text = T.Text(str(tmp_path / "a.txt"), tokeniser=kind, length=10, cache=str(tmp_path / "c"), **SMALL)
     torch.manual_seed(0)
-    map = text.build_map().eval()
-    bits = text.bits_per_character(map, seeded(), n=40)
-    scored = text.likelihood(map, seeded(), CutOff(draws=8), 40)
+    flow_map = text.build_map().eval()
+    bits = text.bits_per_character(flow_map, seeded(), n=40)
+    scored = text.likelihood(flow_map, seeded(), CutOff(draws=8), 40)
     assert bits["characters_per_token"] == pytest.approx(ratio, rel=0.01)
     assert bits["B1_bits_per_character"] == pytest.approx(scored.bits_per_position / ratio, rel=0.01)
 
@@ -256,7 +257,7 @@ def test_training_end_to_end(task, tmp_path):
                       valid_examples=8, log_every=2, validate_every=4, save_every=4, progress=False,
                       config={"state": task.state()}, tensorboard=False)  # fmt: skip
     report = trainer.fit()
-    tokens = task.sample(report.map, 2, Jumps(2), seeded(), prompt="the ")
+    tokens = task.sample(report.flow_map, 2, Jumps(2), seeded(), prompt="the ")
     assert all(line.startswith("the ") for line in task.decoded(tokens))
     assert math.isfinite(report.metrics["valid/loss"])
 
@@ -281,15 +282,15 @@ def test_bounds_of_a_known_source_are_never_below_it_and_tight_after_training():
     g = seeded(1)
     rows, truth = markov(3, 6000, 16, g)
     torch.manual_seed(0)
-    map = T.build_map(3, width=48, depth=2, heads=2)
-    objective = SelfDistillation(map, share=1.0)
-    optimizer = torch.optim.AdamW(map.parameters(), lr=3e-3)
+    flow_map = T.build_map(3, width=48, depth=2, heads=2)
+    objective = SelfDistillation(flow_map, share=1.0)
+    optimizer = torch.optim.AdamW(flow_map.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 800)
     gaps = []
     for step in range(801):
         if step in (0, 50, 800):
-            estimate = score(map.eval(), [Batch(rows[5000:])], CutOff(draws=16), g)
-            map.train()
+            estimate = score(flow_map.eval(), [Batch(rows[5000:])], CutOff(draws=16), g)
+            flow_map.train()
             assert estimate.bits_per_position > truth - 3 * estimate.bits_error
             gaps.append(estimate.bits_per_position / truth - 1)
         batch = Batch(rows[torch.randint(5000, (64,), generator=g)])

@@ -76,8 +76,11 @@ def life(directory: Path, max_steps: int, processes: int, seconds: float | None,
     start = time.monotonic()
     if seconds is not None:
         time.sleep(seconds)
-        while moment == "writing" and not half_written(directory) and not os.waitid(
-                os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        while (
+            moment == "writing"
+            and not half_written(directory)
+            and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        ):
             time.sleep(0.0002)
         os.killpg(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -121,8 +124,17 @@ def main(directory: Path, kills: int, seed: int, processes: list[int]) -> None:
             shutil.rmtree(killed)
             longest, lives, halves, numbers = longest / 2, [], 0, {1: 0, 2: 0}
     life(killed, max_steps, processes[-1], None, "training")
-    print(json.dumps({"killed": len(lives), "newest_after_each": lives, "half_written": halves,
-                      "by_processes": numbers, "seconds": time.monotonic() - start}))
+    print(
+        json.dumps(
+            {
+                "killed": len(lives),
+                "newest_after_each": lives,
+                "half_written": halves,
+                "by_processes": numbers,
+                "seconds": time.monotonic() - start,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

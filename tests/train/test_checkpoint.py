@@ -22,8 +22,12 @@ from train.toys import LeastSquares, Signalling, assert_equal_bits, tensors_of, 
 def write(parent, step, value=None, size=4):
     """A checkpoint of ``size`` numbers whose monitored value is ``value``."""
     state = {"step": step, "monitor": {"name": "valid/loss", "value": value}}
-    return checkpoints.write(parent, step, {"model.safetensors": {"w": torch.full((size,), float(step))}},
-                             {"config.json": {}, "state.json": state})
+    return checkpoints.write(
+        parent,
+        step,
+        {"model.safetensors": {"w": torch.full((size,), float(step))}},
+        {"config.json": {}, "state.json": state},
+    )
 
 
 def names(parent):
@@ -36,8 +40,14 @@ def contents(parent):
 
 def test_folder_holds_what_it_says_and_sha256sum_agrees(tmp_path):
     folder = trainer(tmp_path, config={"task": "toy", "width": 8}).fit().checkpoint
-    assert names(folder) == ["SHA256SUMS", "config.json", "ema.safetensors", "model.safetensors", "state.json",
-                             "training.safetensors"]
+    assert names(folder) == [
+        "SHA256SUMS",
+        "config.json",
+        "ema.safetensors",
+        "model.safetensors",
+        "state.json",
+        "training.safetensors",
+    ]
     check = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
     assert check.returncode == 0 and check.stdout.count("OK") == 5
     assert read_config(folder) == {"task": "toy", "width": 8}
@@ -50,11 +60,13 @@ def test_a_map_is_filled_with_averaged_or_raw_weights(tmp_path):
     report = trainer(tmp_path).fit()
     stored = tensors_of(report.checkpoint)
     for ema, file in ((True, "ema"), (False, "model")):
-        fresh = LeastSquares(seed=5).map
+        fresh = LeastSquares(seed=5).flow_map
         load_map(report.checkpoint, fresh, ema=ema)
         assert torch.equal(fresh.encoder.weight, stored[f"{file}.safetensors:encoder.weight"])
-    assert_equal_bits(dict(report.map.state_dict()),
-                      {n: stored["ema.safetensors:" + n.replace("again", "encoder")] for n in report.map.state_dict()})
+    assert_equal_bits(
+        dict(report.flow_map.state_dict()),
+        {n: stored["ema.safetensors:" + n.replace("again", "encoder")] for n in report.flow_map.state_dict()},
+    )
 
 
 def test_last_two_and_best_are_kept(tmp_path):
@@ -126,8 +138,9 @@ def test_leftovers_of_killed_writes_are_removed(tmp_path):
     assert names(parent) == ["step-00000002"]
 
 
-@pytest.mark.parametrize("path, match", [("nowhere", "no checkpoint at .*nowhere; give a folder step-"),
-                                         ("", "no checkpoint at")])
+@pytest.mark.parametrize(
+    "path, match", [("nowhere", "no checkpoint at .*nowhere; give a folder step-"), ("", "no checkpoint at")]
+)
 def test_missing_checkpoint_is_named(tmp_path, path, match):
     with pytest.raises(CheckpointError, match=match):
         resolve(tmp_path / path)
@@ -171,8 +184,12 @@ def small_disk(tmp_path):
     """A file system of one megabyte, where the machine lets us mount one."""
     place = tmp_path / "disk"
     place.mkdir()
-    if shutil.which("mount") is None or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True).returncode:
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True
+        ).returncode
+    ):
         pytest.skip("mounting a small file system needs more rights")
     yield place
     subprocess.run(["umount", str(place)], check=True)

@@ -25,8 +25,12 @@ HOLD = "import sys; from pathlib import Path; from flowmaps.train.folder import 
 @pytest.fixture
 def elsewhere(tmp_path):
     """Another process that holds the folder."""
-    other = subprocess.Popen([sys.executable, "-c", f"{HOLD}; print(flush=True); sys.stdin.read()", str(tmp_path)],
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"{HOLD}; print(flush=True); sys.stdin.read()", str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment(),
+    )
     other.stdout.readline()
     yield other
     other.kill()
@@ -119,12 +123,16 @@ def replaced(folder: Path) -> None:
     (folder / "checkpoint").mkdir(parents=True)
 
 
-@pytest.mark.parametrize(("deed", "told"), [
-    (shutil.rmtree, r"was removed"),
-    (lambda folder: folder.rename(folder.with_name("elsewhere")), r"was renamed to .*elsewhere"),
-    (replaced, r"was renamed to .*old"),
-    (lambda folder: shutil.rmtree(folder.parent), r"was removed"),
-], ids=["removed", "renamed", "replaced", "parent removed"])
+@pytest.mark.parametrize(
+    ("deed", "told"),
+    [
+        (shutil.rmtree, r"was removed"),
+        (lambda folder: folder.rename(folder.with_name("elsewhere")), r"was renamed to .*elsewhere"),
+        (replaced, r"was renamed to .*old"),
+        (lambda folder: shutil.rmtree(folder.parent), r"was removed"),
+    ],
+    ids=["removed", "renamed", "replaced", "parent removed"],
+)
 @pytest.mark.parametrize("at", [18, 29], ids=["record is next", "checkpoint is next"])
 def test_a_lost_folder_is_noticed_and_nothing_is_lost(tmp_path, deed, told, at):
     settings = {"log_every": 5 if at == 18 else 100}

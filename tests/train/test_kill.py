@@ -29,8 +29,10 @@ def kill(directory: Path, kills: int, processes: str) -> dict[str, dict[str, Pat
     assert len(set(told["newest_after_each"])) > kills // 4, "the kills hit a run that was getting on"
     assert all(told["by_processes"][number] > kills // 4 for number in processes.split(","))
     assert files(directory / "unbroken") == files(directory / "killed"), "the same last two and best, and no leftovers"
-    return {run: {folder.name: folder for folder in (directory / run / "checkpoint").iterdir()}
-            for run in ("unbroken", "killed")}
+    return {
+        run: {folder.name: folder for folder in (directory / run / "checkpoint").iterdir()}
+        for run in ("unbroken", "killed")
+    }
 
 
 @pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
@@ -46,8 +48,10 @@ def test_killed_and_resumed_on_one_and_two_processes_by_turns_equals_unbroken(tm
     """Bit for bit in weights, averages and optimiser, and but for the order of sums in the records."""
     kept = kill(tmp_path, 100, "1,2")
     for name, folder in kept["unbroken"].items():
-        one, other = ({name: tensor for name, tensor in tensors_of(path).items() if not name.endswith(":window")}
-                      for path in (folder, kept["killed"][name]))
+        one, other = (
+            {name: tensor for name, tensor in tensors_of(path).items() if not name.endswith(":window")}
+            for path in (folder, kept["killed"][name])
+        )
         assert_equal_bits(one, other)
     for one, other in zip(*(records(tmp_path / run)[0] for run in ("unbroken", "killed")), strict=True):
         assert one == pytest.approx(other, rel=1e-5)

@@ -33,8 +33,11 @@ def write(directory, rows, step=0):
 def test_lines_and_table_hold_the_same_records(tmp_path):
     write(tmp_path, ROWS)
     assert read_records(tmp_path / "metrics.jsonl") == [ROWS[0], {"step": 2, "a": 0.25, "b": None}, ROWS[2]]
-    assert table(tmp_path) == [{"step": "1", "a": "0.5", "b": ""}, {"step": "2", "a": "0.25", "b": ""},
-                               {"step": "3", "a": "", "b": "2.0"}]
+    assert table(tmp_path) == [
+        {"step": "1", "a": "0.5", "b": ""},
+        {"step": "2", "a": "0.25", "b": ""},
+        {"step": "3", "a": "", "b": "2.0"},
+    ]
 
 
 @settings(deadline=None)

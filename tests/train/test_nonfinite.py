@@ -34,7 +34,7 @@ def test_weights_that_overflow_in_the_update_itself_are_not_saved(tmp_path):
         def after_step(self) -> None:
             super().after_step()
             if int(self.updates) == 20:
-                self.map.decoder.weight[0, 0] = float("inf")
+                self.flow_map.decoder.weight[0, 0] = float("inf")
 
     with pytest.raises(NonFiniteError, match="a weight is not finite after step 20; last good .*step-00000010"):
         trainer(tmp_path, Overflowing()).fit()

@@ -27,8 +27,11 @@ def column(directory, name):
 
 
 def weights(directory):
-    return {name: tensor for name, tensor in tensors_of(directory / "checkpoint" / "step-00000040").items()
-            if "window" not in name}
+    return {
+        name: tensor
+        for name, tensor in tensors_of(directory / "checkpoint" / "step-00000040").items()
+        if "window" not in name
+    }
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +108,15 @@ def test_two_processes_stop_at_the_same_step_and_resume_bit_for_bit(two):
 def test_two_processes_fail_with_the_same_message(two):
     first, second = (json.loads((two / f"told_by_{rank}.json").read_text()) for rank in (0, 1))
     for told in (first, second):
+        assert "counts the time of one process" in told["processor_time"] and not (two / "counted").exists()
         assert "not finite at step 13" in told["not_finite"] and "step-00000010" in told["not_finite"]
         assert "cannot write" in told["unwritable"]
     assert first["unwritable"] == second["unwritable"]
+
+
+def test_a_run_without_files_leaves_its_records_with_the_first_process(two):
+    told = [json.loads((two / f"told_by_{rank}.json").read_text())["without_files"] for rank in (0, 1)]
+    assert told == [12, 0]
 
 
 def test_a_flag_that_is_not_read_at_every_step_is_read_before_anything_is_kept(two):

@@ -12,7 +12,7 @@ from flowmaps.maps import EndpointMap
 from flowmaps.networks import LinearHead, TimeFeatures, Transformer, UNet
 from flowmaps.networks.graph import GraphTransformer
 from flowmaps.objectives import Average, LearnedWeight, SelfDistillation
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.samplers import Jumps, Renoise, generate
 from flowmaps.spaces import Embedded, OneHot, Product
 from flowmaps.times import DecodeRateClock, FullJump, OnClock, PairOnClock
@@ -26,19 +26,19 @@ K = 5
 def transformer(space, chunk=None):
     clock = TimeFeatures(clock=DecodeRateClock(K))
     network = Transformer(space.dim, width=16, depth=1, heads=2, K=K, times=clock)
-    return EndpointMap(LinearPath(space), network, LinearHead(16, K), chunk)
+    return EndpointMap(GeodesicPath(space), network, LinearHead(16, K), chunk)
 
 
 def graph():
     space = Product({"atoms": OneHot(K), "bonds": OneHot(3, symmetric=True)})
-    return EndpointMap(LinearPath(space), GraphTransformer(K, 3, width=16, edge=8, depth=1, heads=2))
+    return EndpointMap(GeodesicPath(space), GraphTransformer(K, 3, width=16, edge=8, depth=1, heads=2))
 
 
 MAPS = {
     "letters": (lambda: transformer(OneHot(K)), (6,)),
     "embedded, narrow": (lambda: transformer(Embedded(K, 3), chunk=7), (6,)),
     "embedded, wide": (lambda: transformer(Embedded(K, 8)), (6,)),
-    "image": (lambda: EndpointMap(LinearPath(OneHot(K)), UNet(K, width=8, lower=(16,), heads=2, out=K)), (4, 4)),
+    "image": (lambda: EndpointMap(GeodesicPath(OneHot(K)), UNet(K, width=8, lower=(16,), heads=2, out=K)), (4, 4)),
     "molecule": (graph, {"atoms": (4,), "bonds": (4, 4)}),
 }
 IDENTITIES = {"PSD-KL": O.SemigroupKL, "LSD": O.Lagrangian, "ESD": O.Eulerian}
@@ -48,7 +48,7 @@ class Letters:
     """Random categories."""
 
     def __init__(self, flow_map, shape, n: int = 16):
-        sizes = flow_map.path.space.sizes()
+        sizes = flow_map.space.sizes()
         self.x_1 = fieldwise(lambda s, k: torch.randint(k, (n, *s), generator=seeded()), shape, sizes)
         if isinstance(shape, dict):
             self.x_1["bonds"] = torch.triu(self.x_1["bonds"], 1)
@@ -75,8 +75,15 @@ class Watched(nn.Module):
 
 def objective(flow_map, identity="PSD-KL"):
     clock = DecodeRateClock(K)
-    return SelfDistillation(flow_map, IDENTITIES[identity](), times=OnClock(clock), share=0.5,
-                            pairs=PairOnClock(clock, FullJump()), teacher=Average, weight=LearnedWeight(8))
+    return SelfDistillation(
+        flow_map,
+        IDENTITIES[identity](),
+        times=OnClock(clock),
+        share=0.5,
+        pairs=PairOnClock(clock, FullJump()),
+        teacher=Average,
+        weight=LearnedWeight(8),
+    )
 
 
 def built(name):
@@ -115,17 +122,28 @@ def test_a_run_keeps_times_and_states(tmp_path, name, precision, dtype):
     flow_map, data = built(name)
     flow_map.network = watched = Watched(flow_map.network)
     loss = objective(flow_map)
-    report = Trainer(loss, data, data, tmp_path, max_steps=2, batch_size=8, precision=precision, accelerator="cpu",
-                     progress=False, curves=False, log_every=1).fit()
+    report = Trainer(
+        loss,
+        data,
+        data,
+        tmp_path,
+        max_steps=2,
+        batch_size=8,
+        precision=precision,
+        accelerator="cpu",
+        progress=False,
+        curves=False,
+        log_every=1,
+    ).fit()
     states = {kind for _, _, *kinds in watched.seen for kind in kinds}
     assert states == {dtype} and {v.dtype for s, t, _, *_ in watched.seen for v in (s, t)} == {dtype}
     batch = data.batch(torch.arange(8))
     s = loss.draw(batch, seeded(3)).s
     assert s.dtype == dtype and not torch.equal(s, s.bfloat16().to(dtype))
-    assert all(p.dtype == dtype for p in report.map.parameters())
+    assert all(p.dtype == dtype for p in report.flow_map.parameters())
     shape = fieldwise(lambda s: (2, *s), MAPS[name][1])
     for sampler in (Jumps(2), Renoise(2)):
-        generate(report.map, sampler, shape, seeded())
+        generate(report.flow_map, sampler, shape, seeded())
 
 
 def test_clocks_and_features_of_times_keep_their_digits_under_autocast():

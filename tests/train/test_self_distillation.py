@@ -9,7 +9,7 @@ from flowmaps.data import CategoricalData
 from flowmaps.maps import EndpointMap
 from flowmaps.networks import MLP, LinearHead, TiedHead
 from flowmaps.objectives import Average, Frozen, Lagrangian, LearnedWeight, SelfDistillation, SemigroupKL
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import Embedded, OneHot
 from flowmaps.train import AdamW, load_map
 from train.test_resume import assert_same_run
@@ -40,7 +40,7 @@ class Stopping(Signalling):
 def dense(seed: int = 0) -> EndpointMap:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return EndpointMap(LinearPath(OneHot(K)), MLP((L, K), width=32, depth=2))
+        return EndpointMap(GeodesicPath(OneHot(K)), MLP((L, K), width=32, depth=2))
 
 
 def embedded(seed: int = 0, tied: bool = False) -> EndpointMap:
@@ -50,7 +50,7 @@ def embedded(seed: int = 0, tied: bool = False) -> EndpointMap:
         head = TiedHead(space) if tied else LinearHead(D, K)
         network = MLP((L, D), width=32, depth=2, K=K)
         torch.nn.init.normal_(network.write.weight, std=32**-0.5)  # under a head that starts at zero
-        return EndpointMap(LinearPath(space), network, head)
+        return EndpointMap(GeodesicPath(space), network, head)
 
 
 def with_average(seed: int = 0) -> SelfDistillation:
@@ -95,17 +95,26 @@ def test_tied_head_is_stored_once_and_filled_again(tmp_path):
     report = run(tmp_path, OBJECTIVES["tied head"](), max_steps=4).fit()
     flow_map = embedded(seed=7, tied=True)
     load_map(report.checkpoint, flow_map)
-    assert flow_map.head.matrix is flow_map.path.space.weight
-    for mine, trained in zip(flow_map.parameters(), report.map.parameters(), strict=True):
+    assert flow_map.head.matrix is flow_map.space.weight
+    for mine, trained in zip(flow_map.parameters(), report.flow_map.parameters(), strict=True):
         assert torch.equal(mine, trained)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_flow_map_learns_that_all_symbols_are_equal(tmp_path, precision):
-    report = run(tmp_path, OBJECTIVES["semigroup"](), max_steps=250, precision=precision, optimizer=AdamW(lr=1e-2),
-                 ema=0.98, log_every=100, validate_every=250, save_every=250).fit()
+    report = run(
+        tmp_path,
+        OBJECTIVES["semigroup"](),
+        max_steps=250,
+        precision=precision,
+        optimizer=AdamW(lr=1e-2),
+        ema=0.98,
+        log_every=100,
+        validate_every=250,
+        save_every=250,
+    ).fit()
     noise = torch.randn(500, L, K, generator=torch.Generator().manual_seed(3))
-    x_1 = report.map(noise, torch.zeros(500), torch.ones(500)).argmax(-1)
+    x_1 = report.flow_map(noise, torch.zeros(500), torch.ones(500)).argmax(-1)
     assert (x_1 == x_1[:, :1]).all(1).float().mean() > 0.9
     assert x_1[:, 0].bincount(minlength=K).min() > 60
     assert report.metrics["valid/diagonal"] < 0.75 * torch.tensor(float(K)).log().item()
@@ -113,8 +122,10 @@ def test_a_flow_map_learns_that_all_symbols_are_equal(tmp_path, precision):
 
 @pytest.mark.slow
 def test_compiled_run_equals_the_plain_one(tmp_path):
-    reports = [run(tmp_path / str(compiled), OBJECTIVES["semigroup"](), max_steps=5, compile=compiled).fit()
-               for compiled in (False, True)]
-    for plain, compiled in zip(reports[0].map.parameters(), reports[1].map.parameters(), strict=True):
+    reports = [
+        run(tmp_path / str(compiled), OBJECTIVES["semigroup"](), max_steps=5, compile=compiled).fit()
+        for compiled in (False, True)
+    ]
+    for plain, compiled in zip(reports[0].flow_map.parameters(), reports[1].flow_map.parameters(), strict=True):
         torch.testing.assert_close(plain, compiled, rtol=1e-3, atol=1e-4)
     load_map(reports[1].checkpoint, dense(seed=9))  # no name bears the mark of the compiler

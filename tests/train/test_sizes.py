@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from flowmaps.maps import VelocityMap
 from flowmaps.tasks.images import Images
 from flowmaps.tasks.text import Text
 from flowmaps.train import sizes
@@ -38,7 +39,7 @@ def molecules(**options):
 
 @pytest.mark.parametrize(
     ("make", "options"),
-    [(images, {}), (images, {"conditional": True, "unconstrained": True}), (texts, {}), (texts, {"clock": False}),
+    [(images, {}), (images, {"conditional": True, "flow_map": VelocityMap}), (texts, {}), (texts, {"clock": False}),
      (texts, {"embedding": 256, "tied": True}), (molecules, {}), (molecules, {"conditions": ("logp",)})],
 )  # fmt: skip
 def test_networks_pass_and_are_what_they_were(make, options, monkeypatch):

@@ -20,7 +20,7 @@ def test_parts_of_all_updates_are_the_epochs_in_order(size, count, parts, seed):
     updates = 2 + 2 * size // (count * parts)
     rows = torch.cat([stream.index(step, part) for step in range(1, updates + 1) for part in range(parts)])
     epochs = torch.cat([permutation(size, seed, epoch) for epoch in range(len(rows) // size + 1)])
-    assert torch.equal(rows, epochs[:len(rows)])
+    assert torch.equal(rows, epochs[: len(rows)])
 
 
 @settings(deadline=None)
@@ -38,16 +38,22 @@ def test_epochs_and_seeds_differ_and_an_epoch_holds_every_example_once():
     assert all(torch.equal(order.sort().values, torch.arange(50)) for order in orders)
 
 
-@pytest.mark.parametrize("size, batch_size, parts, match", [(0, 4, 1, "0 examples"), (4, 6, 4, "multiple of 4"),
-                                                            (4, 0, 1, "batch_size 0")])
+@pytest.mark.parametrize(
+    "size, batch_size, parts, match", [(0, 4, 1, "0 examples"), (4, 6, 4, "multiple of 4"), (4, 0, 1, "batch_size 0")]
+)
 def test_impossible_streams_are_refused(size, batch_size, parts, match):
     with pytest.raises(ValueError, match=match):
         Stream(size, batch_size, 0, parts)
 
 
 def test_seeds_of_steps_processes_and_purposes_differ():
-    keys = {key(seed, step, rank, purpose) for seed in range(3) for step in range(50) for rank in range(4)
-            for purpose in ("draw", "dropout")}
+    keys = {
+        key(seed, step, rank, purpose)
+        for seed in range(3)
+        for step in range(50)
+        for rank in range(4)
+        for purpose in ("draw", "dropout")
+    }
     assert len(keys) == 3 * 50 * 4 * 2 and max(keys) < 2**53
     assert key(1, 12) != key(11, 2)
     assert torch.equal(torch.rand(3, generator=generator("cpu", 5)), torch.rand(3, generator=generator("cpu", 5)))

@@ -54,8 +54,8 @@ def test_an_update_is_the_formula(tmp_path, accumulation):
         g, cosine = projected(slope(1.0, 1.0), slope(-0.5, 3.0))
         W, cosines = W - 0.1 * g.view(5, 4), [*cosines, float(cosine)]
     assert min(cosines) < 0
-    torch.testing.assert_close(objective.map.weight.detach(), W[:4].T, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(objective.map.bias.detach(), W[4], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(objective.flow_map.weight.detach(), W[:4].T, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(objective.flow_map.bias.detach(), W[4], rtol=1e-12, atol=1e-12)
     told = [row["train/gradient_cosine"] for row in read_records(tmp_path / "metrics.jsonl")]
     assert told == pytest.approx(cosines, rel=1e-5)
 
@@ -67,7 +67,7 @@ def test_gradients_that_agree_are_left_alone(tmp_path):
         objective.targets = ((1.0, 1.0), (1.0, 3.0))
         report = trainer(tmp_path / str(surgery), objective, surgery=surgery, optimizer=sgd, **PLAIN).fit()
         assert ("train/gradient_cosine" in report.metrics) == surgery
-        maps.append(objective.map.weight.detach())
+        maps.append(objective.flow_map.weight.detach())
     assert report.metrics["train/gradient_cosine"] == pytest.approx(1)
     torch.testing.assert_close(*maps, rtol=1e-13, atol=1e-13)
 
@@ -137,8 +137,11 @@ def test_a_run_with_surgery_learns_and_resumes_bit_for_bit(tmp_path, precision):
     unbroken = run(tmp_path / "unbroken", make(), **settings).fit()
     assert run(tmp_path / "stopped", make(), Stopping(17), **settings).fit().reason == "SIGTERM"
     assert_same_run(unbroken, run(tmp_path / "stopped", make(), **settings).fit(resume=True))
-    losses = [row["train/diagonal"] for row in read_records(tmp_path / "unbroken" / "metrics.jsonl")
-              if "train/diagonal" in row]
+    losses = [
+        row["train/diagonal"]
+        for row in read_records(tmp_path / "unbroken" / "metrics.jsonl")
+        if "train/diagonal" in row
+    ]
     assert losses[-1] < 0.9 * losses[0] and -1 <= unbroken.metrics["train/gradient_cosine"] <= 1
 
 

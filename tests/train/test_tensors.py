@@ -15,10 +15,16 @@ from train.toys import Tied, assert_equal_bits
 def test_every_kind_of_tensor_returns_bit_for_bit(tmp_path):
     base = torch.arange(12.0)
     tensors = {
-        "nan": torch.tensor([float("nan"), float("inf"), -0.0]), "bf16": torch.randn(3).bfloat16(),
-        "double": torch.randn(2, 2, dtype=torch.float64), "bool": torch.tensor([True, False]),
-        "scalar": torch.tensor(5), "empty": torch.zeros(0, 3), "empty_too": torch.zeros(0, 3),
-        "transposed": base.reshape(3, 4).t(), "head": base[:4], "tail": base[4:],
+        "nan": torch.tensor([float("nan"), float("inf"), -0.0]),
+        "bf16": torch.randn(3).bfloat16(),
+        "double": torch.randn(2, 2, dtype=torch.float64),
+        "bool": torch.tensor([True, False]),
+        "scalar": torch.tensor(5),
+        "empty": torch.zeros(0, 3),
+        "empty_too": torch.zeros(0, 3),
+        "transposed": base.reshape(3, 4).t(),
+        "head": base[:4],
+        "tail": base[4:],
     }
     write_tensors(tmp_path / "file", tensors)
     target = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
@@ -42,23 +48,32 @@ def parts(*shared: str) -> dict[str, torch.Tensor]:
     return {name: one if name in shared else torch.ones(2) for name in "abc"}
 
 
-@pytest.mark.parametrize("stored, live, match", [
-    (parts(), parts("a", "b"), "b is unknown"),
-    (parts("a", "b"), parts(), "b is missing"),
-    (parts("b", "c"), parts("a", "c"), "c shares its values with b there and with a here"),
-])
+@pytest.mark.parametrize(
+    "stored, live, match",
+    [
+        (parts(), parts("a", "b"), "b is unknown"),
+        (parts("a", "b"), parts(), "b is missing"),
+        (parts("b", "c"), parts("a", "c"), "c shares its values with b there and with a here"),
+    ],
+)
 def test_tensors_shared_otherwise_are_refused(tmp_path, stored, live, match):
     write_tensors(tmp_path / "file", stored)
     with pytest.raises(CheckpointError, match=match):
         restore(live, tmp_path / "file")
 
 
-@pytest.mark.parametrize("change, match", [
-    (lambda m: setattr(m, "extra", nn.Linear(2, 2)), "extra.weight is missing; extra.bias is missing"),
-    (lambda m: delattr(m, "norm"), "norm.bias is unknown; .* and 1 more;"),
-    (lambda m: setattr(m, "decoder", nn.Linear(8, 5)), r"decoder.weight is \(4, 8\) torch.float32, expected \(5, 8\)"),
-    (lambda m: m.double(), "expected .* torch.float64; .* more;"),
-])
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (lambda m: setattr(m, "extra", nn.Linear(2, 2)), "extra.weight is missing; extra.bias is missing"),
+        (lambda m: delattr(m, "norm"), "norm.bias is unknown; .* and 1 more;"),
+        (
+            lambda m: setattr(m, "decoder", nn.Linear(8, 5)),
+            r"decoder.weight is \(4, 8\) torch.float32, expected \(5, 8\)",
+        ),
+        (lambda m: m.double(), "expected .* torch.float64; .* more;"),
+    ],
+)
 def test_weights_load_strictly_and_a_refusal_changes_nothing(tmp_path, change, match):
     write_tensors(tmp_path / "file", Tied().state_dict())
     module = Tied()
@@ -70,8 +85,9 @@ def test_weights_load_strictly_and_a_refusal_changes_nothing(tmp_path, change, m
     assert_equal_bits(before, module.state_dict())
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b[:7], lambda b: b"", lambda b: b"x" * len(b),
-                                    lambda b: b + b"x"])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-5], lambda b: b[:7], lambda b: b"", lambda b: b"x" * len(b), lambda b: b + b"x"]
+)
 def test_a_file_that_is_not_whole_is_refused(tmp_path, damage):
     path = tmp_path / "file"
     write_tensors(path, Tied().state_dict())

@@ -7,8 +7,9 @@ from flowmaps.data import CategoricalData
 from flowmaps.maps import EndpointMap
 from flowmaps.networks import MLP
 from flowmaps.objectives import SelfDistillation
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath, MinibatchOT
 from flowmaps.spaces import Embedded
+from flowmaps.times import ToData
 from flowmaps.train import CheckpointError, Trainer
 from flowmaps.train.two_stage import TwoStage
 
@@ -17,7 +18,7 @@ OUT = "network.write.weight"
 
 def build(seed: int) -> EndpointMap:
     torch.manual_seed(seed)
-    return EndpointMap(LinearPath(Embedded(5, 4)), MLP((3, 4), width=8, depth=1, out=5, K=5))
+    return EndpointMap(GeodesicPath(Embedded(5, 4)), MLP((3, 4), width=8, depth=1, out=5, K=5))
 
 
 def train(objective, folder, steps, resume=False):
@@ -28,21 +29,30 @@ def train(objective, folder, steps, resume=False):
 
 @pytest.mark.parametrize("decay", [None, 0.5])
 def test_second_stage_starts_from_the_first_and_resumes(tmp_path, decay):
-    base = train(SelfDistillation(build(0), share=1.0), tmp_path / "base", 3).map.state_dict()
+    base = train(SelfDistillation(build(0), share=1.0), tmp_path / "base", 3).flow_map.state_dict()
     second = TwoStage(build(1), str(tmp_path / "base"), decay=decay)
-    for name, tensor in second.map.state_dict().items():
+    for name, tensor in second.flow_map.state_dict().items():
         assert torch.equal(tensor, base[name]), name
-    unbroken = train(second, tmp_path / "a", 4).map.state_dict()
-    teacher = second.teacher(second.map).state_dict()[OUT]
+    unbroken = train(second, tmp_path / "a", 4).flow_map.state_dict()
+    teacher = second.teacher(second.flow_map).state_dict()[OUT]
     assert torch.equal(teacher, base[OUT]) == (decay is None)
     assert not torch.equal(unbroken[OUT], base[OUT])
     assert torch.equal(unbroken["path.space.weight"], base["path.space.weight"]) == (decay is None)
     (tmp_path / "a" / "checkpoint" / "step-00000004").rename(tmp_path / "lost")
     resumed = train(TwoStage(build(2), str(tmp_path / "base"), decay=decay), tmp_path / "a", 4, resume=True)
-    for name, tensor in resumed.map.state_dict().items():
+    for name, tensor in resumed.flow_map.state_dict().items():
         assert torch.equal(tensor, unbroken[name]), name
 
 
 def test_a_missing_first_stage_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="nowhere"):
         TwoStage(build(0), str(tmp_path / "nowhere"))
+
+
+def test_options_of_the_loss_are_passed_on(tmp_path):
+    train(SelfDistillation(build(0), share=1.0), tmp_path / "base", 1)
+    second = TwoStage(
+        build(1), str(tmp_path / "base"), share=0.5, strength=2.0, coupling=MinibatchOT(4), pairs=ToData()
+    )
+    assert isinstance(second.coupling, MinibatchOT) and second.coupling.group == 4
+    assert (second.share, second.strength) == (0.5, 2.0) and isinstance(second.pairs, ToData)

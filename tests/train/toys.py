@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import flowmaps
 from flowmaps.fields import Batch, Condition
+from flowmaps.objectives import Objective
 from flowmaps.train import AdamW, Cosine, Trainer
 
 
@@ -51,49 +52,55 @@ class Noise(NamedTuple):
     epsilon: Tensor
 
 
-class LeastSquares(nn.Module):
+class LeastSquares(Objective):
     """Denoising least squares, with a learned log-weight and a slow teacher, so that both have to be kept."""
 
-    def __init__(self, seed: int = 0, sigma: float = 0.1, dropout: float = 0.1, d: int = 4,
-                 norm: type[nn.Module] = nn.BatchNorm1d):
+    def __init__(
+        self,
+        seed: int = 0,
+        sigma: float = 0.1,
+        dropout: float = 0.1,
+        d: int = 4,
+        norm: type[nn.Module] = nn.BatchNorm1d,
+    ):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.map = Tied(d, dropout=dropout, norm=norm)
+            self.flow_map = Tied(d, dropout=dropout, norm=norm)
         self.sigma = sigma
         self.log_weight = nn.Parameter(torch.zeros(()))
-        self.teacher = nn.Parameter(self.map.decoder.bias.detach().clone(), requires_grad=False)
+        self.teacher = nn.Parameter(self.flow_map.decoder.bias.detach().clone(), requires_grad=False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Noise:
         return Noise(torch.randn(batch.x_1.shape, generator=generator, device=generator.device, dtype=batch.x_1.dtype))
 
     def forward(self, batch: Batch, draw: Noise) -> dict[str, Tensor]:
-        error = self.map(batch.x_1 + self.sigma * draw.epsilon) - batch.condition.label
-        square = error.float().square().mean() + 0.01 * (self.map.decoder.bias - self.teacher).square().mean()
+        error = self.flow_map(batch.x_1 + self.sigma * draw.epsilon) - batch.condition.label
+        square = error.float().square().mean() + 0.01 * (self.flow_map.decoder.bias - self.teacher).square().mean()
         return {"loss": torch.exp(-self.log_weight) * square + self.log_weight, "square": square}
 
     @torch.no_grad()
     def after_step(self) -> None:
-        self.teacher.lerp_(self.map.decoder.bias, 0.1)
+        self.teacher.lerp_(self.flow_map.decoder.bias, 0.1)
         self.updates += 1
 
 
-class Linear(nn.Module):
+class Linear(Objective):
     """Least squares of one matrix without any noise: its gradients are those of the mean over the batch."""
 
     def __init__(self, d: int = 4):
         super().__init__()
-        self.map = nn.Linear(d, d, dtype=torch.float64)
+        self.flow_map = nn.Linear(d, d, dtype=torch.float64)
         with torch.no_grad():
-            self.map.weight.copy_(torch.eye(d))
-            self.map.bias.zero_()
+            self.flow_map.weight.copy_(torch.eye(d))
+            self.flow_map.bias.zero_()
 
     def draw(self, batch: Batch, generator: torch.Generator) -> None:
         return None
 
     def forward(self, batch: Batch, draw: None) -> dict[str, Tensor]:
-        return {"loss": (self.map(batch.x_1.double()) - batch.condition.label.double()).square().mean()}
+        return {"loss": (self.flow_map(batch.x_1.double()) - batch.condition.label.double()).square().mean()}
 
 
 class Torn(Linear):
@@ -107,17 +114,31 @@ class Torn(Linear):
 
     def forward(self, batch: Batch, draw: int | None) -> dict[str, Tensor]:
         y, asked = batch.condition.label.double(), self.targets if draw is None else self.targets[draw : draw + 1]
-        moved = self.map(batch.x_1.double())
+        moved = self.flow_map(batch.x_1.double())
         losses = [weight * (moved - factor * y).square().mean() for factor, weight in asked]
         return {"loss": sum(losses[1:], losses[0])}
 
 
-def trainer(directory: Path, objective: nn.Module | None = None, data: Any = None, held_out: Any = None,
-            **settings) -> Trainer:
+def trainer(
+    directory: Path | None, objective: nn.Module | None = None, data: Any = None, held_out: Any = None, **settings
+) -> Trainer:
     """A run of 40 quick updates that records, validates and saves often; settings override."""
-    plain = dict(max_steps=40, batch_size=16, log_every=4, validate_every=10, save_every=10, valid_examples=24,
-                 optimizer=AdamW(lr=1e-2), schedule=Cosine(warmup=5, floor=1.0), ema=0.9, accelerator="cpu",
-                 curves=False, tensorboard=False, progress=False, config={"name": "toy"})
+    plain = dict(
+        max_steps=40,
+        batch_size=16,
+        log_every=4,
+        validate_every=10,
+        save_every=10,
+        valid_examples=24,
+        optimizer=AdamW(lr=1e-2),
+        schedule=Cosine(warmup=5, floor=1.0),
+        ema=0.9,
+        accelerator="cpu",
+        curves=False,
+        tensorboard=False,
+        progress=False,
+        config={"name": "toy"},
+    )
     data = Pairs() if data is None else data
     held_out = Pairs(32, seed=1) if held_out is None else held_out
     return Trainer(objective or LeastSquares(), data, held_out, directory, **{**plain, **settings})
@@ -133,8 +154,11 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
     """Every tensor of a checkpoint folder, by file and name."""
     from safetensors.torch import load_file
 
-    return {f"{path.name}:{name}": tensor for path in sorted(folder.glob("*.safetensors"))
-            for name, tensor in load_file(path).items()}
+    return {
+        f"{path.name}:{name}": tensor
+        for path in sorted(folder.glob("*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
 
 
 def assert_equal_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -169,7 +193,10 @@ class Broken(LeastSquares):
         values = super().forward(batch, draw)
         if self.training and int(self.updates) == self.at - 1:
             zero = values["loss"] - values["loss"].detach()
-            spoilt = {"both": values["loss"] * float("nan"), "gradient": values["loss"] + zero.abs().sqrt() * 0,
-                      "value": values["loss"] + float("inf")}
+            spoilt = {
+                "both": values["loss"] * float("nan"),
+                "gradient": values["loss"] + zero.abs().sqrt() * 0,
+                "value": values["loss"] + float("inf"),
+            }
             values["loss"] = spoilt[self.how]
         return values

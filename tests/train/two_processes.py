@@ -47,6 +47,8 @@ def main(directory: Path) -> None:
     told["resumed"] = fit(directory / "stopped", resume=True).step
     told["not_finite"] = failure(NonFiniteError, directory / "not_finite", Broken(13))
     told["unwritable"] = failure(CheckpointError, directory / "linear_1" / "metrics.csv" / "below")
+    told["without_files"] = len(trainer(None, devices=2, strategy="ddp").fit().records)
+    told["processor_time"] = failure(ValueError, directory / "counted", max_cpu_seconds=1.0)
     lonely = Torn()
     lonely.log_weight = torch.nn.Parameter(torch.zeros(()))
     told["lonely"] = failure(ValueError, directory / "lonely", lonely, surgery=True)

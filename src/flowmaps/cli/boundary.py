@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from types import FrameType
 
 from .. import __version__
-from .extras import EXTRA_OF, lacking
+from ..configuration.extras import EXTRA_OF, lacking
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LONGEST = 480  # characters of a line

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from jsonargparse import ArgumentParser, Namespace
 
+from ..configuration.parsing import parser, task_from
 from ..files import numbered
-from ..maps import FlowMap
+from ..hub import Model, find, load
+from ..reading import Document
 from ..seeds import check_seed
 from ..tasks.base import Task
-from ..train import load_map, read_config, read_state, resolve, size_of_map
-from ..train.sizes import built
-from .config import parser, task_from
+from ..train import CheckpointError, read_config
 
-MODELS = tuple(Path(__file__).parents[depth] / "models" for depth in (1, 3))  # of the package, of a working copy
-RESULTS = ("metrics.json", "samples.*", "molecules-*.*", "frontier.png")  # what commands write into a folder
-
-
-class Opened(NamedTuple):
-    """A checkpoint: its folder, task, map in evaluation mode with averaged weights, configuration and records."""
-
-    folder: Path
-    task: Task
-    map: FlowMap
-    config: dict[str, Any]
-    state: dict[str, Any]
-    device: torch.device
-
-    def generator(self, seed: int) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(seed)
+METRICS = "metrics.json"  # what commands write into a folder beside the files of a task
 
 
 def checkpoint_parser(command: str, description: str, files: bool = False) -> ArgumentParser:
@@ -52,50 +37,53 @@ def checkpoint_parser(command: str, description: str, files: bool = False) -> Ar
     return p
 
 
-def open_checkpoint(cfg: Namespace) -> Opened:
+def open_checkpoint(cfg: Namespace) -> Model:
     """Open the checkpoint that is asked for.
 
     Raises: CheckpointError, ValueError if it is missing, damaged or not of this package.
     """
     check_seed(cfg.seed)
-    device = find_device(cfg.device)
-    folder = find(cfg.checkpoint, cfg.best)
-    config = read_config(folder)
-    task = task_from(config)
-    map = built(task.build_map, 2 * size_of_map(folder) + 2**26)  # what its weights cannot fill is not built
-    load_map(folder, map)
-    return Opened(folder, task, map.to(device).eval(), config, read_state(folder), device)
+    return load(cfg.checkpoint, cfg.device, best=cfg.best)
 
 
-def find(name: str, best: bool = False) -> Path:
-    """The checkpoint meant by a path, or the model of this name that comes with the package.
+def modality(arguments: Sequence[str]) -> type[Task]:
+    """The class of the checkpoint's task, whose methods declare options; of any task where there is no checkpoint.
 
-    Raises: CheckpointError if there is none or it is damaged.
+    Raises: CheckpointError, ValueError if the checkpoint cannot be used, unless help is asked for.
     """
-    models = [place / name for place in MODELS if Path(name).name == name and (place / name).is_dir()]
-    return resolve(models[0] if models and not Path(name).exists() else name, "best" if best else "newest")
-
-
-def find_device(name: str) -> torch.device:
-    """A device by name.
-
-    Raises: ValueError if this machine does not have it.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    paths = [text for text in arguments[:1] if not text.startswith("-")]
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not there ({str(error).splitlines()[0]}); use cpu or auto") from None
+        return type(task_from(read_config(find(paths[0], "--best" in arguments)))) if paths else Task
+    except CheckpointError:
+        if {"-h", "--help"} & set(arguments):
+            return Task
+        raise
 
 
-def check_out(cfg: Namespace) -> None:
+def add_options(p: ArgumentParser, kind: type[Task], method: str) -> list[str]:
+    """What a method of a modality takes by keyword, beyond what every task's does, as options; their names."""
+    shared: set[str | int] = set(inspect.signature(getattr(Task, method)).parameters)
+    names = p.add_method_arguments(kind, method, skip=shared - {"self"}, as_group=True)
+    for action in p._actions:
+        if action.dest in names and action.default is False:  # --surrogate alone says true
+            action.nargs, action.const = "?", True
+    return names
+
+
+def chosen_options(chosen: Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """The values of a modality's options that were given."""
+    return {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
+
+
+def check_out(cfg: Namespace, task: Task) -> None:
     """Refuse, before anything is computed, to replace results in a folder that ``--out`` names.
 
     Raises: ValueError naming the first file that is in the way.
     """
     for name in [cfg.out] if isinstance(cfg.out, str) else cfg.out or []:
-        check_absent((path for pattern in RESULTS for path in sorted(Path(name).glob(pattern))), cfg.overwrite)
+        check_absent(
+            (path for pattern in (METRICS, *task.files) for path in sorted(Path(name).glob(pattern))), cfg.overwrite
+        )
 
 
 def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
@@ -108,14 +96,14 @@ def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
             raise ValueError(f"{path} is there already; choose another --out, or add --overwrite to replace it")
 
 
-def results(cfg: Namespace, opened: Opened, name: str) -> Path:
+def results(cfg: Namespace, opened: Model, name: str) -> Path:
     """The folder for results of a command: ``--out``, or ``name`` in the folder of the run; never in the package.
 
     Without ``--out`` and ``--overwrite`` it is a new one: where there is a ``name`` already, ``name-2`` and so on.
     """
     if cfg.out:
         directory = Path(cfg.out if isinstance(cfg.out, str) else cfg.out[0])
-    elif opened.folder.parent in MODELS:
+    elif opened.shipped:
         directory = Path(name) / opened.folder.name
     else:
         parent = opened.folder.absolute().parent
@@ -140,6 +128,6 @@ def new_folder(directory: Path) -> Path:
         place = numbered(directory, first=2)
 
 
-def origin(opened: Opened) -> dict[str, Any]:
+def origin(opened: Model) -> Document:
     """Which weights results belong to."""
     return {"checkpoint": str(opened.folder), "step": opened.state.get("step"), "device": str(opened.device)}

@@ -5,18 +5,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any, cast
+from typing import Any
 
 import torch
 
+from ..configuration.parsing import parse
+from ..fields import Data
 from ..files import write_json
+from ..maps import FlowMap
 from ..samplers import Sampler
 from ..seeds import check_seed
 from ..tasks.base import Task
 from ..train.logs import finite
 from ..train.state import versions
-from .checkpoints import check_out, checkpoint_parser, open_checkpoint, origin, results
-from .config import parse, steps_list
+from .checkpoints import (
+    add_options,
+    check_out,
+    checkpoint_parser,
+    chosen_options,
+    modality,
+    open_checkpoint,
+    origin,
+    results,
+)
+from .config import steps_list
 
 HELP = """Measure samples at several step counts and of the flow's own differential equation, beside real data."""
 SHOWN = 64  # samples a row that are written as files
@@ -30,9 +42,9 @@ def run(arguments: Sequence[str]) -> int:
     p.add_argument("--ode", type=int, default=128, help="steps of the differential equation; 0 leaves it out")
     p.add_argument("--n", type=int | None, help="samples a row (default: by the task)")
     p.add_argument("--seeds", type=int, default=1, help="repetitions; the table then shows mean and spread")
-    p.add_argument("--temperatures", type=str | None, help="text: also draw the frontier over these, such as 0.5,0.7,1")
+    names = add_options(p, modality(arguments), "studies")
     cfg = parse(p, arguments)
-    steps, temperatures = steps_list(cfg.steps), _temperatures(cfg.temperatures)
+    steps = steps_list(cfg.steps)
     for name in ("seeds", "n"):
         value = getattr(cfg, name)
         if value is not None and value < 1:
@@ -40,58 +52,42 @@ def run(arguments: Sequence[str]) -> int:
     if cfg.ode < 0:
         raise ValueError(f"ode is {cfg.ode}, expected a number of steps, or 0 for none")
     check_seed(cfg.seed + cfg.seeds - 1)
-    check_out(cfg)
     opened = open_checkpoint(cfg)
     task = opened.task
+    check_out(cfg, task)
+    studies = task.studies(**chosen_options(p.instantiate(cfg), names))
     seeds = [cfg.seed + i for i in range(cfg.seeds)]
-    if temperatures and not hasattr(task, "frontier"):
-        raise ValueError(f"temperatures are for text, and {type(task).__name__} has no frontier; leave them out")
     n = cfg.n or task.samples
     data = task.of_data(cfg.n)  # first: it tells whether there are data enough
     rows = task.rows(steps, cfg.ode or None)
-    by_steps, samples = measure(task, opened.map, rows, n, seeds)
+    by_steps, samples = measure(task, opened.flow_map, rows, n, seeds)
     by_steps["data"] = data
     directory = results(cfg, opened, "evaluation")
     task.write({name: first(row, SHOWN) for name, row in samples.items()}, directory)
     report = {**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": by_steps}
-    if temperatures:
-        few = {name: sampler for name, sampler in rows.items() if not name.startswith("ode")}
-        points = cast(Any, task).frontier(
-            opened.map, few, temperatures, n, cfg.seed, directory / "frontier.png", data
-        )
-        report["frontier"] = points
-        print(f"wrote {directory / 'frontier.png'}")
+    for name, study in studies.items():
+        report[name], files = study(opened.flow_map, rows, n, cfg.seed, data, directory)
+        print("wrote " + ", ".join(str(file) for file in files))
     write_json(directory / "metrics.json", finite(report))
     show(by_steps, f"{opened.folder}: {n} samples a row")
     print(f"wrote {directory / 'metrics.json'}")
     return 0
 
 
-def _temperatures(text: str | None) -> list[float]:
-    """Temperatures above 0, from ``0.5,0.7,1``."""
-    try:
-        values = [float(part) for part in text.split(",")] if text else []
-    except ValueError:
-        values = [0.0]
-    if any(not 0 < value < float("inf") for value in values):
-        raise ValueError(f"temperatures are {text!r}, expected numbers above 0 such as 0.5,0.7,1")
-    return values
-
-
 def measure(
-    task: Task, map: Any, rows: Mapping[str, Sampler], n: int, seeds: Sequence[int]
-) -> tuple[Rows, dict[str, Any]]:
+    task: Task, flow_map: FlowMap, rows: Mapping[str, Sampler], n: int, seeds: Sequence[int]
+) -> tuple[Rows, dict[str, Data]]:
     """Quality of ``n`` samples a row, and the samples of the first seed.
 
     With several seeds each value is a mean, and ``..._spread`` its standard deviation over them.
     """
-    device = next(iter(map.parameters())).device
+    device = next(iter(flow_map.parameters())).device
     values: Rows = {}
-    samples: dict[str, Any] = {}
+    samples: dict[str, Data] = {}
     for name, sampler in rows.items():
         runs = []
         for seed in seeds:
-            drawn = task.sample(map, n, sampler, torch.Generator(device).manual_seed(seed))
+            drawn = task.sample(flow_map, n, sampler, torch.Generator(device).manual_seed(seed))
             samples.setdefault(name, drawn)
             runs.append(task.quality(drawn))
         values[name] = {metric: mean(run[metric] for run in runs) for metric in runs[0]}

@@ -6,13 +6,14 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from ..configuration.parsing import parse
+from ..hub import Model
+from ..reading import Document
 from ..train import export
-from .checkpoints import Opened, checkpoint_parser, open_checkpoint
-from .config import parse
+from .checkpoints import checkpoint_parser, open_checkpoint
 from .evaluate import metric_rows
 
 HELP = """Keep what sampling needs of a checkpoint: averaged weights, configuration, and a card with what was measured
@@ -35,13 +36,13 @@ def run(arguments: Sequence[str]) -> int:
     config = portable(opened.config)
     state = {name: opened.state.get(name) for name in ("step", "epoch", "seconds", "seed", "precision", "versions")}
     documents = {"README.md": card(place.name, opened, config, measured(opened.folder), note)}
-    export(place, opened.map, config, state, documents)
+    export(place, opened.flow_map, config, state, documents)
     size = sum(path.stat().st_size for path in place.iterdir())
     print(f"wrote {place}: {size / 1e6:.1f} MB; draw from it by `flowmaps sample {place}`")
     return 0
 
 
-def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+def portable(config: Document) -> Document:
     """A configuration without the paths of the machine that trained it."""
     result = copy.deepcopy(dict(config))
     settings = result["task"].setdefault("init_args", {})
@@ -49,7 +50,7 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def measured(folder: Path) -> dict[str, Any] | None:
+def measured(folder: Path) -> Document | None:
     """What `flowmaps evaluate` last wrote about the run of a checkpoint."""
     parent = folder.absolute().parent
     found = (parent.parent if parent.name == "checkpoint" else parent).glob("evaluation*/metrics.json")
@@ -57,15 +58,15 @@ def measured(folder: Path) -> dict[str, Any] | None:
     return None if newest is None else json.loads(newest.read_text(encoding="utf-8"))
 
 
-def card(name: str, opened: Opened, config: Mapping[str, Any], found: Any, note: str | None) -> str:
+def card(name: str, opened: Model, config: Document, found: Document | None, note: str | None) -> str:
     """What the model is, how to draw from it, how it was trained, and its numbers."""
     state, task = opened.state, config["task"]["init_args"]
-    parameters = sum(parameter.numel() for parameter in opened.map.parameters())
+    parameters = sum(parameter.numel() for parameter in opened.flow_map.parameters())
     versions = ", ".join(f"{key} {value}" for key, value in state.get("versions", {}).items())
     lines = [f"# {name}", "", note.strip() + "\n" if note else None]
     lines += ["```console", f"flowmaps sample {name} --n 16", "```", ""]
     lines += [
-        f"A flow map of {parameters:,} parameters, float32, averaged weights; data: {task.get('source')}. "
+        f"A flow map of {parameters:,} parameters, float32, averaged weights; data: {task.get('source', 'its own')}. "
         f"{state['step']:,} updates in {state['seconds']:,.0f} s, seed {state['seed']}; {versions}.",
         "",
     ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
-from .checkpoints import Opened, checkpoint_parser, open_checkpoint
-from .config import parse
+from ..configuration.parsing import parse
+from ..hub import Model
+from ..reading import Document
+from .checkpoints import checkpoint_parser, open_checkpoint
 
 HELP = """What a checkpoint is: step, time, seed, versions, size, settings and last records."""
 
@@ -28,12 +29,12 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def facts(opened: Opened) -> dict[str, Any]:
+def facts(opened: Model) -> Document:
     """A checkpoint in plain values."""
     state = opened.state
     return {
         "checkpoint": str(opened.folder),
-        "parameters": sum(parameter.numel() for parameter in opened.map.parameters()),
+        "parameters": sum(parameter.numel() for parameter in opened.flow_map.parameters()),
         "bytes": sum(path.stat().st_size for path in opened.folder.iterdir()),
         **{name: state.get(name) for name in ("step", "epoch", "seconds", "seed", "precision", "versions", "metrics")},
         "config": opened.config,

@@ -11,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 
 from .. import __version__
+from ..configuration.names import closest
 from .boundary import CtrlC, explain, report
-from .presets import closest
 
 COMMANDS = {
     "quickstart": "train on real handwritten digits, sample them in 1, 2, 4 and 8 steps, and measure: a first look",
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "--help"
     with CtrlC() as ctrl_c, warnings.catch_warnings():
-        warnings.showwarning = _warn  # type: ignore[assignment]
+        warnings.showwarning = _warn  # pyright: ignore[reportAttributeAccessIssue]  (a function of fewer arguments)
         try:
             code = _run(name, arguments[1:], ctrl_c)
             sys.stdout.flush()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from argparse import ArgumentParser
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from ..configuration.names import closest
 
 PRESETS = Path(__file__).parent.parent / "presets"
 
@@ -41,9 +42,3 @@ def find_preset(name: str) -> Path:
     raise ValueError(
         f"no preset {name!r}{closest(name, known)}; there are {', '.join(known)}, or give the path of a YAML file"
     )
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)``, or nothing if no name is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

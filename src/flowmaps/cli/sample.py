@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
+from ..configuration.parsing import parse
+from ..fields import Data
 from ..files import replacing, write_json
 from ..samplers import Categorical, Jumps, Sampler
 from ..tasks.base import Task
-from .checkpoints import check_absent, check_out, checkpoint_parser, find, open_checkpoint, origin, results
-from .config import parse, steps_list
+from .checkpoints import (
+    add_options,
+    check_absent,
+    check_out,
+    checkpoint_parser,
+    chosen_options,
+    modality,
+    open_checkpoint,
+    origin,
+    results,
+)
+from .config import steps_list
 
 HELP = """Draw samples by a few jumps of the flow map, or by any sampler, and write them as files and pictures.
 The modality's own options come after the checkpoint; `flowmaps sample CHECKPOINT --help` lists them."""
-SHARED: set[str | int] = {"map", "n", "sampler", "generator"}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -29,25 +38,25 @@ def run(arguments: Sequence[str]) -> int:
     p.add_argument("--steps", type=str | None, help="network evaluations, such as 1 or 1,2,4 (default: 1)")
     p.add_argument("--times", type=str | None, help="a grid of times instead, such as 0,0.5,1")
     p.add_argument("--sampler", type=Sampler | None, help="another sampler: --sampler Heun --sampler.times 8")
-    p.add_argument("--temperature", type=float | None, help="draw categories at this temperature")
-    kind = _task_class(arguments)
-    names = [] if kind is None else p.add_method_arguments(kind, "sample", skip=SHARED, as_group=True)
+    names = add_options(p, modality(arguments), "sample")
+    if "decoder" in names:
+        p.add_argument("--temperature", type=float | None, help="draw categories at this temperature")
     cfg = parse(p, arguments)
     if cfg.n < 1:
         raise ValueError(f"n is {cfg.n}, expected at least 1")
     chosen = p.instantiate(cfg)
     samplers = choose(cfg.steps, cfg.times, chosen.sampler)
-    check_out(cfg)
     opened = open_checkpoint(cfg)
+    check_out(cfg, opened.task)
     files = files_named(cfg.out or [], opened.task)
     check_absent((place for file in files for place in (file, *by_row(file, samplers))), cfg.overwrite)
-    options = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
-    options |= tempered(opened.task, cfg.temperature)
+    options = chosen_options(chosen, names)
+    if cfg.get("temperature") is not None:
+        options["decoder"] = Categorical(cfg.temperature)
     rows, told = {}, {}
     for name, sampler in samplers.items():
         start = time.perf_counter()
-        with torch.no_grad():
-            rows[name] = opened.task.sample(opened.map, cfg.n, sampler, opened.generator(cfg.seed), **options)
+        rows[name] = opened.sample(cfg.n, sampler=sampler, seed=cfg.seed, **options)
         told[name] = {"evaluations": sampler.evaluations, "seconds": round(time.perf_counter() - start, 4)}
     if files:
         paths = write_files(opened.task, rows, files, options)
@@ -76,9 +85,7 @@ def files_named(names: Sequence[str], task: Task) -> list[Path]:
     return paths
 
 
-def write_files(
-    task: Task, rows: dict[str, Any], files: Sequence[Path], options: Mapping[str, Any]
-) -> list[Path]:
+def write_files(task: Task, rows: dict[str, Data], files: Sequence[Path], options: Mapping[str, object]) -> list[Path]:
     """Write samples as the files that were named; where there is a file a row, the row's name joins the stem."""
     written: list[Path] = []
     with TemporaryDirectory() as folder:
@@ -111,28 +118,3 @@ def choose(steps: str | None, times: str | None, sampler: Sampler | None) -> dic
     except ValueError:
         raise ValueError(f"times are {times!r}, expected numbers separated by commas, such as 0,0.5,1") from None
     return {f"{len(grid) - 1} on a grid": Jumps(grid)}
-
-
-def tempered(task: Task, temperature: float | None) -> dict[str, Any]:
-    """The option by which a task's samples are drawn at a temperature."""
-    if temperature is None:
-        return {}
-    if "decoder" not in inspect.signature(task.sample).parameters:
-        raise ValueError(f"temperature is {temperature}, but {type(task).__name__} has no decoder; leave it out")
-    return {"decoder": Categorical(temperature)}
-
-
-def _task_class(arguments: Sequence[str]) -> type[Task] | None:
-    """The class of the checkpoint's task, if there is a checkpoint: its sampling options are the command's."""
-    from ..train import CheckpointError, read_config
-    from .config import task_from
-
-    paths = [text for text in arguments[:1] if not text.startswith("-")]
-    if not paths:
-        return None
-    try:
-        return type(task_from(read_config(find(paths[0], "--best" in arguments))))
-    except CheckpointError:
-        if {"-h", "--help"} & set(arguments):
-            return None
-        raise

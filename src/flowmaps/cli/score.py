@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 import torch
 
+from ..configuration.parsing import parse
 from ..files import write_json
 from ..likelihood import Bound, CrossEntropyOnly, CutOff, Estimate
 from ..maps import EndpointMap
 from ..train.logs import finite
 from .checkpoints import check_out, checkpoint_parser, open_checkpoint, origin, results
-from .config import parse
 
 HELP = """Upper bounds on the negative log-likelihood of held-out data, with standard errors: B1, and B3 which needs the
 cross-entropy alone, side by side."""
-NAMES = {"CutOff": "B1", "Averaged": "B2", "CrossEntropyOnly": "B3", "Grid": "B4"}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -26,15 +25,15 @@ def run(arguments: Sequence[str]) -> int:
     if cfg.n < 2:
         raise ValueError(f"n is {cfg.n}, expected at least 2 for an error")
     bound = p.instantiate(cfg).bound
-    check_out(cfg)
     opened = open_checkpoint(cfg)
-    if not isinstance(opened.map, EndpointMap):
-        raise ValueError(f"{opened.folder} holds a {type(opened.map).__name__}; the bounds need an EndpointMap")
+    check_out(cfg, opened.task)
+    if not isinstance(opened.flow_map, EndpointMap):
+        raise ValueError(f"{opened.folder} holds a {type(opened.flow_map).__name__}; the bounds need an EndpointMap")
     found = {}
     for b in [bound] if bound is not None else [CutOff(), CrossEntropyOnly()]:
         with torch.no_grad():
-            estimate = opened.task.likelihood(opened.map, opened.generator(cfg.seed), b, cfg.n)
-        found[NAMES.get(type(b).__name__, type(b).__name__)] = estimate
+            estimate = opened.task.likelihood(opened.flow_map, opened.generator(cfg.seed), b, cfg.n)
+        found[b.symbol] = estimate
     directory = results(cfg, opened, "score")
     values = {name: as_numbers(estimate) for name, estimate in found.items()}
     write_json(directory / "metrics.json", finite({**origin(opened), "seed": cfg.seed, "bounds": values}))

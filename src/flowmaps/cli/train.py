@@ -9,16 +9,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from ..configuration.parsing import parse
+from ..fields import Data
 from ..files import write_json
+from ..maps import FlowMap
+from ..reading import Document
+from ..tasks.base import Task
 from ..train import Report, Trainer, read_config
 from ..train.checkpoint import newest
 from ..train.folder import check_free, taken
 from ..train.state import versions
-from .config import Experiment, experiment, parse, steps_list, training_parser
+from .config import Experiment, experiment, steps_list, training_parser
+from .evaluate import Rows, measure
 from .presets import find_preset
 
 HELP = """Train a preset (see `flowmaps presets`) or a YAML file. Every value can be overridden by its dotted name, such
@@ -50,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
     code = interrupted(report, f"flowmaps train {' '.join(arguments)}")
     if code or not report.first:
         return code
-    samples = draw(chosen.task, report.map, [1, 2, 4, 8], 16, chosen.trainer["seed"])
+    samples = draw(chosen.task, report.flow_map, [1, 2, 4, 8], 16, chosen.trainer["seed"])
     chosen.task.write(samples, directory)
     write_json(directory / "metrics.json", summary(chosen, report))
     print(f"{report.step} updates in {report.seconds:.0f} s; {directory} holds samples, curves, metrics, checkpoint")
@@ -59,11 +64,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def fit(chosen: Experiment, directory: Path, resume: bool, steps: Sequence[int] = ()) -> Report:
     """Train, telling on the way; samples at ``steps`` are measured when the trainer evaluates."""
-    from .evaluate import measure
 
-    def evaluate(map: Any, step: int) -> dict[str, Any]:
+    def evaluate(flow_map: FlowMap, step: int) -> Rows:
         task = chosen.task
-        return measure(task, map, task.rows(steps, None), task.samples, [chosen.trainer["seed"]])[0]
+        return measure(task, flow_map, task.rows(steps, None), task.samples, [chosen.trainer["seed"]])[0]
 
     with told():
         saved = newest(directory / "checkpoint") if resume else None
@@ -82,7 +86,7 @@ def _fit(trainer: Trainer, resume: bool) -> Report:
         raise ValueError(f"trainer: {error}; see accelerator, devices and strategy") from error
 
 
-def summary(chosen: Experiment, report: Report) -> dict[str, Any]:
+def summary(chosen: Experiment, report: Report) -> Document:
     """What ``metrics.json`` says of a training."""
     from ..train.logs import finite
 
@@ -92,11 +96,11 @@ def summary(chosen: Experiment, report: Report) -> dict[str, Any]:
     })  # fmt: skip
 
 
-def draw(task: Any, map: Any, steps: Sequence[int], n: int, seed: int, **options: Any) -> dict[str, Any]:
+def draw(task: Task, flow_map: FlowMap, steps: Sequence[int], n: int, seed: int) -> dict[str, Data]:
     """``n`` samples a step count, all from the same noise."""
-    device = next(iter(map.parameters())).device
+    device = next(iter(flow_map.parameters())).device
     make: Callable[[], torch.Generator] = lambda: torch.Generator(device).manual_seed(seed)  # noqa: E731
-    return {name: task.sample(map, n, sampler, make(), **options) for name, sampler in task.rows(steps, None).items()}
+    return {name: task.sample(flow_map, n, sampler, make()) for name, sampler in task.rows(steps, None).items()}
 
 
 def interrupted(report: Report, command: str) -> int:
@@ -118,8 +122,9 @@ def check_directory(directory: Path, resume: bool) -> None:
         raise ValueError(f"{directory} is a file, expected a folder for the run; choose another --out")
     check_free(directory)
     if (found := taken(directory)) and not resume:
-        raise ValueError(f"{directory} holds {found} of an earlier run; add --resume to continue it there, or choose "
-                         "another --out")
+        raise ValueError(
+            f"{directory} holds {found} of an earlier run; add --resume to continue it there, or choose another --out"
+        )
     place = next(place for place in (directory.absolute(), *directory.absolute().parents) if place.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise ValueError(f"cannot write in {place}; choose another --out")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..fields import Batch, Condition, fieldwise, leaves, select
+from ..fields import Batch, Condition, Data, fieldwise, leaves, parts, select
 from ..seeds import check_seed
 
 
@@ -58,19 +58,19 @@ class CategoricalData:
         label: Class index ``(N,)`` or real-valued properties ``(N, p)``.
         mask: Positions that exist, bool ``(N, *positions)`` per field.
         known: Positions given clean, same shape.
-    Raises: ValueError if there is no datum, a category is no whole number >= 0, or the parts differ in rows.
+    Raises: ValueError if there is no example, a category is no whole number >= 0, or the parts differ in rows.
     Invariant: ``batch(index).x_1 == x_1[index]`` as int64.
     """
 
-    def __init__(self, x_1: Any, label: Tensor | None = None, mask: Any = None, known: Any = None):
-        for (leaf,) in leaves(x_1):
+    def __init__(self, x_1: Data, label: Tensor | None = None, mask: Data | None = None, known: Data | None = None):
+        for leaf in parts(x_1):
             _check_categories(leaf)
-        self.x_1 = fieldwise(_compact, x_1)
+        self.x_1: Data = fieldwise(_compact, x_1)
         self.condition = Condition(mask=mask, known=known, label=label)
-        sizes = {len(leaf) for part in (x_1, *self.condition) if part is not None for (leaf,) in leaves(part)}
+        sizes = {len(leaf) for part in (x_1, *self.condition) if part is not None for leaf in parts(part)}
         if len(sizes) > 1:
             raise ValueError(
-                f"fields, labels and masks have {sorted(sizes)} rows; give every datum exactly one of each"
+                f"fields, labels and masks have {sorted(sizes)} rows; give every example exactly one of each"
             )
         self.size = sizes.pop()
 
@@ -86,7 +86,7 @@ class CategoricalData:
         return fingerprint(*(leaf for tree in (self.x_1, *self.condition) for (leaf,) in leaves(tree)))
 
     def all(self) -> Batch:
-        """Every datum, in order."""
+        """Every example, in order."""
         return self.batch(torch.arange(len(self)))
 
     def subset(self, index: Tensor) -> CategoricalData:
@@ -108,7 +108,7 @@ def split(
         n: Number of data.
         fractions: Shares of the parts; they sum to 1.
         strata: Class of each row ``(n,)``, so that every part has the classes in the same proportions.
-    Returns: one int64 index tensor a part.
+    Returns: one int64 index tensor per part.
     Raises: ValueError if the shares do not sum to 1 or a part would be empty.
     Invariant: the parts are disjoint and cover ``0..n-1``.
 
@@ -116,9 +116,7 @@ def split(
     [[0, 1, 2], [3, 4]]
     """
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(
-            f"fractions {tuple(fractions)} sum to {sum(fractions):g}; they must be shares that sum to 1"
-        )
+        raise ValueError(f"fractions {tuple(fractions)} sum to {sum(fractions):g}; they must be shares that sum to 1")
     random = np.random.RandomState(check_seed(seed, bits=32))
     classes = np.zeros(n, dtype=np.int64) if strata is None else strata.numpy()
     parts: list[list[np.ndarray]] = [[] for _ in fractions]
@@ -127,13 +125,9 @@ def split(
         cuts = np.round(np.cumsum(fractions)[:-1] * len(rows)).astype(int)
         for part, chosen in zip(parts, np.split(rows, cuts), strict=True):
             part.append(chosen)
-    result = tuple(
-        torch.from_numpy(np.sort(np.concatenate(part or [np.zeros(0, np.int64)]))) for part in parts
-    )
+    result = tuple(torch.from_numpy(np.sort(np.concatenate(part or [np.zeros(0, np.int64)]))) for part in parts)
     if any(len(part) == 0 for part in result):
-        raise ValueError(
-            f"{n} data cannot fill {len(fractions)} parts of shares {tuple(fractions)}; give more data"
-        )
+        raise ValueError(f"{n} data cannot fill {len(fractions)} parts of shares {tuple(fractions)}; give more data")
     return result
 
 
@@ -146,6 +140,6 @@ def _check_categories(leaf: Tensor) -> None:
     if leaf.is_floating_point() or leaf.is_complex():
         raise ValueError(f"categories are {leaf.dtype}; give whole numbers 0..K-1")
     if leaf.numel() == 0:
-        raise ValueError(f"data of shape {tuple(leaf.shape)} hold no category; give at least one datum")
+        raise ValueError(f"data of shape {tuple(leaf.shape)} hold no category; give at least one example")
     if int(leaf.min()) < 0:
         raise ValueError(f"category {int(leaf.min())} is negative; categories are 0..K-1")

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..fields import one_field
 from ..reading import blocks, check_size
 from ..seeds import check_seed
 from .base import CategoricalData, split
@@ -57,10 +58,7 @@ class Bernoulli(Levels):
     def __call__(self, grey: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
         return torch.cat(
-            [
-                (255 * torch.rand(part.shape, generator=generator) < part).to(torch.uint8)
-                for part in grey.split(1024)
-            ]
+            [(255 * torch.rand(part.shape, generator=generator) < part).to(torch.uint8) for part in grey.split(1024)]
         )
 
 
@@ -91,7 +89,7 @@ class ImageSplits(NamedTuple):
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width."""
-        height, width = self.train.x_1.shape[1:]
+        height, width = one_field(self.train.x_1).shape[1:]
         return height, width
 
 
@@ -143,16 +141,11 @@ def mnist(
     """
     folder, levels = data_folder("mnist", path), levels or Threshold()
     if fetch:
-        for name, sha256 in MNIST_SHA256.items():
-            if not (folder / name).exists():
-                download([f"{mirror}{name}.gz" for mirror in MIRRORS], folder / f"{name}.gz", sha256)
-    grey, label = _images_and_labels(folder, "train")
-    test_grey, test_label = _images_and_labels(folder, "t10k")
+        _fetch(folder)
+    (grey, label), (test_grey, test_label) = (_images_and_labels(folder, part) for part in ("train", "t10k"))
     if grey.shape[1:] != test_grey.shape[1:]:
-        raise ValueError(
-            f"{folder}: training images are {tuple(grey.shape[1:])} and test images "
-            f"{tuple(test_grey.shape[1:])}; give files of one data set"
-        )
+        sizes = f"training images are {tuple(grey.shape[1:])} and test images {tuple(test_grey.shape[1:])}"
+        raise ValueError(f"{folder}: {sizes}; give files of one data set")
     valid = min(10_000, -(-len(grey) // 6)) if valid is None else valid
     _between("number of validation images", valid, 1, len(grey) - 1)
     x_1, cut = levels(torch.cat([grey, test_grey])), len(grey) - valid
@@ -165,6 +158,12 @@ def mnist(
         levels.size,
         len(names),
     )
+
+
+def _fetch(folder: Path) -> None:
+    for name, sha256 in MNIST_SHA256.items():
+        if not (folder / name).exists():
+            download([f"{mirror}{name}.gz" for mirror in MIRRORS], folder / f"{name}.gz", sha256)
 
 
 def _classes(label: Tensor, names: Tensor, part: str) -> Tensor:
@@ -250,17 +249,11 @@ def _images_and_labels(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     images, labels = (_find(folder, f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
     x, y = read_idx(images), read_idx(labels)
     if x.ndim != 3:
-        raise ValueError(
-            f"{images} has {x.ndim} dimensions, expected 3 (images); check that names match contents"
-        )
+        raise ValueError(f"{images} has {x.ndim} dimensions, expected 3 (images); check that names match contents")
     if y.ndim != 1:
-        raise ValueError(
-            f"{labels} has {y.ndim} dimensions, expected 1 (labels); check that names match contents"
-        )
+        raise ValueError(f"{labels} has {y.ndim} dimensions, expected 1 (labels); check that names match contents")
     if len(x) != len(y):
-        raise ValueError(
-            f"{images} has {len(x)} images and {labels} {len(y)} labels; give files of one data set"
-        )
+        raise ValueError(f"{images} has {len(x)} images and {labels} {len(y)} labels; give files of one data set")
     return x, y.long()
 
 

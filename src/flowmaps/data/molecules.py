@@ -1,6 +1,6 @@
 """Molecules as categorical graphs: files of SMILES, QM9 and ZINC, prepared once and kept.
 
-Each datum has the fields ``atoms`` ``(n,)`` and ``bonds`` ``(n, n)``, symmetric with category 0 ("none") on the
+Each example has the fields ``atoms`` ``(n,)`` and ``bonds`` ``(n, n)``, symmetric with category 0 ("none") on the
 diagonal. The mask of the bonds holds each pair of real atoms *once*, above the diagonal, so that a mean over bonds
 counts unordered pairs.
 """
@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -105,15 +105,16 @@ class MoleculeData:
         """The molecules of rows ``index``."""
         label = None if self.label is None else self.label[index]
         smiles = [self.smiles[i] for i in index.tolist()]
-        return MoleculeData(self.atoms[index], self.bonds[index], self.sizes[index], smiles, label,
-                            self.known_share, self.label_dropout)
+        return MoleculeData(
+            self.atoms[index], self.bonds[index], self.sizes[index], smiles, label, self.known_share, self.label_dropout
+        )
 
     def conditioned(self, label: Tensor | None, known_share: float = 0.0, label_dropout: float = 0.0) -> MoleculeData:
         """The same molecules with other conditions."""
         return MoleculeData(self.atoms, self.bonds, self.sizes, self.smiles, label, known_share, label_dropout)
 
     def size_weights(self) -> Tensor:
-        """How many molecules have 0..n atoms, ``(n + 1,)``: the law of the number of atoms."""
+        """How many molecules have 0..n atoms, ``(n + 1,)``: the distribution of the number of atoms."""
         return torch.bincount(self.sizes, minlength=self.n + 1)
 
 
@@ -133,7 +134,7 @@ class MoleculeSplits(NamedTuple):
     rejected: Path
     summary: dict[str, int]
 
-    def told(self) -> str:
+    def report(self) -> str:
         """What was done to the rows, in one line; empty if every one is kept as it is and there is none twice."""
         n = self.summary
         lines = [f"{self.rejected} lists them with reasons"] if self.refused else []
@@ -172,35 +173,44 @@ def molecules(
 
     Where ``valid`` and ``test`` files are not given, a molecule's part follows from the BLAKE2 hash of its canonical
     SMILES: 80 / 10 / 10 per cent whatever the order of the file, and equal molecules are never in two parts. Within a
-    part that hash is the order too, so that its first rows are a fair choice of it.
-    Where they are given, a molecule that occurs in several files belongs to the last of them: test, then validation.
-    Rows that are left out are listed with line number and reason beside the cache.
+    part that hash is the order too, so its first rows are a fair choice. Where they are given, a molecule that occurs
+    in several files belongs to the last of them: test, then validation. Rows that are left out are listed with line
+    number and reason beside the cache.
 
     Arguments:
-        path: File of SMILES; see :func:`read_smiles`.
-        column: Where the SMILES are.
+        path, column: File of SMILES, and where in it they are; see :func:`read_smiles`.
         valid, test: Files of the other parts; both or neither.
         aromatic: Keep aromatic bonds as a category of their own.
         max_atoms: Refuse larger molecules; default: none.
         fragments: Of salts and mixtures, ``refuse`` all or keep the ``largest`` fragment.
         cache: Folder of prepared files; default the ``molecules`` folder of the cache.
-        processes: Worker processes; default one a core.
+        processes: Worker processes; default one per core.
         progress: Called with the rows done and the rows in all.
     Raises: ValueError if a file cannot be read or a part ends up empty.
     """
-    if (valid is None) != (test is None):
-        raise ValueError("validation and test files come together: give both or neither")
     if fragments not in ("refuse", "largest"):
         raise ValueError(f"fragments is {fragments!r}, expected refuse or largest")
-    files = [path] if valid is None or test is None else [path, valid, test]
-    sources = [read_smiles(file, column) for file in files]
+    sources = [read_smiles(file, column) for file in _files(path, valid, test)]
     settings = Settings(aromatic, max_atoms, fragments)
-    digest = hashlib.sha256(json.dumps([VERSION, *settings, sources]).encode()).hexdigest()[:16]
-    folder = data_folder("molecules") if cache is None else Path(cache).expanduser()
-    prepared = writable(folder) / f"{Path(path).name.split('.')[0]}-{digest}.npz"
+    prepared = _place(path, cache, [*settings, sources])
     if not prepared.exists():
         prepare(prepared, sources, settings, processes, progress)
     return _splits(prepared)
+
+
+def _files(
+    path: str | os.PathLike, valid: str | os.PathLike | None, test: str | os.PathLike | None
+) -> list[str | os.PathLike]:
+    if (valid is None) != (test is None):
+        raise ValueError("validation and test files come together: give both or neither")
+    return [file for file in (path, valid, test) if file is not None]
+
+
+def _place(path: str | os.PathLike, cache: str | os.PathLike | None, contents: list[object]) -> Path:
+    """The prepared file of such contents."""
+    digest = hashlib.sha256(json.dumps([VERSION, *contents]).encode()).hexdigest()[:16]
+    folder = data_folder("molecules") if cache is None else Path(cache).expanduser()
+    return writable(folder) / f"{Path(path).name.split('.')[0]}-{digest}.npz"
 
 
 def _splits(prepared: Path) -> MoleculeSplits:
@@ -215,6 +225,17 @@ def _splits(prepared: Path) -> MoleculeSplits:
     train, valid, test = (whole.subset(rows) for rows in parts)
     rejected = prepared.with_suffix(".rejected.csv")
     return MoleculeSplits(train, valid, test, alphabet, rejected, summary)
+
+
+class Options(TypedDict, total=False):
+    """What :func:`qm9` and :func:`zinc250k` pass on to :func:`molecules`."""
+
+    aromatic: bool
+    max_atoms: int | None
+    fragments: Fragments
+    cache: str | os.PathLike | None
+    processes: int | None
+    progress: Progress | None
 
 
 QM9_MIRROR = (
@@ -234,7 +255,7 @@ ZINC_PARTS_SHA256 = {
 }
 
 
-def qm9(path: str | os.PathLike | None = None, fetch: bool = False, **options: Any) -> MoleculeSplits:
+def qm9(path: str | os.PathLike | None = None, fetch: bool = False, **options: Unpack[Options]) -> MoleculeSplits:
     """QM9: 133,885 molecules of at most nine heavy atoms, hydrogens implied.
 
     Arguments:
@@ -249,7 +270,7 @@ def qm9(path: str | os.PathLike | None = None, fetch: bool = False, **options: A
     return molecules(file, **options)
 
 
-def zinc250k(path: str | os.PathLike | None = None, fetch: bool = False, **options: Any) -> MoleculeSplits:
+def zinc250k(path: str | os.PathLike | None = None, fetch: bool = False, **options: Unpack[Options]) -> MoleculeSplits:
     """ZINC250k, 249,455 drug-like molecules of up to 38 heavy atoms, in the split of the junction-tree autoencoder.
 
     The validation and test parts are that split's files; all other molecules of the whole set are for training.

@@ -42,17 +42,19 @@ class Alphabet:
     atoms: tuple[str, ...]
     bonds: tuple[str, ...]
     size: int
-    pattern: ClassVar[dict[str, Any]] = {"atoms": [str], "bonds": [str], "size": range(1, MOST_ATOMS + 1)}
+    pattern: ClassVar[dict[str, object]] = {"atoms": [str], "bonds": [str], "size": range(1, MOST_ATOMS + 1)}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {"atoms": list(self.atoms), "bonds": list(self.bonds), "size": self.size}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Alphabet:
         expect(value, cls.pattern, "the alphabet")
         if not value["atoms"] or not value["bonds"] or tuple(value["bonds"]) != BONDS[: len(value["bonds"])]:
-            raise ValueError(f"the alphabet has atoms {value['atoms']} and bonds {value['bonds']}, expected an atom or "
-                             f"more, and the bonds {', '.join(BONDS)} or the first of them")
+            raise ValueError(
+                f"the alphabet has atoms {value['atoms']} and bonds {value['bonds']}, expected an atom or "
+                f"more, and the bonds {', '.join(BONDS)} or the first of them"
+            )
         return cls(tuple(value["atoms"]), tuple(value["bonds"]), int(value["size"]))
 
 
@@ -130,7 +132,7 @@ def _jobs(sources: list[Rows], settings: Settings, size: int = 500) -> list[tupl
     ]
 
 
-def _read_all(jobs: list[Any], processes: int, progress: Progress | None) -> Iterator[_Row]:
+def _read_all(jobs: list[tuple[int, Rows, Settings]], processes: int, progress: Progress | None) -> Iterator[_Row]:
     """Rows in order, read by ``processes`` workers."""
     total, done = sum(len(job[1]) for job in jobs), 0
 
@@ -182,7 +184,7 @@ def prepare(
         raise ValueError(f"{len(names)} kinds of atoms, expected at most 255; give molecules of fewer elements")
     with replacing(prepared) as temporary, open(temporary, "wb") as file:
         arrays = _arrays(good, alphabet, len(sources) > 1) | {"summary": _json(_summary(rows))}
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]  (no array is called allow_pickle)
 
 
 def _list(path: Path, bad: list[_Row], given_parts: bool) -> None:

@@ -67,14 +67,17 @@ def atom_of(name: str) -> Chem.Atom:
     Raises: ValueError if the name is not an element with optional charge and hydrogens.
     """
     match = _NAME.fullmatch(name)
+    unreadable = ValueError(f"atom category {name!r} is not written like C, N+1 or C-1H2")
+    if match is None:
+        raise unreadable
     try:
-        atom = Chem.Atom(match[1])  # type: ignore[index]
-    except (TypeError, RuntimeError):
-        raise ValueError(f"atom category {name!r} is not written like C, N+1 or C-1H2") from None
-    atom.SetFormalCharge(int(match[2] or 0))  # type: ignore[index]
-    if match[3]:  # type: ignore[index]
+        atom = Chem.Atom(match[1])
+    except RuntimeError:
+        raise unreadable from None
+    atom.SetFormalCharge(int(match[2] or 0))
+    if match[3]:
         atom.SetNoImplicit(True)
-        atom.SetNumExplicitHs(int(match[3][1:]))  # type: ignore[index]
+        atom.SetNumExplicitHs(int(match[3][1:]))
     return atom
 
 

@@ -49,8 +49,8 @@ def read_smiles(path: str | os.PathLike, column: str | int | None = None) -> Row
     check_size(f"{path} as rows", ROW_BYTES * text.count("\n"))
     lines = list(_lines(text))
     usual = DELIMITERS.get(path.with_suffix("").suffix.lower() if packing(path) else path.suffix.lower())
-    if lines and (told := re.fullmatch(r"sep=(.)\s*", lines[0][1], re.IGNORECASE)):  # as Excel writes it
-        usual, lines = told[1], lines[1:]
+    if lines and (mark := re.fullmatch(r"sep=(.)\s*", lines[0][1], re.IGNORECASE)):  # as Excel writes it
+        usual, lines = mark[1], lines[1:]
     if not lines:
         raise ValueError(f"{path} holds no row; give a file with one SMILES a line")
     delimiter = _delimiter(path, lines, usual, column)

@@ -89,14 +89,14 @@ def text_splits(
     """Tokenise a corpus once and cut it into windows for training, validation and test.
 
     Arguments:
-        kind: Tokeniser: ``letters``, ``bytes``, ``characters``, ``bpe``, ``wordpiece``, a ``tokenizer.json``, or one that
-            was learned before.
+        kind: Tokeniser: ``letters``, ``bytes``, ``characters``, ``bpe``, ``wordpiece``, a ``tokenizer.json``, or one
+            that was learned before.
         length: Tokens of one example.
         size: Size of an alphabet of subwords, which is learned from the first 50 M characters.
         stride: Between training windows; default a quarter of the length. Held-out windows never overlap.
         fractions: Shares of the three parts, in the order of the text.
         cache: Folder of the shards; by default ``$FLOWMAPS_DATA/text`` if that can be written, else the user's cache.
-        progress: Told the number of characters done so far.
+        progress: Called with the number of characters done so far.
     Raises: ValueError if the text cannot be read, is too short for its parts, or has more letters that the alphabet
         cannot say than others; a warning tells of more than one in a hundred.
     """

@@ -18,7 +18,7 @@ SUFFIXES = (".txt", ".text", ".md", ".gz", ".xz", "")
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text and how it is told apart from others.
+    """A text and what distinguishes it from others.
 
     Arguments:
         name: Short name, for folders and tables.
@@ -141,7 +141,7 @@ def streamed(name: str, repository: str, column: str, documents: int | None, **o
 
     def texts() -> Iterator[str]:
         try:
-            from datasets import load_dataset  # pyright: ignore[reportAttributeAccessIssue]
+            from datasets import load_dataset  # pyright: ignore[reportAttributeAccessIssue]  (an extra)
         except ImportError:
             raise ValueError(f"{name} needs the library datasets; pip install 'flowmaps[text]'") from None
         rows = load_dataset(repository, split="train", streaming=True, **options)

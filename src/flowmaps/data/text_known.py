@@ -1,7 +1,8 @@
 r"""Training windows of which a part is given clean, so that prompts and the rims of gaps are real conditioning.
 
-A known position holds its datum at every time, its own time is 1, and it has no loss: the map learns the conditional
-law of the rest. Without this a prompt at sampling time merely overwrites positions the network never saw clean.
+A known position holds its token at every time, its own time is 1, and it has no loss: the map learns the conditional
+distribution of the rest. Without this a prompt at sampling time merely overwrites positions that the network never saw
+clean.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fields import Batch
+from ..fields import Batch, one_field
 from .base import Dataset, Identified, fingerprint
 
 
 class KnownLaw(Protocol):
-    """Law of which positions are known, as a map of uniform numbers."""
+    """Distribution of which positions are known, as a map of uniform numbers."""
 
     def __call__(self, u: Tensor, length: int) -> Tensor:
         """Bool ``(batch, length)`` of uniforms ``(batch, length + 8)``; at least one position of a row is unknown."""
@@ -61,7 +62,7 @@ class PartlyKnown:
 
     Arguments:
         data: Rows of categories ``(B, length)``.
-        law: Which positions are known.
+        law: Distribution of the known positions.
         copies: Choices for each row; row ``i`` has the indices ``i, i + len(data), ...``.
     Invariant: ``batch(index).x_1`` is that of ``data`` at ``index % len(data)``.
     """
@@ -81,9 +82,8 @@ class PartlyKnown:
 
     def batch(self, index: Tensor) -> Batch:
         x_1, condition = self.data.batch(index % len(self.data))
-        length = x_1.shape[1]
-        known = self.law(uniforms(index, length + 8), length)
-        given = condition.known
+        length = one_field(x_1).shape[1]
+        known, given = self.law(uniforms(index, length + 8), length), one_field(condition.known)
         return Batch(x_1, condition._replace(known=known if given is None else known | given))
 
 
@@ -97,5 +97,3 @@ def uniforms(index: Tensor, count: int) -> Tensor:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return torch.from_numpy(((z ^ (z >> np.uint64(31))) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
-
-

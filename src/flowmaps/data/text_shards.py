@@ -75,7 +75,7 @@ def prepare(
         tokeniser: The alphabet.
         folder: Where the shards go.
         source: What the text is, such as a path with its size and time; other shards are replaced when it differs.
-        progress: Told the number of characters after each shard.
+        progress: Called with the number of characters after each shard.
     Raises: ValueError if the text has no token.
     """
     folder = Path(folder)

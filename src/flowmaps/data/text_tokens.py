@@ -15,12 +15,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..reading import UNPACKED, check_size, read_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SEPARATOR = "\x1e"
 END = "<|end|>"
@@ -66,7 +70,7 @@ class Tokeniser(ABC):
         letters = lambda counts: sum(n for c, n in counts.items() if c.isalpha())  # noqa: E731
         return letters(self.unsaid(text)), letters(_plain(text))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, str]:
         """What :func:`from_description` builds this tokeniser from: plain JSON."""
         return {"name": self.name}
 
@@ -140,7 +144,7 @@ class Characters(Tokeniser):
     def decode(self, tokens: Iterable[int]) -> str:
         return "".join(self.alphabet[int(token)] for token in tokens)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, str]:
         return {"name": self.name, "alphabet": self.alphabet}
 
 
@@ -157,16 +161,15 @@ class Subwords(Tokeniser):
 
     name = "subwords"
 
-    def __init__(self, content: Any):
+    def __init__(self, content: str | Tokenizer):
         library = _library()
-        if isinstance(content, str):
-            with _complaints("the tokeniser cannot be read", "give a whole tokenizer.json"):
-                content = library.Tokenizer.from_str(content)
-        content.no_truncation()
-        content.no_padding()
-        content.encode_special_tokens = True  # not as the special token that they look like
-        self._tokeniser = content
-        vocabulary = content.get_vocab(with_added_tokens=True)
+        with _complaints("the tokeniser cannot be read", "give a whole tokenizer.json"):
+            built: Tokenizer = library.Tokenizer.from_str(content) if isinstance(content, str) else content
+        built.no_truncation()
+        built.no_padding()
+        built.encode_special_tokens = True  # not as the special token that they look like
+        self._tokeniser = built
+        vocabulary = built.get_vocab(with_added_tokens=True)
         self._ids = np.unique(np.fromiter(vocabulary.values(), dtype=np.int64, count=len(vocabulary)))
         self.size = len(self._ids)
         if self.size < 2:
@@ -174,7 +177,7 @@ class Subwords(Tokeniser):
         highest = int(self._ids[-1])  # the library walks through all ids to write its file
         check_size(f"a tokeniser whose highest id is {highest:,}", 4 * highest, UNPACKED)
         self._end = next((vocabulary[end] for end in ENDS if end in vocabulary), None)
-        self._unknown = vocabulary.get(getattr(content.model, "unk_token", None) or "<unk>")
+        self._unknown = vocabulary.get(getattr(built.model, "unk_token", None) or "<unk>")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Subwords:
@@ -213,7 +216,7 @@ class Subwords(Tokeniser):
         with _complaints(f"the tokeniser cannot write {text[:40]!r}", "give one that has a token for what it lacks"):
             encoded = self._tokeniser.encode_batch(documents, add_special_tokens=False)
         for i, document in enumerate(encoded):
-            ids += [self._end] * (i > 0) + document.ids
+            ids += [self._end, *document.ids] if i and self._end is not None else document.ids
         tokens = np.searchsorted(self._ids, np.asarray(ids, dtype=np.int64))
         if not np.array_equal(self._ids[np.minimum(tokens, self.size - 1)], ids):
             raise ValueError("the tokeniser gave a token that its vocabulary lacks; give a whole tokenizer.json")
@@ -235,7 +238,7 @@ class Subwords(Tokeniser):
     def _known(self, tokens: NDArray[np.integer]) -> NDArray[np.integer]:
         return tokens if self._unknown is None else tokens[self._ids[tokens] != self._unknown]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, str]:
         return {"name": self.name, "tokenizer": self._tokeniser.to_str()}
 
     def save(self, path: str | os.PathLike) -> None:
@@ -243,7 +246,7 @@ class Subwords(Tokeniser):
         Path(path).write_text(self._tokeniser.to_str(), encoding="utf-8")
 
 
-def from_description(description: Mapping[str, Any]) -> Tokeniser:
+def from_description(description: Mapping[str, object]) -> Tokeniser:
     """The tokeniser that :meth:`Tokeniser.describe` described.
 
     >>> from_description({"name": "letters"}).size
@@ -309,7 +312,7 @@ def _complaints(what: str, remedy: str) -> Iterator[None]:
         raise ValueError(f"{what} ({str(error)[:200]}); {remedy}") from None
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import tokenizers
     except ImportError:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.base import CategoricalData
+from ..fields import one_field
 from .kept import kept
 from .two_sample import frechet, precision_recall
 
@@ -26,9 +27,7 @@ class ImageClassifier(nn.Module):
         features: Width d of the penultimate layer.
     """
 
-    def __init__(
-        self, levels: int, shape: tuple[int, int], classes: int = 10, width: int = 32, features: int = 32
-    ):
+    def __init__(self, levels: int, shape: tuple[int, int], classes: int = 10, width: int = 32, features: int = 32):
         super().__init__()
         self.levels, self.num_features = levels, features
         height, breadth = ((side + 3) // 4 for side in shape)
@@ -77,12 +76,10 @@ def train_classifier(
         steps: Updates of AdamW under a one-cycle learning rate; 500 suffice for 8 x 8 digits.
     Raises: ValueError if the data have no class labels.
     """
-    labels = data.condition.label
+    x_1, labels = one_field(data.x_1), data.condition.label
     if labels is None or labels.ndim != 1:
-        raise ValueError(
-            "the images have no class labels; give labelled data or skip the classifier's metrics"
-        )
-    height, breadth = data.x_1.shape[1:]
+        raise ValueError("the images have no class labels; give labelled data or skip the classifier's metrics")
+    height, breadth = x_1.shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ImageClassifier(levels, (height, breadth), classes, width)
@@ -91,7 +88,7 @@ def train_classifier(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     for _ in range(steps):
         index = torch.randint(len(data), (batch,), generator=generator)
-        loss = F.cross_entropy(model(data.x_1[index]), labels[index], label_smoothing=0.05)
+        loss = F.cross_entropy(model(x_1[index]), labels[index], label_smoothing=0.05)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -110,12 +107,12 @@ def cached_classifier(
     width: int = 32,
 ) -> ImageClassifier:
     """:func:`train_classifier`, kept in ``folder`` as safetensors, named by its data and settings."""
-    settings = (levels, classes, steps, seed, batch, width)
-    digest = hashlib.sha256(repr((settings, tuple(data.x_1.shape))).encode())
-    for part in (data.x_1, data.condition.label):
+    x_1, settings = one_field(data.x_1), (levels, classes, steps, seed, batch, width)
+    digest = hashlib.sha256(repr((settings, tuple(x_1.shape))).encode())
+    for part in (x_1, data.condition.label):
         digest.update(b"" if part is None else part.contiguous().numpy().tobytes())
     path = Path(folder) / f"classifier-{digest.hexdigest()[:16]}.safetensors"
-    height, breadth = data.x_1.shape[1:]
+    height, breadth = x_1.shape[1:]
     return kept(
         path,
         lambda: ImageClassifier(levels, (height, breadth), classes, width),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,10 +19,10 @@ from .molecules_modes import is_aromatic
 from .two_sample import frechet_distance
 
 PROPERTIES: dict[str, Callable[[Chem.Mol], float]] = {
-    "logp": Crippen.MolLogP,  # type: ignore[attr-defined]
+    "logp": Crippen.MolLogP,  # pyright: ignore[reportAttributeAccessIssue]  (made at import)
     "qed": QED.qed,
     "rings": rdMolDescriptors.CalcNumRings,
-    "weight": Descriptors.MolWt,  # type: ignore[attr-defined]
+    "weight": Descriptors.MolWt,  # pyright: ignore[reportAttributeAccessIssue]  (made at import)
 }
 
 
@@ -69,7 +69,7 @@ def inspect(mol: Chem.RWMol) -> Sample:
     return Sample(smiles, sanitised(rest), len(largest) / mol.GetNumAtoms())
 
 
-def decode(x_1: dict[str, Tensor], mask: Tensor, alphabet: Alphabet) -> list[Sample]:
+def decode(x_1: Mapping[str, Tensor], mask: Tensor, alphabet: Alphabet) -> list[Sample]:
     """Every sample of a batch: categories ``(B, n)`` and ``(B, n, n)``, existing atoms ``(B, n)``."""
     rows = zip(x_1["atoms"].cpu(), x_1["bonds"].cpu(), mask.cpu(), strict=True)
     return [inspect(graph_of(atoms, bonds, exists, alphabet)) for atoms, bonds, exists in rows]
@@ -145,7 +145,7 @@ class MoleculeQuality:
         self.chemnet = ChemNet() if (fcd if fcd is not None else find_spec("fcd") is not None) else None
         self.reference = properties(self.held_out)
 
-    def __call__(self, x_1: dict[str, Tensor], mask: dict[str, Tensor]) -> dict[str, Any]:
+    def __call__(self, x_1: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, object]:
         """Every metric as ``{"value", "error"}``, and the number of ``samples``.
 
         Arguments:
@@ -196,7 +196,7 @@ class MoleculeQuality:
             f"valid_unique_novel{suffix}": _share(new, len(smiles)),
         }
 
-    def _types(self, x_1: dict[str, Tensor], mask: dict[str, Tensor]) -> dict[str, Value]:
+    def _types(self, x_1: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Value]:
         result = {}
         for name, field in (("atom_types", "atoms"), ("bond_types", "bonds")):
             K = len(self.histograms[field])

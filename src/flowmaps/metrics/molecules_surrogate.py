@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from ..data.molecules import MoleculeData
 from ..data.molecules_files import Alphabet
+from ..fields import named_fields
 from .kept import kept
 from .molecules import PROPERTIES, decode, properties
 
@@ -57,7 +59,7 @@ class PropertySurrogate(nn.Module):
         self.atom, self.whole = nn.Linear(width, 1), nn.Linear(width, 1)  # what is wrong with an atom, with all
         self.register_buffer("accuracy", torch.zeros(()))  # of validity, on corrupted held-out molecules
 
-    def standard(self, graph: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def standard(self, graph: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The properties in units of their deviation ``(B, properties)``, and log p ``(B,)``."""
         a, e = graph["atoms"], graph["bonds"][..., 1:].movedim(-1, 1).triu(1)
         e, h, exists = e + e.mT, self.embed(a), a.sum(-1, keepdim=True)
@@ -68,12 +70,12 @@ class PropertySurrogate(nn.Module):
         wrong = (exists * F.softplus(self.atom(h))).sum(1) + F.softplus(self.whole(total))
         return self.linear(counts(graph)) + self.head(total), -wrong.squeeze(-1)
 
-    def forward(self, graph: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, graph: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Properties ``(B, properties)`` of ``atoms`` (B, n, K_a) and ``bonds`` (B, n, n, K_b), and log p ``(B,)``."""
         y, log_p = self.standard({name: leaf.to(self.mean.dtype) for name, leaf in graph.items()})
         return self.mean + self.deviation * y, log_p
 
-    def of(self, name: str, least: float, target: float | None = None) -> Callable[[dict[str, Tensor]], Tensor]:
+    def of(self, name: str, least: float, target: float | None = None) -> Callable[[Mapping[str, Tensor]], Tensor]:
         """What a soft graph is expected to earn, ``(B,)``: p y + (1 - p) least.
 
         Arguments:
@@ -83,7 +85,7 @@ class PropertySurrogate(nn.Module):
         """
         k = list(PROPERTIES).index(name)
 
-        def expected(graph: dict[str, Tensor]) -> Tensor:
+        def expected(graph: Mapping[str, Tensor]) -> Tensor:
             y, log_p = self(graph)
             earned = y[:, k] if target is None else -(y[:, k] - target).abs()
             return least + log_p.exp() * (earned - least)
@@ -98,13 +100,14 @@ class PropertySurrogate(nn.Module):
 def vertices(data: MoleculeData, index: Tensor, alphabet: Alphabet) -> dict[str, Tensor]:
     """Rows as one-hot graphs; atoms that do not exist and their bonds are zero vectors."""
     x_1, condition = data.batch(index)
-    return one_hot(x_1, condition.mask, alphabet)
+    return one_hot(named_fields(x_1), named_fields(condition.mask), alphabet)
 
 
 def corrupted(data: MoleculeData, index: Tensor, alphabet: Alphabet, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
     """Rows with one to three random bonds or atoms exchanged, one-hot, and which of them are valid and in one piece."""
-    x_1, condition = data.batch(index)
-    g, B, sizes, exists = torch.Generator().manual_seed(seed), len(index), data.sizes[index], condition.mask["atoms"]
+    batch = data.batch(index)
+    x_1, mask = named_fields(batch.x_1), named_fields(batch.condition.mask)
+    g, B, sizes, exists = torch.Generator().manual_seed(seed), len(index), data.sizes[index], mask["atoms"]
     atoms, bonds, rows = x_1["atoms"].clone(), x_1["bonds"].clone(), torch.arange(B)
     edits = torch.randint(1, 4, (B,), generator=g)
     for k in range(3):
@@ -116,22 +119,22 @@ def corrupted(data: MoleculeData, index: Tensor, alphabet: Alphabet, seed: int =
         value = torch.where(now & ~of_atom & (i != j), bond, bonds[rows, i, j])
         bonds[rows, i, j] = bonds[rows, j, i] = value
     valid = [sample.whole is not None for sample in decode({"atoms": atoms, "bonds": bonds}, exists, alphabet)]
-    return one_hot({"atoms": atoms, "bonds": bonds}, condition.mask, alphabet), torch.tensor(valid)
+    return one_hot({"atoms": atoms, "bonds": bonds}, mask, alphabet), torch.tensor(valid)
 
 
-def one_hot(x_1: dict[str, Tensor], mask: dict[str, Tensor], alphabet: Alphabet) -> dict[str, Tensor]:
+def one_hot(x_1: Mapping[str, Tensor], mask: Mapping[str, Tensor], alphabet: Alphabet) -> dict[str, Tensor]:
     """Categories as vertices of the simplex; zero vectors where nothing exists."""
     K = {"atoms": len(alphabet.atoms), "bonds": len(alphabet.bonds)}
     return {name: F.one_hot(x_1[name], K[name]) * mask[name].unsqueeze(-1).float() for name in x_1}
 
 
-def counts(graph: dict[str, Tensor]) -> Tensor:
+def counts(graph: Mapping[str, Tensor]) -> Tensor:
     """How many atoms and bonds of each category there are, ``(B, K_a + K_b - 1)``."""
     bonds = graph["bonds"][..., 1:].movedim(-1, 1).triu(1)
     return torch.cat([graph["atoms"].sum(1), bonds.sum((2, 3))], dim=-1)
 
 
-def soften(graph: dict[str, Tensor], share: Tensor) -> dict[str, Tensor]:
+def soften(graph: Mapping[str, Tensor], share: Tensor) -> dict[str, Tensor]:
     """Mix each graph with the marginals of the batch, by a share ``(B,)``: like endpoints that are not yet decided."""
 
     def mixed(leaf: Tensor) -> Tensor:
@@ -163,28 +166,19 @@ def train_surrogate(
         softness: Largest share of the marginals in a training graph.
     Raises: ValueError if there are fewer than two molecules of either.
     """
-    if min(len(train), len(held_out)) < 2:
-        raise ValueError(
-            f"{len(train)} molecules to train on and {len(held_out)} held out; a surrogate needs two of each"
-        )
+    if min(n := (len(train), len(held_out))) < 2:
+        raise ValueError(f"{n[0]} molecules to train on and {n[1]} held out; a surrogate needs two of each")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = PropertySurrogate(len(alphabet.atoms), len(alphabet.bonds), width, depth)
-    wanted = _values(train)
-    model.mean, model.deviation = wanted.mean(0), wanted.std(0).clamp(min=1e-6)
-    wanted = (wanted - model.mean) / model.deviation
+    wanted = _standardised(model, _values(train))
     _fit(model.linear, train, alphabet, wanted)
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
-    spoilt, valid = corrupted(train, torch.arange(min(8192, len(train))), alphabet, seed)
+    lessons = _Lessons(train, alphabet, wanted, *corrupted(train, torch.arange(min(8192, len(train))), alphabet, seed))
     for _ in range(steps):
-        index = torch.randint(len(train), (batch,), generator=generator)
-        other = torch.randint(len(valid), (batch // 2,), generator=generator)
-        clean, rest = vertices(train, index, alphabet), {name: leaf[other] for name, leaf in spoilt.items()}
-        graph = {name: torch.cat([clean[name], rest[name]]) for name in clean}
-        graph = soften(graph, softness * torch.rand(len(graph["atoms"]), generator=generator).square())
-        loss = _loss(model, graph, wanted[index], valid[other])
+        loss = _loss(model, *lessons.draw(batch, softness, generator))
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -238,11 +232,36 @@ def _fit(linear: nn.Linear, data: MoleculeData, alphabet: Alphabet, y: Tensor) -
         linear.bias.copy_(solution[-1])
 
 
+def _standardised(model: PropertySurrogate, values: Tensor) -> Tensor:
+    """The properties in units of their deviation, which the model notes."""
+    model.mean, model.deviation = values.mean(0), values.std(0).clamp(min=1e-6)
+    return (values - model.mean) / model.deviation
+
+
 def _values(data: MoleculeData) -> Tensor:
     return torch.stack([torch.from_numpy(x) for x in properties(data.smiles).values()], dim=1).float()
 
 
-def _loss(model: PropertySurrogate, graph: dict[str, Tensor], wanted: Tensor, valid: Tensor) -> Tensor:
+class _Lessons(NamedTuple):
+    """Molecules with their properties, and corrupted ones of known validity."""
+
+    molecules: MoleculeData
+    alphabet: Alphabet
+    wanted: Tensor
+    spoilt: dict[str, Tensor]
+    valid: Tensor
+
+    def draw(self, batch: int, softness: float, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Softened graphs of ``batch`` molecules and half as many corrupted ones, with what is known of them."""
+        index = torch.randint(len(self.molecules), (batch,), generator=generator)
+        other = torch.randint(len(self.valid), (batch // 2,), generator=generator)
+        clean = vertices(self.molecules, index, self.alphabet)
+        graph = {name: torch.cat([clean[name], self.spoilt[name][other]]) for name in clean}
+        share = softness * torch.rand(len(graph["atoms"]), generator=generator).square()
+        return soften(graph, share), self.wanted[index], self.valid[other]
+
+
+def _loss(model: PropertySurrogate, graph: Mapping[str, Tensor], wanted: Tensor, valid: Tensor) -> Tensor:
     """Of molecules with known properties, followed by others of known validity."""
     y, log_p = model.standard(graph)
     good = torch.cat([torch.ones(len(wanted)), valid.float()])
@@ -252,7 +271,7 @@ def _loss(model: PropertySurrogate, graph: dict[str, Tensor], wanted: Tensor, va
 
 @torch.no_grad()
 def _examine(model: PropertySurrogate, data: MoleculeData, alphabet: Alphabet) -> None:
-    """Note R² of each property, 1 - squared error / variance (0 without variance), and how often validity is told."""
+    """Note R² of each property, 1 - squared error / variance (0 without variance), and how often validity is right."""
     rows = torch.arange(len(data))
     found = torch.cat([model(vertices(data, part, alphabet))[0] for part in rows.split(1024)])
     y = _values(data)

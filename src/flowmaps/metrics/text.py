@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = Sequence[Any] | NDArray[np.integer]
+Token = int | str
+Rows = Sequence[Sequence[Token]] | Sequence[NDArray[np.integer]] | NDArray[np.integer]
+T = TypeVar("T")
 
 
 class Measure(NamedTuple):
@@ -26,7 +28,7 @@ class Measure(NamedTuple):
 
 
 def mean(values: Sequence[float] | NDArray[np.floating]) -> Measure:
-    """The mean of one number a sample; its error is not a number for a single sample."""
+    """The mean of one number per sample; its error is not a number for a single sample."""
     x = np.asarray(values, dtype=np.float64)
     if not len(x):
         raise ValueError("no sample to measure; generate at least one")
@@ -58,7 +60,7 @@ def distinct(samples: Rows, n: int = 3) -> float:
     return len(set(grams)) / len(grams)
 
 
-def self_bleu(samples: Sequence[Sequence[Any]], n: int = 4) -> NDArray[np.floating]:
+def self_bleu(samples: Sequence[Sequence[Token]], n: int = 4) -> NDArray[np.floating]:
     r"""BLEU of each sample against all the others, shape (samples,): 1 where samples repeat each other.
 
     .. math:: \min(1, e^{1 - r/c}) \, \exp\Big(\tfrac1n \sum_{m \le n} \log p_m\Big)
@@ -75,7 +77,7 @@ def self_bleu(samples: Sequence[Sequence[Any]], n: int = 4) -> NDArray[np.floati
     logs = np.zeros(len(rows))
     for m in range(1, n + 1):
         counts = [Counter(tuple(row[i : i + m]) for i in range(len(row) - m + 1)) for row in rows]
-        best: dict[Any, tuple[int, int, int]] = {}  # largest count, its owner, second largest
+        best: dict[tuple[Token, ...], tuple[int, int, int]] = {}  # largest count, its owner, second largest
         for owner, count in enumerate(counts):
             for gram, c in count.items():
                 top, who, second = best.get(gram, (0, -1, 0))
@@ -167,7 +169,7 @@ class _Windows:
         return wanted[hit]
 
 
-def jackknife(statistic: Callable[[list], float], samples: Sequence[Any], groups: int = 10) -> Measure:
+def jackknife(statistic: Callable[[list[T]], float], samples: Sequence[T], groups: int = 10) -> Measure:
     """A statistic of a set of samples with its delete-a-group jackknife error.
 
     Reference: Kott 2001, *The delete-a-group jackknife*.

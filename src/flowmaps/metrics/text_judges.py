@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .text import Measure, mean
+from .text import Measure, Rows, mean
 
 
 class NgramJudge:
@@ -20,7 +19,8 @@ class NgramJudge:
               \gamma(h) = \frac{D_1 N_1(h) + D_2 N_2(h) + D_{3} N_{3+}(h)}{c(h\cdot)}
 
     The highest order counts occurrences, each lower one the distinct tokens before an n-gram; below the first order
-    stands the uniform law, so every text has a finite perplexity. N-grams are known by 64-bit hashes in sorted arrays.
+    stands the uniform distribution, so every text has a finite perplexity. N-grams are known by 64-bit hashes in sorted
+    arrays.
 
     Arguments:
         tokens: Training text, one-dimensional.
@@ -49,8 +49,8 @@ class NgramJudge:
             self._orders.append(_Order(grams, counts, self._keys(tokens, ends, n, skip=1)))
         self._orders.reverse()
 
-    def nats(self, samples: Sequence[Any] | NDArray[np.integer]) -> list[NDArray[np.floating]]:
-        """-log p of each token given those before it, one array a sample; the first ones have shorter contexts."""
+    def nats(self, samples: Rows) -> list[NDArray[np.floating]]:
+        """-log p of each token given those before it, one array per sample; the first ones have shorter contexts."""
         if isinstance(samples, np.ndarray):
             return list(self._nats(samples))  # of one length: all at once
         return [self._nats(np.asarray(row)) for row in samples]
@@ -116,7 +116,7 @@ class HuggingFaceJudge:
 
     def __init__(self, name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
         try:
-            from transformers import AutoModelForCausalLM, AutoTokenizer  # pyright: ignore
+            from transformers import AutoModelForCausalLM, AutoTokenizer  # pyright: ignore[reportMissingImports]  (an extra)
         except ImportError:
             raise ValueError("a Hugging Face judge needs transformers; pip install 'flowmaps[text]'") from None
         try:

@@ -1,18 +1,17 @@
-"""How far two samples, or a sample and a known law, are apart; with the error that a finite sample leaves."""
+"""How far two samples, or a sample and a known distribution, are apart; with the error that a finite sample leaves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..fields import leaves
+from ..fields import Data, parts
 
 
-def total_variation(samples: Any, atoms: Any, probabilities: Tensor) -> float:
-    r"""Total variation between the empirical law of samples and an exact finite law.
+def total_variation(samples: Data, atoms: Data, probabilities: Tensor) -> float:
+    r"""Total variation between the empirical distribution of samples and an exact finite one.
 
     .. math:: \tfrac12 \sum_y |\hat p(y) - p(y)|
 
@@ -41,7 +40,7 @@ def total_variation(samples: Any, atoms: Any, probabilities: Tensor) -> float:
 
 
 def total_variation_floor(probabilities: Tensor, n: int) -> float:
-    r"""The expected total variation of ``n`` exact samples to their own law: no model can be asked for less.
+    r"""The expected total variation of ``n`` exact samples to their own distribution: no model can be asked for less.
 
     .. math:: \frac1{2n} \sum_y E|N_y - n p_y|, \quad
               E|N - np| = 2 \nu (1 - p) \tbinom{n}{\nu} p^\nu (1-p)^{n-\nu}, \;\; \nu = \lfloor np \rfloor + 1
@@ -57,7 +56,7 @@ def total_variation_floor(probabilities: Tensor, n: int) -> float:
 
 
 def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor) -> float:
-    r"""Squared 2-Wasserstein distance between two normal laws.
+    r"""Squared 2-Wasserstein distance between two normal distributions.
 
     .. math:: |m_1 - m_2|^2 + \mathrm{tr}(C_1 + C_2 - 2 (C_1^{1/2} C_2 C_1^{1/2})^{1/2})
 
@@ -82,13 +81,10 @@ def frechet(x: Tensor, y: Tensor) -> float:
     """
     if min(len(x), len(y)) < 2 or x.shape[1:] != y.shape[1:]:
         raise ValueError(
-            f"feature sets {tuple(x.shape)} and {tuple(y.shape)}: give two sets of one width, "
-            "two rows or more each"
+            f"feature sets {tuple(x.shape)} and {tuple(y.shape)}: give two sets of one width, two rows or more each"
         )
     x, y = x.double(), y.double()
-    return frechet_distance(
-        x.mean(0), x.T.cov().reshape(x.shape[1], -1), y.mean(0), y.T.cov().reshape(y.shape[1], -1)
-    )
+    return frechet_distance(x.mean(0), x.T.cov().reshape(x.shape[1], -1), y.mean(0), y.T.cov().reshape(y.shape[1], -1))
 
 
 def gaussian_kernel(bandwidth: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -97,7 +93,7 @@ def gaussian_kernel(bandwidth: float) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def squared_mmd(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor] | None = None) -> float:
-    r"""Unbiased estimate of the squared maximum mean discrepancy; it may be slightly negative for equal laws.
+    r"""Unbiased estimate of the squared maximum mean discrepancy; it may be slightly negative for equal distributions.
 
     .. math:: E k(x, x') - 2 E k(x, y) + E k(y, y')
 
@@ -120,6 +116,21 @@ def squared_mmd(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor]
     return float(within(x) + within(y) - 2 * kernel(x, y).mean())
 
 
+def energy_distance(x: Tensor, y: Tensor) -> float:
+    r"""Unbiased estimate of the energy distance; it may be slightly negative for equal distributions.
+
+    .. math:: 2 E|X - Y| - E|X - X'| - E|Y - Y'|
+
+    It is 0 for equal distributions alone and has no bandwidth to choose.
+
+    Arguments:
+        x, y: Samples ``(n, d)`` and ``(m, d)``, at least two each.
+
+    Reference: G. Székely and M. Rizzo 2013, Energy statistics: a class of statistics based on distances.
+    """
+    return squared_mmd(x, y, lambda a, b: -torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist"))
+
+
 def precision_recall(generated: Tensor, real: Tensor, neighbours: int = 3) -> tuple[float, float]:
     """Share of generated features within the real manifold, and of real features within the generated one.
 
@@ -136,9 +147,7 @@ def precision_recall(generated: Tensor, real: Tensor, neighbours: int = 3) -> tu
         return float((torch.cdist(points, manifold) <= radius).any(dim=1).double().mean())
 
     if min(len(generated), len(real)) <= neighbours:
-        raise ValueError(
-            f"{len(generated)} generated and {len(real)} real rows for {neighbours} neighbours; give more"
-        )
+        raise ValueError(f"{len(generated)} generated and {len(real)} real rows for {neighbours} neighbours; give more")
     return within(generated, real), within(real, generated)
 
 
@@ -157,5 +166,5 @@ def bootstrap(
     return float(torch.tensor(values, dtype=torch.float64).std())
 
 
-def _rows(tree: Any) -> Tensor:
-    return torch.cat([leaf.flatten(1).cpu() for (leaf,) in leaves(tree)], dim=1)
+def _rows(data: Data) -> Tensor:
+    return torch.cat([leaf.flatten(1).cpu() for leaf in parts(data)], dim=1)

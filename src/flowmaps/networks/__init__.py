@@ -1,9 +1,11 @@
 """Networks ``(x, s, t, condition) -> features or logits``, and heads from features to logits."""
 
 from .attention import Attention, automatic, fused, plain, use_backend
+from .base import Network
 from .embeddings import Context, Label, Modulation, TimeFeatures, input_scale, own_time
 from .heads import Head, LinearHead, TiedHead
 from .mlp import MLP
+from .points import PointNetwork
 from .transformer import Transformer
 from .unet import UNet
 
@@ -15,6 +17,8 @@ __all__ = [
     "Label",
     "LinearHead",
     "Modulation",
+    "Network",
+    "PointNetwork",
     "TiedHead",
     "TimeFeatures",
     "Transformer",

@@ -11,22 +11,26 @@ Heads are affine and no forward mode goes through them, so ordinary reverse mode
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
+
+Losses = Tensor | tuple[Tensor, ...]
+Read = tuple[Tensor, Tensor | None] | Callable[[Tensor], Tensor] | None  # a matrix with its offset, a function, neither
+Place = tuple[int | None, ...] | Callable[[Tensor], Tensor] | None  # the same with numbers of parameters
 
 
 def weighted_losses(
-    function: Callable[..., Any],
-    reads: Sequence[Any],
+    function: Callable[..., Losses],
+    reads: Sequence[Read],
     rows: Sequence[Tensor],
     weight: Tensor,
     chunk: int,
     sums: Sums | None = None,
-) -> Any:
+) -> Losses:
     """``function`` of read-outs chunk by chunk; it must enter the final loss as ``c * (weight * loss).sum()``.
 
     Arguments:
@@ -41,10 +45,11 @@ def weighted_losses(
     """
     parameters: list[Tensor] = []
     places = [_place(read, parameters) if isinstance(read, tuple) else read for read in reads]
-    return _Losses.apply(function, places, weight, chunk, sums or Sums(), len(rows), *rows, *parameters)
+    losses = _Losses.apply(function, places, weight, chunk, sums or Sums(), len(rows), *rows, *parameters)
+    return cast(Losses, losses)
 
 
-def _place(read: tuple, parameters: list[Tensor]) -> tuple[int | None, ...]:
+def _place(read: tuple[Tensor | None, ...], parameters: list[Tensor]) -> tuple[int | None, ...]:
     """Where the parts of a read-out are among the parameters, each of which is kept once."""
     result: list[int | None] = []
     for part in read:
@@ -66,7 +71,9 @@ class Sums:
 
     def __init__(self) -> None:
         self.grads: dict[int, tuple[Tensor, Tensor]] = {}  # with the matrix itself, whose id then stays its own
-        self.open, self.along, self.square = 0, 0.0, 0.0
+        self.open = 0
+        self.along: Tensor | float = 0.0
+        self.square: Tensor | float = 0.0
 
     def of(self, parameter: Tensor) -> Tensor:
         if id(parameter) not in self.grads:
@@ -75,8 +82,19 @@ class Sums:
 
     def close(self, along: Tensor, square: Tensor) -> Tensor | None:
         """The common factor once every loss has said g·w and w·w; ``None`` while others are to come."""
-        self.open, self.along, self.square = self.open - 1, self.along + along, self.square + square
-        return None if self.open else _ratio(self.along, self.square)
+        along, square = self.along + along, self.square + square
+        self.open, self.along, self.square = self.open - 1, along, square
+        return None if self.open else _ratio(along, square)
+
+
+class _Kept(FunctionCtx):
+    """What the backward pass of losses finds: gradients in rows and parameters, all weighted."""
+
+    needs_input_grad: tuple[bool, ...]
+    grads: Sequence[Tensor | None] | None
+    sums: Sequence[Tensor | None]
+    shared: Sums
+    weight: Tensor
 
 
 class _Losses(torch.autograd.Function):
@@ -84,8 +102,15 @@ class _Losses(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, function: Any, places: Any, weight: Tensor, chunk: int, shared: Sums, n: int, *tensors: Tensor
-    ) -> Any:
+        ctx: _Kept,
+        function: Callable[..., Losses],
+        places: Sequence[Place],
+        weight: Tensor,
+        chunk: int,
+        shared: Sums,
+        n: int,
+        *tensors: Tensor,
+    ) -> Losses:
         rows, parameters = tensors[:n], tensors[n:]
         wanted = ctx.needs_input_grad[6:]
         sums = [shared.of(p) if want else None for p, want in zip(parameters, wanted[n:], strict=True)]
@@ -100,58 +125,73 @@ class _Losses(torch.autograd.Function):
             with torch.enable_grad():
                 # No name holds the predictions: the graph keeps what it needs of them, and frees it as it goes.
                 result = function(*(_read(x, p, parameters, sums) for x, p in zip(leaves, places, strict=True)))
-                result = result if isinstance(result, tuple) else (result,)
-                total = (result[0] * weight[piece]).sum()
-            asked = [x for x in leaves if x.requires_grad]
-            taken = iter(torch.autograd.grad(total, asked, allow_unused=True))
-            for grad, leaf in zip(grads, leaves, strict=True):
-                part = next(taken) if leaf.requires_grad else None
-                if grad is not None:
-                    grad[piece] = 0 if part is None else part
-            results.append([y.detach() for y in result])
+                loss, *others = result if isinstance(result, tuple) else (result,)
+                total = (loss * weight[piece]).sum()
+            _take(total, leaves, grads, piece)
+            results.append([y.detach() for y in (loss, *others)])
         shared.open += any(wanted)
         ctx.grads, ctx.sums, ctx.shared, ctx.weight = grads, sums, shared, weight
-        columns: Any = tuple(torch.cat(column) for column in zip(*results, strict=True))
-        ctx.mark_non_differentiable(*columns[1:])
-        return columns if len(columns) > 1 else columns[0]
+        loss, *others = (torch.cat(column) for column in zip(*results, strict=True))
+        ctx.mark_non_differentiable(*others)
+        return (loss, *others) if others else loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor, *_: Any) -> Any:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (once_differentiable hides the names)
+        ctx: _Kept, g: Tensor, *_: Tensor
+    ) -> tuple[Tensor | None, ...]:
         if ctx.grads is None:
             raise RuntimeError("gradients of a chunked loss are used up by the first backward pass; evaluate it again")
         along, square = (g * ctx.weight).sum(), ctx.weight.square().sum()
         factor, common = _ratio(along, square), ctx.shared.close(along, square)
         rows = [None if x is None else x.mul_(factor.to(x.dtype)) for x in ctx.grads]
         sums = [None if x is None or common is None else x.mul_(common.to(x.dtype)) for x in ctx.sums]
-        ctx.grads = ctx.sums = None
+        ctx.grads, ctx.sums = None, ()
         return None, None, None, None, None, None, *rows, *sums
 
 
-def _ratio(along: Any, square: Any) -> Tensor:
+def _take(total: Tensor, leaves: Sequence[Tensor], grads: Sequence[Tensor | None], piece: slice) -> None:
+    """Write the gradient of a chunk's total in its rows; that in the parameters has gone to their sums."""
+    taken = iter(torch.autograd.grad(total, [x for x in leaves if x.requires_grad], allow_unused=True))
+    for grad, leaf in zip(grads, leaves, strict=True):
+        part = next(taken) if leaf.requires_grad else None
+        if grad is not None:
+            grad[piece] = 0 if part is None else part
+
+
+def _ratio(along: Tensor, square: Tensor) -> Tensor:
     """The factor c of g = c w by least squares; 0 where w is."""
     return along / square.clamp(min=torch.finfo(square.dtype).tiny)
 
 
-def _read(x: Tensor, place: Any, parameters: Sequence[Tensor], sums: Sequence[Tensor | None]) -> Tensor:
+def _read(x: Tensor, place: Place, parameters: Sequence[Tensor], sums: Sequence[Tensor | None]) -> Tensor:
     if not isinstance(place, tuple):
         return x if place is None else place(x)
     (W, dW), (b, db) = ((None, None) if i is None else (parameters[i].detach(), sums[i]) for i in place)
-    return _Affine.apply(x, W, b, dW, db)  # type: ignore[return-value]
+    return cast(Tensor, _Affine.apply(x, W, b, dW, db))
+
+
+class _Both(FunctionCtx):
+    """What the backward pass of a read-out finds."""
+
+    saved_tensors: tuple[Tensor, ...]
+    sums: tuple[Tensor | None, Tensor | None]
 
 
 class _Affine(torch.autograd.Function):
     """x Wᵀ + b, whose backward pass adds to the parameters' gradients in place."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor | None, dW: Tensor | None, db: Tensor | None) -> Tensor:
+    def forward(ctx: _Both, x: Tensor, W: Tensor, b: Tensor | None, dW: Tensor | None, db: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, W)
         ctx.sums = dW, db
         return F.linear(x, W, b)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dz: Tensor) -> Any:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (once_differentiable hides the names)
+        ctx: _Both, dz: Tensor
+    ) -> tuple[Tensor | None, ...]:
         x, W = ctx.saved_tensors
         dW, db = ctx.sums
         if dW is not None and dW.dtype == dz.dtype == x.dtype:

@@ -1,4 +1,4 @@
-"""What a network is told besides the state: both times, and a label."""
+"""What a network knows besides the state: both times, and a label."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TimeFeatures(nn.Module):
     times collide; the highest resolves about 1/16. Lagrangian and Eulerian losses train :math:`\partial_t` of
     the network, whose spurious part at initialisation grows as the highest frequency, while the true
     :math:`\partial_t\pi` is of order one: frequencies in the hundreds make that loss mostly noise. Where the
-    law changes fast in time (large alphabets, around ``times.half_decoded``), give a ``clock`` rather than a
+    distribution changes fast in time (large alphabets, around ``times.half_decoded``), give a ``clock`` rather than a
     wider band.
 
     Arguments:
@@ -68,9 +68,7 @@ class TimeFeatures(nn.Module):
 
     omega: Tensor
 
-    def __init__(
-        self, features: int = 16, band: tuple[float, float] = (1.0, 16.0), clock: Clock | None = None
-    ):
+    def __init__(self, features: int = 16, band: tuple[float, float] = (1.0, 16.0), clock: Clock | None = None):
         super().__init__()
         low, high = band
         if features < 1 or not 0 < low <= high:

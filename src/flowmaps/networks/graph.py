@@ -2,13 +2,15 @@ r"""A fast transformer on graphs of categorical atoms and bonds, equivariant und
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..fields import FREE, Condition, across
+from ..fields import FREE, Condition, across, named_fields
+from .base import Network
 from .embeddings import Context, Modulation, ReadOut, TimeFeatures, check_sizes, input_scale, own_time, read_in
 from .norms import adapt
 
@@ -30,18 +32,21 @@ class Places(NamedTuple):
     known_pairs: Tensor | None
 
     @classmethod
-    def of(cls, x: dict[str, Tensor], condition: Condition) -> Places:
+    def of(cls, x: Mapping[str, Tensor], condition: Condition) -> Places:
         a = x["atoms"]
         B, n = a.shape[:2]
         if x["bonds"].shape[:3] != (B, n, n):
             shapes = f"{tuple(a.shape)} and {tuple(x['bonds'].shape)}"
             raise ValueError(f"atoms and bonds have shapes {shapes}, expected (B, n, K_a) and (B, n, n, K_b)")
-        known = condition.known or {"atoms": None, "bonds": None}
         atoms = torch.ones(B, n, dtype=torch.bool, device=a.device)
         if condition.mask is not None:
-            atoms = condition.mask["atoms"]  # that of the bonds counts each pair once, and says no more
+            atoms = named_fields(condition.mask)["atoms"]  # that of the bonds counts each pair once, and says no more
         different = ~torch.eye(n, dtype=torch.bool, device=a.device)
-        return cls(atoms, atoms.unsqueeze(1) & atoms.unsqueeze(2) & different, known["atoms"], known["bonds"])
+        pairs = atoms.unsqueeze(1) & atoms.unsqueeze(2) & different
+        if condition.known is None:
+            return cls(atoms, pairs, None, None)
+        known = named_fields(condition.known)
+        return cls(atoms, pairs, known["atoms"], known["bonds"])
 
     def keys(self) -> Tensor:
         """Whom each atom attends to: existing atoms; padding attends to anything, bool (B, 1, n, n)."""
@@ -116,7 +121,7 @@ class GraphBlock(nn.Module):
         return h, e + gate_e * self.edge_down(F.silu(new))
 
 
-class GraphTransformer(nn.Module):
+class GraphTransformer(Network):
     r"""Transformer on molecular graphs: ``atoms`` (B, n, K_a) and ``bonds`` (B, n, n, K_b), symmetric.
 
     .. math:: (x^a, x^b, s, t) \mapsto (z^a, z^b), \qquad z^b_{ij} = z^b_{ji}, \qquad
@@ -156,6 +161,7 @@ class GraphTransformer(nn.Module):
         check_sizes(width=width, edge=edge, depth=depth, heads=heads)
         if heads < 1 or width % heads:
             raise ValueError(f"width is {width}, heads {heads}: expected a width that is a multiple of heads")
+        self.edge = edge
         self.read_atoms, self.read_bonds = read_in(atoms, width), read_in(bonds, edge)
         self.ends = nn.Linear(width, 2 * edge)
         self.context = Context(width, classes, properties, times)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +35,7 @@ class Head(nn.Module, ABC):
 
 
 class LinearHead(Head):
-    r"""A head with its own matrix, zero at first: every law starts uniform.
+    r"""A head with its own matrix, zero at first: every distribution starts uniform.
 
     Arguments:
         d: Width of the features.
@@ -72,7 +71,7 @@ class TiedHead(Head):
 
     def __init__(self, owner: nn.Module, name: str = "weight", bias: bool = True):
         super().__init__()
-        weight: Any = getattr(owner, name, None)
+        weight = getattr(owner, name, None)
         if not isinstance(weight, Tensor) or weight.ndim != 2:
             place = f"{type(owner).__name__}.{name}"
             raise ValueError(f"{place} is no matrix (K, d); name the attribute that holds the weights")

@@ -1,23 +1,23 @@
-"""A residual perceptron over all positions at once: finite laws, toys, and states of several fields."""
+"""A residual perceptron over all positions at once: finite distributions, toys, and states of several fields."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..fields import Condition, across, fieldwise, leaves
+from ..fields import FREE, Condition, State, across, fieldwise, joined, leaves, parts
+from .base import Network
 from .embeddings import Context, Modulation, ReadOut, TimeFeatures, check_sizes, input_scale, own_time
 from .norms import adapt
 
 Shape = Sequence[int] | Mapping[str, Sequence[int]]
 
 
-class MLP(nn.Module):
+class MLP(Network):
     r"""Residual perceptron on flattened states with adaptive norms, for one field or several.
 
     .. math:: h = W\,[c(s)\,x^{(1)}, \dots, c(s)\,x^{(F)}] + V\,\text{known}, \qquad
@@ -48,24 +48,24 @@ class MLP(nn.Module):
     ):
         super().__init__()
         check_sizes(width=width, depth=depth)
-        self.shape = fieldwise(tuple, dict(shape) if isinstance(shape, Mapping) else shape)
+        self.shape = fieldwise(_whole, dict(shape) if isinstance(shape, Mapping) else shape)
         self.out = fieldwise(lambda field: (*field[:-1], out or field[-1]), self.shape)
         self.K = K
-        positions = sum(math.prod(field[:-1]) for (field,) in leaves(self.shape))
-        self.read = nn.Linear(sum(math.prod(field) for (field,) in leaves(self.shape)), width, bias=False)
+        positions = sum(math.prod(field[:-1]) for field in parts(self.shape))
+        self.read = nn.Linear(sum(math.prod(field) for field in parts(self.shape)), width, bias=False)
         nn.init.normal_(self.read.weight, std=positions**-0.5)  # every position has unit norm
         self.known = nn.Linear(positions, width)
         self.context = Context(width, classes, properties, times)
         self.blocks = nn.ModuleList(Residual(width) for _ in range(depth))
         self.norm = Modulation(width, width, parts=2)
-        self.write = ReadOut(width, sum(math.prod(field) for (field,) in leaves(self.out)))
+        self.write = ReadOut(width, sum(math.prod(field) for field in parts(self.out)))
 
-    def forward(self, x: Any, s: Tensor, t: Tensor, condition: Condition | None = None) -> Any:
-        condition = condition or Condition()
+    def forward(self, x: State, s: Tensor, t: Tensor, condition: Condition | None = None) -> State:
+        condition = condition or FREE
         self._check(x)
-        inputs = fieldwise(lambda *field: self._scaled(s, *field), x, condition.mask, condition.known)
-        h = self.read(torch.cat([field.flatten(1) for (field,) in leaves(inputs)], dim=1))
-        h = h + self.known(torch.cat([_flags(*field) for field in leaves(x, condition.known)], dim=1))
+        fields = list(leaves(x, condition.mask, condition.known))
+        h = self.read(torch.cat([self._scaled(s, *field).flatten(1) for field in fields], dim=1))
+        h = h + self.known(torch.cat([_flags(x, known) for x, _, known in fields], dim=1))
         c = self.context(s, t, condition._replace(known=None))
         for block in self.blocks:
             h = block(h, c)
@@ -76,20 +76,25 @@ class MLP(nn.Module):
         x = x * across(input_scale(own_time(s, known), self.K or x.shape[-1]), x)
         return x if mask is None else torch.where(mask.unsqueeze(-1), x, 0.0)
 
-    def _split(self, y: Tensor) -> Any:
-        parts = iter(y.split([math.prod(field) for (field,) in leaves(self.out)], dim=1))
-        return fieldwise(lambda field: next(parts).unflatten(1, field), self.out)
+    def _split(self, y: Tensor) -> State:
+        shapes = parts(self.out)
+        pieces = y.split([math.prod(shape) for shape in shapes], dim=1)
+        return joined(self.out, [piece.unflatten(1, shape) for piece, shape in zip(pieces, shapes, strict=True)])
 
-    def _check(self, x: Any) -> None:
+    def _check(self, x: State) -> None:
         shape = fieldwise(lambda field: tuple(field.shape[1:]), x)
         if shape != self.shape:
             raise ValueError(f"one state has shape {shape}, expected {self.shape}")
 
 
+def _whole(sizes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sizes)
+
+
 def _flags(x: Tensor, known: Tensor | None) -> Tensor:
     """Which positions are known, as numbers (batch, positions)."""
     # Not a view of x: under compilation views of a tangent cannot be differentiated again.
-    return x.new_zeros(x.shape[:-1]).flatten(1) if known is None else known.flatten(1).to(x.dtype)
+    return x.new_zeros(x.shape[:-1]).reshape(len(x), -1) if known is None else known.flatten(1).to(x.dtype)
 
 
 class Residual(nn.Module):

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..fields import Condition, across
+from ..fields import Condition, across, one_field
 from .attention import Attention, rotary
+from .base import Network
 from .embeddings import Context, Modulation, ReadOut, TimeFeatures, check_sizes, input_scale, own_time, read_in
 from .norms import adapt
 
@@ -20,7 +21,9 @@ class Neighbours(nn.Conv1d):
     def __init__(self, width: int, reach: int):
         super().__init__(width, width, 2 * reach + 1, padding=reach, groups=width, bias=False)
 
-    def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (a convolution that knows of padding)
+        self, h: Tensor, mask: Tensor | None
+    ) -> Tensor:
         seen = h if mask is None else torch.where(mask.unsqueeze(-1), h, 0.0)
         return h + super().forward(seen.mT).mT
 
@@ -36,9 +39,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, 2 * hidden), nn.Linear(hidden, width)
         self.neighbours = Neighbours(width, reach) if reach else None
 
-    def forward(
-        self, h: Tensor, c: Tensor, share: Tensor | None, mask: Tensor | None, turn: Tensor
-    ) -> Tensor:
+    def forward(self, h: Tensor, c: Tensor, share: Tensor | None, mask: Tensor | None, turn: Tensor) -> Tensor:
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation(c, share)
         h = h + gate_a * self.attention(adapt(h, scale_a, shift_a), mask, turn)
         seen = adapt(h, scale_f, shift_f)
@@ -46,7 +47,7 @@ class Block(nn.Module):
         return h + gate_f * self.down(F.silu(a) * b)
 
 
-class Transformer(nn.Module):
+class Transformer(Network):
     r"""Diffusion transformer with adaLN-zero conditioning on both times, and on a label.
 
     .. math:: h = W_{\mathrm{in}}^\top\, c(s)\, x + p, \qquad
@@ -87,7 +88,7 @@ class Transformer(nn.Module):
     ):
         super().__init__()
         check_sizes(width=width, depth=depth, heads=heads)
-        self.K, self.heads, self.reach = K or d, heads, reach
+        self.K, self.width, self.heads, self.reach = K or d, width, heads, reach
         self.read = read_in(d, width)
         self.table = None if shape is None else nn.Parameter(torch.randn(*shape, width) / 2)
         self.context = Context(width, classes, properties, times)
@@ -100,11 +101,12 @@ class Transformer(nn.Module):
         positions = x.shape[1:-1]
         if self.reach and len(positions) != 1:
             raise ValueError(f"reach is {self.reach} on positions {tuple(positions)}, expected one axis; use reach=0")
-        h = self.read(x * across(input_scale(own_time(s, condition.known), self.K), x))
+        mask, known = one_field(condition.mask), one_field(condition.known)
+        h = self.read(x * across(input_scale(own_time(s, known), self.K), x))
         h = h.to(torch.promote_types(x.dtype, h.dtype))  # under autocast, sums over blocks stay float32
         h = self._place(h).flatten(1, -2)
         c = self.context(s, t, condition)
-        mask, share = (None if p is None else p.flatten(1) for p in (condition.mask, condition.known))
+        mask, share = (None if p is None else p.flatten(1) for p in (mask, known))
         turn = rotary(positions, h.shape[-1] // self.heads, h)
         for block in self.blocks:
             h = block(h, c, share, mask, turn)

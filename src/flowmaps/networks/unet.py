@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..fields import Condition, across
+from ..fields import Condition, across, one_field
 from .attention import Attention
+from .base import Network
 from .embeddings import Context, Modulation, ReadOut, TimeFeatures, check_sizes, input_scale, own_time, read_in
 from .norms import GroupNorm
 
@@ -56,7 +57,7 @@ class ResidualBlock(nn.Module):
         self.modulation = Modulation(context, out, parts=2)
         self.skip = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
         nn.init.zeros_(self.conv_2.weight)
-        nn.init.zeros_(self.conv_2.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.conv_2.bias)  # pyright: ignore[reportArgumentType]  (a convolution has one by default)
 
     def forward(self, x: Tensor, c: Tensor, grid: Grid) -> Tensor:
         h = self.conv_1(grid.keep(F.silu(self.norm_1(x, grid.mask))))
@@ -88,9 +89,7 @@ class Level(nn.Module):
         super().__init__()
         n, *lower = channels
         self.down = nn.ModuleList(ResidualBlock(n, n, context) for _ in range(depth))
-        self.up = nn.ModuleList(
-            ResidualBlock(2 * n if lower and i == 0 else n, n, context) for i in range(depth)
-        )
+        self.up = nn.ModuleList(ResidualBlock(2 * n if lower and i == 0 else n, n, context) for i in range(depth))
         self.lower = Level(lower, depth, heads, context) if lower else None
         if lower:
             self.shrink = nn.Conv2d(n, lower[0], 3, stride=2, padding=1)
@@ -112,7 +111,7 @@ class Level(nn.Module):
         return x
 
 
-class UNet(nn.Module):
+class UNet(Network):
     r"""U-Net on categorical images, conditioned on both times and a label by adaptive norms.
 
     .. math:: h = W_{\mathrm{in}}^\top\, c(s)\, x, \qquad
@@ -164,8 +163,9 @@ class UNet(nn.Module):
         condition = condition or Condition()
         if x.ndim != 4:
             raise ValueError(f"the state has shape {tuple(x.shape)}, expected images (batch, H, W, d)")
-        grid = Grid(*(None if p is None else p.unsqueeze(1).to(x.dtype) for p in (condition.mask, condition.known)))
-        x = x * across(input_scale(own_time(s, condition.known), self.K), x)
+        mask, known = one_field(condition.mask), one_field(condition.known)
+        grid = Grid(*(None if p is None else p.unsqueeze(1).to(x.dtype) for p in (mask, known)))
+        x = x * across(input_scale(own_time(s, known), self.K), x)
         size, p = x.shape[1:3], self.patch
         if p > 1:
             x, grid = self._cells(grid.keep(x.movedim(-1, 1))), grid.coarsen(p)

@@ -1,17 +1,18 @@
 """Every self-distillation objective of categorical flow maps."""
 
-from .base import Consistency, Jump, Objective
+from .base import Consistency, Identity, Jump, Objective
 from .contrastive import ContrastiveCrossEntropy, ContrastiveSquaredError
 from .diagonal import CrossEntropy, Diagonal, SquaredError
 from .eulerian import Eulerian, EulerianKL
 from .lagrangian import EndpointConsistency, Lagrangian, LagrangianCE, LagrangianKL
 from .self_distillation import Draw, SelfDistillation
 from .semigroup import Semigroup, SemigroupKL
-from .teachers import Average, Frozen, Itself, Teacher
+from .teachers import Autoguided, Average, Frozen, Itself, Teacher
 from .weights import AdaptiveWeight, LearnedWeight
 
 __all__ = [
     "AdaptiveWeight",
+    "Autoguided",
     "Average",
     "Consistency",
     "ContrastiveCrossEntropy",
@@ -23,6 +24,7 @@ __all__ = [
     "Eulerian",
     "EulerianKL",
     "Frozen",
+    "Identity",
     "Itself",
     "Jump",
     "Lagrangian",

@@ -1,4 +1,4 @@
-r"""Contrastive flow matching: pull towards one's own datum, push away from another one of the batch.
+r"""Contrastive flow matching: attract one's own example, repel another one of the batch.
 
 .. math:: L = \ell(x_1) - \lambda\, \ell(\tilde x_1), \qquad \tilde x_1 \text{ another sample's target}
 
@@ -7,19 +7,13 @@ Samples of different conditions become more distinct without guidance at test ti
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
-from ..fields import fieldwise
+from ..evaluation import Evaluation
+from ..fields import S, roll
 from ..maps import FlowMap
-from .base import Jump, per_position, require_simplex
+from .base import Jump, require_simplex
 from .diagonal import Diagonal, cross_entropy
-
-
-def other(tree: Any) -> Any:
-    """The same of another sample: the batch moved on by one."""
-    return fieldwise(lambda leaf: leaf.roll(1, 0), tree)
 
 
 class ContrastiveCrossEntropy(Diagonal):
@@ -42,14 +36,15 @@ class ContrastiveCrossEntropy(Diagonal):
         if not clip > 0:
             raise ValueError(f"clip is {clip}, expected a positive number of nats")
 
-    def forward(self, map: FlowMap, jump: Jump) -> Any:
-        require_simplex(map, "ContrastiveCrossEntropy")
+    def forward(self, flow_map: FlowMap[S], jump: Jump[S], evaluate: Evaluation[S] | None = None) -> S:
+        require_simplex(flow_map, "ContrastiveCrossEntropy")
 
         def loss(z: Tensor, x_1: Tensor, another: Tensor) -> Tensor:
             return cross_entropy(z, x_1) - self.strength * cross_entropy(z, another).clamp(max=self.clip)
 
-        h = map.features(jump.x_s, jump.s, jump.s, jump.condition)
-        return per_position(map, loss, jump, map.readout(h), jump.x_1, other(jump.x_1))["loss"]
+        evaluate = evaluate or Evaluation(flow_map.chunk)
+        h = flow_map.features(jump.x_s, jump.s, jump.s, jump.condition)
+        return evaluate(loss, flow_map.readout(h), jump.x_1, roll(jump.x_1))["loss"]
 
 
 class ContrastiveSquaredError(Diagonal):
@@ -68,14 +63,12 @@ class ContrastiveSquaredError(Diagonal):
         super().__init__()
         self.strength = _share(strength)
 
-    def forward(self, map: FlowMap, jump: Jump) -> Any:
-        v = map.velocity(jump.x_s, jump.s, jump.condition)
-        slope = map.path.slope(jump.x_0, jump.x_1, jump.condition)
-
-        def loss(v: Tensor, slope: Tensor, another: Tensor) -> Tensor:
-            return (v - slope).square().sum(-1) - self.strength * (v - another).square().sum(-1)
-
-        return fieldwise(loss, v, slope, other(slope))
+    def forward(self, flow_map: FlowMap[S], jump: Jump[S], evaluate: Evaluation[S] | None = None) -> S:
+        space, x_s = flow_map.space, jump.x_s
+        v = flow_map.velocity(x_s, jump.s, jump.condition)
+        own = flow_map.path.velocity(jump.x_0, jump.x_1, jump.s, jump.condition)
+        r, away = v - own, v - roll(own)
+        return space.inner(x_s, r, r) - self.strength * space.inner(x_s, away, away)
 
 
 def _share(strength: float) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 from torch import Tensor, nn
 
-from ..fields import fieldwise
-from ..maps import FlowMap, wide
-from .base import Jump, per_position, require_simplex
+from ..evaluation import Evaluation, wide
+from ..fields import S
+from ..maps import FlowMap
+from .base import Jump, require_simplex
 
 
 class Diagonal(nn.Module, ABC):
@@ -19,7 +19,7 @@ class Diagonal(nn.Module, ABC):
     """
 
     @abstractmethod
-    def forward(self, map: FlowMap, jump: Jump) -> Any: ...
+    def forward(self, flow_map: FlowMap[S], jump: Jump[S], evaluate: Evaluation[S] | None = None) -> S: ...
 
 
 class CrossEntropy(Diagonal):
@@ -27,15 +27,16 @@ class CrossEntropy(Diagonal):
 
     .. math:: L = -\log \pi_{t,t}(x_t)[x_1]
 
-    Minimised by the posterior π_tt = μ_t, where it is the conditional entropy of the datum's positions given x_t.
+    Minimised by the posterior π_tt = μ_t, where it is the conditional entropy of the example's positions given x_t.
 
     Reference: Eijkelboom et al. 2024, *Variational flow matching for graph generation*, arXiv 2406.04843.
     """
 
-    def forward(self, map: FlowMap, jump: Jump) -> Any:
-        require_simplex(map, "CrossEntropy")
-        h = map.features(jump.x_s, jump.s, jump.s, jump.condition)
-        return per_position(map, cross_entropy, jump, map.readout(h), jump.x_1)["loss"]
+    def forward(self, flow_map: FlowMap[S], jump: Jump[S], evaluate: Evaluation[S] | None = None) -> S:
+        require_simplex(flow_map, "CrossEntropy")
+        evaluate = evaluate or Evaluation(flow_map.chunk)
+        h = flow_map.features(jump.x_s, jump.s, jump.s, jump.condition)
+        return evaluate(cross_entropy, flow_map.readout(h), jump.x_1)["loss"]
 
 
 def cross_entropy(z: Tensor, x_1: Tensor) -> Tensor:
@@ -46,12 +47,13 @@ def cross_entropy(z: Tensor, x_1: Tensor) -> Tensor:
 class SquaredError(Diagonal):
     r"""Flow matching: the velocity by squared error, summed over coordinates.
 
-    .. math:: L = \| v_{t,t}(x_t) - (e_{x_1} - x_0) \|^2
+    .. math:: L = \| v_{t,t}(x_t) - \dot x_t \|^2_{x_t}, \qquad \text{flat:} \quad \dot x_t = x_1 - x_0
 
-    Reference: Lipman et al. 2022, *Flow matching for generative modeling*, arXiv 2210.02747.
+    Reference: Lipman et al. 2022, *Flow matching for generative modeling*, arXiv 2210.02747; Chen and Lipman 2023,
+    *Flow matching on general geometries*, arXiv 2302.03660.
     """
 
-    def forward(self, map: FlowMap, jump: Jump) -> Any:
-        v = map.velocity(jump.x_s, jump.s, jump.condition)
-        slope = map.path.slope(jump.x_0, jump.x_1, jump.condition)
-        return fieldwise(lambda v, slope: (v - slope).square().sum(-1), v, slope)
+    def forward(self, flow_map: FlowMap[S], jump: Jump[S], evaluate: Evaluation[S] | None = None) -> S:
+        v = flow_map.velocity(jump.x_s, jump.s, jump.condition)
+        r = v - flow_map.path.velocity(jump.x_0, jump.x_1, jump.s, jump.condition)
+        return flow_map.space.inner(jump.x_s, r, r)

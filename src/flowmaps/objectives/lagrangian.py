@@ -9,32 +9,34 @@ Written at the level of the mean, so that no state of K dimensions appears; for 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..autodiff import Derivative
-from ..maps import FlowMap, wide
-from .base import Consistency, Jump, per_position, require_simplex
+from ..evaluation import Evaluation, wide
+from ..fields import S, across, detach
+from ..maps import FlowMap
+from ..networks.chunked import Losses
+from .base import Identity, Jump, require_simplex
 
 
-class LagrangianFamily(Consistency):
+class LagrangianFamily(Identity):
     """Evaluates z_st, its time derivative and the teacher's z_tt at X_{s,t}(x_s); subclasses compare them."""
 
-    def forward(self, map: FlowMap, teacher: FlowMap, jump: Jump) -> dict[str, Any]:
+    def between_means(
+        self, flow_map: FlowMap[S], teacher: FlowMap[S], jump: Jump[S], evaluate: Evaluation[S]
+    ) -> dict[str, S]:
         x_s, s, t, condition = jump.x_s, jump.s, jump.t, jump.condition
-        h_st, dh_st = self.along_t(map, jump)
+        h_st, dh_st = self.along(flow_map.network, jump, None, torch.zeros_like(s), torch.ones_like(t))
         with torch.no_grad():
-            x_t = map.move(x_s, h_st, s, t, condition)
+            x_t = flow_map.move(x_s, h_st, s, t, condition)
             h_tt = teacher.features(x_t, t, t, condition)
-        compare = lambda *z: self.compare(map, *z)  # noqa: E731
-        return per_position(
-            map, compare, jump, map.readout(h_st), map.tangent(dh_st), teacher.readout(h_tt), s, t
-        )
+        compare = lambda *z: self.compare(flow_map, *z)  # noqa: E731
+        return evaluate(compare, flow_map.readout(h_st), flow_map.tangent(dh_st), teacher.readout(h_tt), s, t)
 
     @abstractmethod
-    def compare(self, map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Any:
+    def compare(self, flow_map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Losses:
         """The loss of predictions (positions, K) at times (positions, 1); optionally with a clamp rate."""
 
 
@@ -43,24 +45,37 @@ class Lagrangian(LagrangianFamily):
 
     .. math:: L = \| \pi_{s,t} + \kappa\, \partial_t\pi_{s,t} - \mathrm{sg}\,\pi_{t,t}(X_{s,t}) \|^2
 
-    Gradients flow through the time derivative. With a :class:`VelocityMap` this is the plain, unconstrained form.
+    Gradients flow through the time derivative. With a :class:`VelocityMap` this is the plain, unconstrained form. On a
+    curved space it is G-LSD:
+
+    .. math:: r = \ell(t)\, \partial_t X_{s,t}(x_s) - \mathrm{sg}\, d_{t,t}(X_{s,t}(x_s))
 
     Arguments:
-        through_tangent: Let gradients reach ∂_tπ; ``False`` leaves them to π_st alone, as in AYF-LMD.
+        through_tangent: Let gradients reach the derivative; ``False`` leaves them to π_st alone, as in AYF-LMD (between
+            means only).
+        in_state: Take the second form on flat spaces, too; on ``OneHot`` both are equal.
     Reference: Boffi et al. 2025, *How to build a consistency model*, arXiv 2505.18825; Roos et al. 2026,
-    arXiv 2602.12233.
+    arXiv 2602.12233; Davis et al. 2025, arXiv 2510.21608.
     """
 
-    def __init__(self, through_tangent: bool = True, derivative: Derivative | None = None):
-        super().__init__(derivative)
+    def __init__(self, through_tangent: bool = True, in_state: bool = False, derivative: Derivative | None = None):
+        super().__init__(in_state, derivative)
         self.through_tangent = through_tangent
 
-    def compare(self, map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        pi_st, pi_tt = map.mean(z_st), map.mean(z_tt)
-        dpi_st = map.dmean(pi_st, wide(dz_st))
+    def between_states(self, flow_map: FlowMap[S], teacher: FlowMap[S], jump: Jump[S]) -> tuple[S, S]:
+        s, t, condition = jump.s, jump.t, jump.condition
+        x_t, dx_t = self.along(flow_map, jump, None, torch.zeros_like(s), torch.ones_like(t))
+        with torch.no_grad():
+            here = detach(x_t)
+            d_tt = teacher.direction(here, teacher.features(here, t, t, condition), condition)
+        return x_t, across(flow_map.slack(t), dx_t) * dx_t - d_tt
+
+    def compare(self, flow_map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        pi_st, pi_tt = flow_map.mean(z_st), flow_map.mean(z_tt)
+        dpi_st = flow_map.dmean(pi_st, wide(dz_st))
         if not self.through_tangent:
             dpi_st = dpi_st.detach()
-        return (pi_st + map.kappa(s, t) * dpi_st - pi_tt.detach()).square().sum(-1)
+        return (pi_st + flow_map.kappa(s, t) * dpi_st - pi_tt.detach()).square().sum(-1)
 
 
 class LagrangianCE(LagrangianFamily):
@@ -72,11 +87,11 @@ class LagrangianCE(LagrangianFamily):
     no logarithm of the target, hence nothing to clamp.
     """
 
-    def compare(self, map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        require_simplex(map, "LagrangianCE")
+    def compare(self, flow_map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        require_simplex(flow_map, "LagrangianCE")
         log_pi = wide(z_st).log_softmax(-1)
-        dpi_st = map.dmean(log_pi.exp(), wide(dz_st))
-        target = (map.mean(z_tt) - map.kappa(s, t) * dpi_st).detach()
+        dpi_st = flow_map.dmean(log_pi.exp(), wide(dz_st))
+        target = (flow_map.mean(z_tt) - flow_map.kappa(s, t) * dpi_st).detach()
         return -(target * log_pi).sum(-1)
 
 
@@ -98,14 +113,14 @@ class LagrangianKL(LagrangianFamily):
     """
 
     def __init__(self, floor: float = 1e-3, derivative: Derivative | None = None):
-        super().__init__(derivative)
+        super().__init__(derivative=derivative)
         self.floor = floor
 
-    def compare(self, map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Any:
-        require_simplex(map, "LagrangianKL")
+    def compare(self, flow_map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Losses:
+        require_simplex(flow_map, "LagrangianKL")
         log_pi = wide(z_st).log_softmax(-1)
         dz = wide(dz_st).detach()
-        factor = 1 + map.kappa(s, t) * (dz - (log_pi.detach().exp() * dz).sum(-1, keepdim=True))
+        factor = 1 + flow_map.kappa(s, t) * (dz - (log_pi.detach().exp() * dz).sum(-1, keepdim=True))
         return kl_to_logits(wide(z_tt), factor, self.floor, log_pi)
 
 
@@ -143,14 +158,14 @@ class EndpointConsistency(LagrangianFamily):
         weighted: bool = False,
         derivative: Derivative | None = None,
     ):
-        super().__init__(derivative)
+        super().__init__(derivative=derivative)
         self.endpoint, self.drift, self.power, self.weighted = endpoint, drift, power, weighted
 
-    def compare(self, map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        require_simplex(map, "EndpointConsistency")
+    def compare(self, flow_map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        require_simplex(flow_map, "EndpointConsistency")
         log_pi = wide(z_st).log_softmax(-1)
-        dpi_st = map.dmean(log_pi.exp(), wide(dz_st))
+        dpi_st = flow_map.dmean(log_pi.exp(), wide(dz_st))
         gamma = ((t - s) / (1 - s)).squeeze(-1)
         w = (1 - t.squeeze(-1)) ** -2 if self.weighted else 1.0
-        endpoint = -(map.mean(z_tt).detach() * log_pi).sum(-1)
+        endpoint = -(flow_map.mean(z_tt).detach() * log_pi).sum(-1)
         return self.endpoint * w * endpoint + self.drift * gamma**self.power * dpi_st.square().sum(-1)

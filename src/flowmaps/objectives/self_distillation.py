@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..fields import Batch, fieldwise, leaves, select
-from ..maps import EndpointMap, FlowMap, per_sample, wide
+from ..evaluation import Evaluation, per_example, shared_sums
+from ..fields import FREE, Batch, Condition, S, State, Tree, first_leaf, parts, select, take
+from ..maps import EndpointMap, FlowMap
 from ..networks.chunked import Sums
 from ..paths import Coupling, Independent
+from ..spaces import Product
 from ..times import PairLaw, TimeLaw, Triangle, Uniform, on_alphabet, stratified
 from .base import Consistency, Jump, Objective
 from .diagonal import CrossEntropy, Diagonal, SquaredError
-from .semigroup import SemigroupKL
+from .semigroup import Semigroup, SemigroupKL
 from .teachers import Average, Itself, Teacher
 
 
@@ -24,14 +26,14 @@ class Draw(NamedTuple):
     """Raw noise per field, times s <= t ``(batch,)``, uniforms r ``(batch,)`` for a time between them; s = t for the
     first m samples, which are on the diagonal."""
 
-    noise: Any
+    noise: State
     s: Tensor
     t: Tensor
     r: Tensor
     m: int
 
 
-class SelfDistillation(Objective):
+class SelfDistillation(Objective[Draw]):
     r"""Train a flow map without a teacher of its own kind.
 
     .. math:: L = \mathbb{E}_{t}\, L_{\text{diagonal}}(t, t) + c\, \mathbb{E}_{s<t}\, L_{\text{consistency}}(s, t)
@@ -41,11 +43,13 @@ class SelfDistillation(Objective):
     two-stage training.
 
     Arguments:
-        map: The flow map in training.
+        flow_map: The flow map in training.
         consistency: The identity off the diagonal. Without one, and without a teacher, the pair that the comparison on
-            exact laws favours (``bench/results``): the semigroup at the midpoint with targets from an ``Average``.
+            exact distributions favours (``bench/results``): the semigroup at the midpoint with targets from an
+            ``Average``.
         diagonal: The loss on it; cross-entropy for endpoint maps, squared error otherwise.
-        times, pairs: Laws of t on the diagonal and of (s, t) off it; clocks they lack are those of the map's alphabet.
+        times, pairs: Distributions of t on the diagonal and of (s, t) off it; clocks they lack are those of the map's
+            alphabet.
         share: Share of the batch on the diagonal, in (0, 1].
         strength: The factor c.
         teacher: Who gives targets, or how to make it of the map (``Average``); the map itself if only a consistency is
@@ -61,7 +65,7 @@ class SelfDistillation(Objective):
 
     def __init__(
         self,
-        map: FlowMap,
+        flow_map: FlowMap,
         consistency: Consistency | None = None,
         *,
         diagonal: Diagonal | None = None,
@@ -77,18 +81,19 @@ class SelfDistillation(Objective):
         super().__init__()
         if not 0 < share <= 1:
             raise ValueError(f"share is {share}, expected a number in (0, 1]: the part of the batch on the diagonal")
-        self.map = map
-        self.consistency = consistency or SemigroupKL(fraction=0.5)
-        self.diagonal = diagonal or (CrossEntropy() if isinstance(map, EndpointMap) else SquaredError())
-        sizes = [size for (size,) in leaves(map.path.space.sizes())]
+        self.flow_map = flow_map
+        simplex = isinstance(flow_map, EndpointMap)
+        self.consistency = consistency or (SemigroupKL if simplex else Semigroup)(fraction=0.5)
+        self.diagonal = diagonal or (CrossEntropy() if simplex else SquaredError())
+        sizes = [size for size in parts(flow_map.space.sizes()) if size is not None]
         self.times, self.pairs = on_alphabet(times or Uniform(), sizes), on_alphabet(pairs or Triangle(), sizes)
         self.share, self.strength = share, strength
         if consistency is None and teacher is None and share < 1:
             teacher = Average
-        made = teacher if isinstance(teacher, Teacher) or teacher is None else teacher(map)
+        made = teacher if isinstance(teacher, Teacher) or teacher is None else teacher(flow_map)
         self.teacher, self.weight, self.coupling = made or Itself(), weight, coupling or Independent()
-        self.emphasis = _factors(emphasis or {}, map.path.space.sizes())
-        self._dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in map.modules())
+        self.emphasis = _factors(emphasis or {}, flow_map)
+        self._dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in flow_map.modules())
 
     def on_diagonal(self, n: int) -> int:
         """How many of ``n`` samples are on the diagonal."""
@@ -99,30 +104,31 @@ class SelfDistillation(Objective):
         return min(max(round(self.share * n), 1), n - 1)
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Draw:
-        path = self.map.path
+        path = self.flow_map.path
         path.space.check(batch.x_1)
-        n = len(next(leaves(batch.x_1))[0])
+        n = len(first_leaf(batch.x_1))
         m = self.on_diagonal(n)
-        noise = self.map.noise(fieldwise(lambda x: tuple(x.shape), batch.x_1), generator)
+        noise = self.flow_map.noise(path.space.positions(batch.x_1), generator)
         with torch.no_grad():
-            order = self.coupling(path.start(noise), path.space.embed(batch.x_1))
+            order = self.coupling(path.start(noise), path.space.encode(batch.x_1))
         if order is not None:
-            noise = fieldwise(lambda e: e[order], noise)
+            noise = take(noise, order)
         t = self.times(stratified(m, generator=generator).squeeze(-1))
         jumps = self.pairs(stratified(n - m, 2, generator=generator)) if m < n else (t[:0], t[:0])
         r = stratified(n, generator=generator).squeeze(-1)
-        s, t = (torch.cat(times).to(self.map.dtype) for times in ((t, jumps[0]), (t, jumps[1])))
-        return Draw(noise, s, t, r.to(self.map.dtype), m)
+        s, t = (torch.cat(times).to(self.flow_map.dtype) for times in ((t, jumps[0]), (t, jumps[1])))
+        return Draw(noise, s, t, r.to(self.flow_map.dtype), m)
 
     def forward(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
         x_1, condition = batch
-        x_0 = self.map.path.start(draw.noise)
-        x_s = self.map.path(x_0, x_1, draw.s, condition)
+        path = self.flow_map.path
+        x_0 = path.start(draw.noise)
+        x_s = path(x_0, x_1, draw.s, condition)
         everything = Jump(x_s, x_0, x_1, draw.s, draw.t, draw.r, condition)
         m, n = draw.m, len(draw.s)
-        sums = fieldwise(lambda _: Sums(), x_1)
-        on = self._on(part(everything, slice(None, m)), sums) if m > 0 else {}
-        off = self._off(part(everything, slice(m, None)), sums) if m < n else {}
+        sums = shared_sums(x_s)
+        on = self._on(everything.part(slice(None, m)), sums) if m > 0 else {}
+        off = self._off(everything.part(slice(m, None)), sums) if m < n else {}
         losses = [terms.pop("loss") for terms in (on, off) if terms]
         return {"loss": sum(losses[1:], losses[0]), **on, **off}
 
@@ -130,45 +136,53 @@ class SelfDistillation(Objective):
         """The samples on the diagonal and those off it, each a batch with its draw; their losses sum to that of all."""
 
         def some(index: slice, m: int) -> tuple[Batch, Draw]:
-            noise, s, t, r = (take(tree, index) for tree in draw[:4])
+            noise, s, t, r = take(draw.noise, index), draw.s[index], draw.t[index], draw.r[index]
             return Batch(take(batch.x_1, index), select(batch.condition, index)), Draw(noise, s, t, r, m)
 
         return some(slice(None, draw.m), draw.m), some(slice(draw.m, None), 0)
 
-    def _on(self, here: Jump, sums: Any) -> dict[str, Tensor]:
+    def _on(self, here: Jump, sums: Tree[Sums]) -> dict[str, Tensor]:
         """The loss on the diagonal."""
-        if self.map.chunk is not None:
-            here = here._replace(weight=sample_weight(here, self.emphasis), sums=sums)
-        diagonal = per_sample(self.diagonal(self.map, here), here.condition, self.emphasis).mean()
+        mean = lambda values: per_example(values, here.condition, self.emphasis).mean()  # noqa: E731
+        evaluate = Evaluation.weighted(self.flow_map.chunk, mean, here.x_s, sums)
+        diagonal = mean(self.diagonal(self.flow_map, here, evaluate))
         return {"loss": diagonal, "diagonal": diagonal.detach()}
 
-    def _off(self, away: Jump, sums: Any) -> dict[str, Tensor]:
+    def _off(self, away: Jump, sums: Tree[Sums]) -> dict[str, Tensor]:
         """The loss off the diagonal, with its strength, and what else the identity returns."""
-        if self.map.chunk is not None and self.weight is None:
-            away = away._replace(weight=sample_weight(away, self.emphasis, self.strength), sums=sums)
-        teacher = self.teacher(self.map)
-        values = self.consistency(self.map, _Calm(teacher) if self._dropout else teacher, away)  # type: ignore[arg-type]
-        off = per_sample(values.pop("loss"), away.condition, self.emphasis)
-        weighted = off if self.weight is None else self.weight(off, away.s, away.t)
-        log = {name: per_sample(value, away.condition).mean().detach() for name, value in values.items()}
-        return {"loss": self.strength * weighted.mean(), "off_diagonal": off.mean().detach(), **log}
+        each = lambda values: per_example(values, away.condition, self.emphasis)  # noqa: E731
+        weighted = lambda values: self.strength * each(values).mean()  # noqa: E731
+        # A weight that depends on the loss is not known before it.
+        known = self.weight is None
+        evaluate = Evaluation.weighted(self.flow_map.chunk, weighted, away.x_s, sums) if known else None
+        teacher = self.teacher(self.flow_map)
+        calm = cast(FlowMap, _Calm(teacher)) if self._dropout else teacher
+        values = self.consistency(self.flow_map, calm, away, evaluate)
+        off = each(values.pop("loss"))
+        loss = off if self.weight is None else self.weight(off, away.s, away.t)
+        log = {name: per_example(value, away.condition).mean().detach() for name, value in values.items()}
+        return {"loss": self.strength * loss.mean(), "off_diagonal": off.mean().detach(), **log}
 
     def after_step(self) -> None:
-        self.teacher.after_step(self.map)
+        self.teacher.after_step(self.flow_map)
+        self.consistency.after_step()
 
 
 class _Calm:
     """A map whose passes run in evaluation mode: targets carry no dropout."""
 
-    def __init__(self, map: FlowMap):
-        self._map = map
+    def __init__(self, flow_map: FlowMap):
+        self._flow_map = flow_map
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._map, name)
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._flow_map, name)
 
-    def features(self, *arguments: Any) -> Any:
-        with evaluating(self._map):
-            return self._map.features(*arguments)
+    def features(self, x: S, s: Tensor, t: Tensor, condition: Condition = FREE) -> S:
+        with evaluating(self._flow_map):
+            return self._flow_map.features(x, s, t, condition)
+
+    def __call__(self, x: S, s: Tensor, t: Tensor, condition: Condition = FREE) -> S:
+        return self._flow_map.move(x, self.features(x, s, t, condition), s, t, condition)
 
 
 @contextmanager
@@ -183,38 +197,11 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             m.training = True
 
 
-def take(tree: Any, index: Any) -> Any:
-    """Some samples of every field."""
-    return fieldwise(lambda leaf: leaf[index], tree)
-
-
-def part(jump: Jump, index: Any) -> Jump:
-    """Some samples of a batch of jumps."""
-    x_s, x_0, x_1, s, t, r = (take(tree, index) for tree in jump[:6])
-    weight = None if jump.weight is None else take(jump.weight, index)
-    return Jump(x_s, x_0, x_1, s, t, r, select(jump.condition, index), weight)
-
-
-def _factors(emphasis: Mapping[str, float], sizes: Any) -> Any:
+def _factors(emphasis: Mapping[str, float], flow_map: FlowMap) -> dict[str, float] | float:
     """The factor of every field; 1 where there is but one."""
-    fields = sizes if isinstance(sizes, dict) else {}
+    fields = list(flow_map.space.spaces) if isinstance(flow_map.space, Product) else []
     for name, factor in emphasis.items():
         if name not in fields or not factor > 0:
-            known = list(fields) or "no field"
+            known = fields or "no field"
             raise ValueError(f"emphasis has {name!r}: {factor}, expected positive factors of {known}")
     return {name: float(emphasis.get(name, 1.0)) for name in fields} or 1.0
-
-
-def sample_weight(jump: Jump, emphasis: Any, strength: float = 1.0) -> Any:
-    """What ``strength`` times the mean over samples of :func:`flowmaps.maps.per_sample` multiplies each position by."""
-    each = strength / max(len(jump.s), 1)
-
-    def weight(x_1: Tensor, x_s: Tensor, mask: Tensor | None, known: Tensor | None, factor: float) -> Tensor:
-        counted = torch.ones_like(x_1, dtype=wide(x_s).dtype)
-        if mask is not None:
-            counted = counted * mask
-        if known is not None:
-            counted = counted * ~known
-        return each * factor * counted / counted.flatten(1).sum(1).clamp(min=1).reshape(-1, *(1,) * (x_1.ndim - 1))
-
-    return fieldwise(weight, jump.x_1, jump.x_s, jump.condition.mask, jump.condition.known, emphasis)

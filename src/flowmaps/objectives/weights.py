@@ -41,7 +41,7 @@ class AdaptiveWeight(nn.Module):
 
     .. math:: \mathrm{sg}[(L + c)^{-r}]\, L
 
-    Not for cross-entropies, whose floor is not 0: it would bias them towards easy samples.
+    Not for cross-entropies, whose floor is not 0: it would favour easy samples.
 
     Reference: Geng et al. 2025, *Mean flows for one-step generative modeling*, arXiv 2505.13447.
     """

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import overload
 
 import torch
 from torch import Tensor
 
-from ..fields import FREE, Condition, fieldwise, leaves
+from ..evaluation import Readouts
+from ..fields import FREE, Condition, Data, S, Shape, first_leaf, like, where
 from ..maps import FlowMap
+from ..spaces import Space, is_categorical
 from ..times import check_grid, grid
-from .decode import Argmax, Decoder
+from .decode import Argmax, Decoder, Nearest
 
 
 class Sampler(ABC):
-    r"""Carries a source point to scores over the categories; subclasses write one step.
+    r"""Carries a source point to what data are decoded from; subclasses write one step.
 
-    The state is advanced over ``t_0 < ... < t_{N-1}``; the last interval ends in ``final``, whose scores are decoded.
+    The state is advanced over ``t_0 < ... < t_{N-1}``; the last interval ends in ``final``: scores over the
+    categories, or the state at time 1.
 
     Arguments:
         times: A grid ``0 = t_0 < ... < t_N = 1``, or the number N of equal steps. A grid that starts later carries
@@ -47,76 +51,113 @@ class Sampler(ABC):
         return len(self.times) - 1
 
     @abstractmethod
-    def step(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition, generator: Any) -> Any:
+    def step(
+        self, flow_map: FlowMap[S], x: S, s: Tensor, t: Tensor, condition: Condition, generator: torch.Generator | None
+    ) -> S:
         """The state at t from the state x at s; t < 1."""
 
     @abstractmethod
-    def final(self, map: FlowMap, x: Any, s: Tensor, condition: Condition) -> Any:
-        """Readouts of scores over the categories from the state at the last time before 1."""
+    def final(self, flow_map: FlowMap[S], x: S, s: Tensor, condition: Condition) -> Readouts:
+        """What is decoded, from the state at the last time before 1."""
 
     def __call__(
         self,
-        map: FlowMap,
-        x: Any,
+        flow_map: FlowMap[S],
+        x: S,
         condition: Condition = FREE,
         generator: torch.Generator | None = None,
-    ) -> Any:
-        """Readouts of the final scores from the source point ``x``."""
-        first = next(leaves(x))[0]
+    ) -> Readouts:
+        """What data are decoded from, reached from the source point ``x``."""
+        first = first_leaf(x)
         times = [first.new_full(first.shape[:1], float(t)) for t in self.times]
         for s, t in zip(times[:-2], times[1:-1], strict=True):
-            x = self.step(map, x, s, t, condition, generator)
-        return self.final(map, x, times[-2], condition)
+            x = self.step(flow_map, x, s, t, condition, generator)
+        return self.final(flow_map, x, times[-2], condition)
+
+
+@overload
+def generate(
+    flow_map: FlowMap,
+    sampler: Sampler,
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+    *,
+    condition: Condition = FREE,
+    given: Tensor | None = None,
+    decoder: Decoder | None = None,
+) -> Tensor: ...
+
+
+@overload
+def generate(
+    flow_map: FlowMap,
+    sampler: Sampler,
+    shape: Mapping[str, tuple[int, ...]],
+    generator: torch.Generator,
+    *,
+    condition: Condition = FREE,
+    given: Mapping[str, Tensor] | None = None,
+    decoder: Decoder | None = None,
+) -> Mapping[str, Tensor]: ...
 
 
 @torch.no_grad()
 def generate(
-    map: FlowMap,
+    flow_map: FlowMap,
     sampler: Sampler,
-    shape: Any,
+    shape: Shape,
     generator: torch.Generator,
     *,
     condition: Condition = FREE,
-    given: Any = None,
+    given: Data | None = None,
     decoder: Decoder | None = None,
-) -> Any:
-    """Draw samples: categories, int64, of ``shape`` per field.
+) -> Data:
+    """Draw samples: categories, int64, of ``shape`` per field, or points with their coordinates last.
 
     Arguments:
-        map: A flow map, learned or exact; put it in evaluation mode yourself.
+        flow_map: A flow map, learned or exact; put it in evaluation mode yourself.
         sampler: How to get from noise to data.
         shape: ``(*batch, *positions)``, or a dictionary of such shapes by field.
         generator: Drives noise, stochastic steps and decoding: a seed reproduces samples exactly. Its device decides
             where samples live.
         condition: Passed to the network. Positions that are ``known`` keep the categories of ``given``.
         given: Categories at the known positions (anything elsewhere), of ``shape``.
-        decoder: From scores to categories; arg-max by default.
+        decoder: From scores to categories, arg-max by default; points are data as they are.
     Raises: ValueError if positions are known but no categories are given, or their shapes differ, or the sampler's grid
         does not start at 0.
     """
-    decoder, sampler = decoder or Argmax(), sampler.from_noise()
-    x = source_point(map, shape, generator, condition, given)
-    sample = decoder(sampler(map, x, condition, generator), generator, map.chunk)
+    decoder, sampler = decoder or decoder_of(flow_map), sampler.from_noise()
+    x = source_point(flow_map, shape, generator, condition, given)
+    sample = decoder(sampler(flow_map, x, condition, generator), generator, flow_map.chunk)
     return keep_given(sample, condition, given)
 
 
-def source_point(map: FlowMap, shape: Any, generator: torch.Generator, condition: Condition, given: Any) -> Any:
+def decoder_of(flow_map: FlowMap) -> Decoder:
+    """Arg-max over the categories where there are any, else the state itself."""
+    return Argmax() if is_categorical(flow_map.space) else Nearest(flow_map.space)
+
+
+def source_point(
+    flow_map: FlowMap[S], shape: Shape, generator: torch.Generator, condition: Condition, given: Data | None
+) -> S:
     """A state at time 0, with the given categories clean at the known positions."""
-    x = map.path.start(map.noise(shape, generator))
+    x = flow_map.path.start(flow_map.noise(shape, generator))
     if (condition.known is None) != (given is None):
         raise ValueError("known positions and their given categories come together: pass both or neither")
     if given is None:
         return x
-    for want, is_known, have in leaves(fieldwise(tuple, shape), condition.known, given):
-        if tuple(have.shape) != want or tuple(is_known.shape) != want:
-            raise ValueError(f"known {tuple(is_known.shape)} and given {tuple(have.shape)}: expected shape {want}")
-    map.path.space.check(given)
-    clean = fieldwise(lambda e, x: e.to(x.dtype), map.path.space.embed(given), x)
-    return map.path.clamp(x, clean, condition)
+    flow_map.space.check(given)
+    flow_map.space.each(_same_shape, shape, condition.known, given)
+    return flow_map.path.clamp(x, like(flow_map.space.encode(given), x), condition)
 
 
-def keep_given(sample: Any, condition: Condition, given: Any) -> Any:
+def _same_shape(space: Space[Tensor], shape: tuple[int, ...], known: Tensor, given: Tensor) -> None:
+    if not tuple(given.shape) == tuple(known.shape) == tuple(shape):
+        raise ValueError(f"known {tuple(known.shape)} and given {tuple(given.shape)}: expected shape {tuple(shape)}")
+
+
+def keep_given(sample: Data, condition: Condition, given: Data | None) -> Data:
     """Put the given categories back at the known positions."""
-    if given is None:
+    if given is None or condition.known is None:
         return sample
-    return fieldwise(lambda known, given, sample: torch.where(known, given, sample), condition.known, given, sample)
+    return where(condition.known, given, sample)

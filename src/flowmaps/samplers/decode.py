@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..fields import fieldwise
-from ..maps import in_chunks
+from ..evaluation import Evaluation, Readouts, predictions
+from ..fields import Data
+from ..spaces import Space
 
 
 class Decoder(ABC):
@@ -19,8 +19,9 @@ class Decoder(ABC):
     def choose(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
         """Categories ``(positions,)`` from scores ``(positions, K)``."""
 
-    def __call__(self, scores: Any, generator: torch.Generator | None, chunk: int | None = None) -> Any:
-        return fieldwise(lambda r: in_chunks(lambda z: self.choose(z, generator), r, chunk=chunk), scores)
+    def __call__(self, scores: Readouts, generator: torch.Generator | None, chunk: int | None = None) -> Data:
+        """Data from what a sampler ends in."""
+        return Evaluation(chunk)(lambda z: self.choose(z, generator), scores, names=("data",))["data"]
 
 
 class Argmax(Decoder):
@@ -34,7 +35,7 @@ class Categorical(Decoder):
     r"""A draw from softmax(z / temperature), by the Gumbel trick; for endpoint maps.
 
     Arguments:
-        temperature: Positive; 1 draws from π itself, towards 0 becomes :class:`Argmax`.
+        temperature: Positive; 1 draws from π itself, near 0 it becomes :class:`Argmax`.
     """
 
     def __init__(self, temperature: float = 1.0):
@@ -45,3 +46,20 @@ class Categorical(Decoder):
     def choose(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
         u = torch.rand(z.shape, generator=generator, device=z.device).clamp(min=2**-24)
         return (z.float() / self.temperature - torch.log(-torch.log(u))).argmax(-1)
+
+
+class Nearest(Decoder):
+    """The data nearest to the state at time 1, for spaces that are not categorical.
+
+    Arguments:
+        space: Where the state lives.
+    """
+
+    def __init__(self, space: Space):
+        self.space = space
+
+    def choose(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
+        return z
+
+    def __call__(self, scores: Readouts, generator: torch.Generator | None, chunk: int | None = None) -> Data:
+        return self.space.decode(predictions(scores))

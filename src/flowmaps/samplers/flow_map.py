@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..fields import Condition, across, fieldwise
+from ..evaluation import Readouts
+from ..fields import Condition, S, across, lead, like
 from ..maps import FlowMap
+from ..paths import normal
 from .base import Sampler
 
 
@@ -21,11 +22,13 @@ class Jumps(Sampler):
     Invariant: on an exact map, k jumps give what one jump gives (``tests/test_samplers.py``).
     """
 
-    def step(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition, generator: Any) -> Any:
-        return map(x, s, t, condition)
+    def step(
+        self, flow_map: FlowMap[S], x: S, s: Tensor, t: Tensor, condition: Condition, generator: torch.Generator | None
+    ) -> S:
+        return flow_map(x, s, t, condition)
 
-    def final(self, map: FlowMap, x: Any, s: Tensor, condition: Condition) -> Any:
-        return map.final(x, map.features(x, s, torch.ones_like(s), condition), s)
+    def final(self, flow_map: FlowMap[S], x: S, s: Tensor, condition: Condition) -> Readouts:
+        return flow_map.final(x, flow_map.features(x, s, torch.ones_like(s), condition), s)
 
 
 class Stochastic(Jumps):
@@ -37,15 +40,16 @@ class Stochastic(Jumps):
         """Whether there is no noise at all."""
 
     @abstractmethod
-    def kernel(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition) -> tuple[Any, Tensor]:
+    def kernel(self, flow_map: FlowMap[S], x: S, s: Tensor, t: Tensor, condition: Condition) -> tuple[S, Tensor]:
         """Mean of the new state, and standard deviation ``(*batch,)`` of its noise."""
 
-    def step(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition, generator: Any) -> Any:
-        mean, deviation = self.kernel(map, x, s, t, condition)
+    def step(
+        self, flow_map: FlowMap[S], x: S, s: Tensor, t: Tensor, condition: Condition, generator: torch.Generator | None
+    ) -> S:
+        mean, deviation = self.kernel(flow_map, x, s, t, condition)
         if self.still:
             return mean
-        fresh = noise_like(map, x, generator)
-        return map.path.clamp(fieldwise(lambda m, e: m + across(deviation, m) * e, mean, fresh), x, condition)
+        return flow_map.path.clamp(mean + across(deviation, mean) * noise_like(flow_map, x, generator), x, condition)
 
 
 class Renoise(Stochastic):
@@ -53,7 +57,8 @@ class Renoise(Stochastic):
 
     .. math:: x_t = \frac{t}{t'}\, X_{s,t'}(x_s) + \sqrt{(1-t)^2 - \tfrac{t^2}{t'^2}(1-t')^2}\; \varepsilon
 
-    η = 0 is :class:`Jumps`; η = 1 predicts the endpoint and noises it again. The law of the path is kept exactly.
+    η = 0 is :class:`Jumps`; η = 1 predicts the endpoint and noises it again. The distribution of the path is kept
+    exactly.
 
     Arguments:
         times: Grid or number of steps.
@@ -71,19 +76,20 @@ class Renoise(Stochastic):
     def still(self) -> bool:
         return self.eta == 0
 
-    def kernel(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition) -> tuple[Any, Tensor]:
+    def kernel(self, flow_map: FlowMap[S], x: S, s: Tensor, t: Tensor, condition: Condition) -> tuple[S, Tensor]:
         beyond = t + self.eta * (1 - t)
         scale = t / beyond
         deviation = ((1 - t).square() - (scale * (1 - beyond)).square()).clamp(min=0).sqrt()
         if self.eta == 0:
-            return map(x, s, t, condition), deviation
-        return fieldwise(lambda x: across(scale, x) * x, map(x, s, beyond, condition)), deviation
+            return flow_map(x, s, t, condition), deviation
+        ahead = flow_map(x, s, beyond, condition)
+        return across(scale, ahead) * ahead, deviation
 
 
-def noise_like(map: FlowMap, x: Any, generator: Any) -> Any:
+def noise_like(flow_map: FlowMap[S], x: S, generator: torch.Generator | None) -> S:
     """A fresh Gaussian source point, or Brownian increment of unit time, for the state x."""
-    map.path.require_gaussian("noise on the way")
-    space = map.path.space
-    shape = space.noise_shape(fieldwise(lambda x: tuple(x.shape[:-1]), x))
-    draw = fieldwise(lambda shape: torch.randn(shape, generator=generator, device=generator.device), shape)
-    return fieldwise(lambda e, x: e.to(x.dtype), space.normal(draw), x)
+    flow_map.path.require_gaussian("noise on the way")
+    if generator is None:
+        raise ValueError("a sampler with noise on the way needs a generator; pass one")
+    space = flow_map.space
+    return like(space.random(normal(space, lead(x), generator)), x)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 from torch import Tensor
 
-from ..fields import Condition, across, fieldwise
+from ..fields import Condition, S, across
 from ..maps import FlowMap
 from .flow_map import noise_like
 from .ode import Euler
@@ -30,17 +29,19 @@ class EulerMaruyama(Euler):
             raise ValueError(f"c is {c} and a is {a}, expected c >= 0 and a >= 2: the score grows like (1-t)^-2")
         self.c, self.a = c, a
 
-    def step(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition, generator: Any) -> Any:
+    def step(
+        self, flow_map: FlowMap[S], x: S, s: Tensor, t: Tensor, condition: Condition, generator: torch.Generator | None
+    ) -> S:
         if self.c == 0:
-            return super().step(map, x, s, t, condition, generator)
-        toward = map.towards(x, map.features(x, s, s, condition), condition)
-        v = fieldwise(lambda d: d / across(map.slack(s), d), toward)
+            return super().step(flow_map, x, s, t, condition, generator)
+        direction = flow_map.direction(x, flow_map.features(x, s, s, condition), condition)
+        v = direction / across(flow_map.slack(s), direction)
         variance = 2 * self.c * (1 - s) ** self.a
         # (t μ - x)/(1-t)² with μ = x + (1-t) v: the score without a second evaluation.
         half = variance / 2 / (1 - s).square()
-        mu = fieldwise(lambda x, d: x + across((1 - s) / map.slack(s), d) * d, x, toward)
-        pull = fieldwise(lambda x, m: across(half, x) * (across(s, x) * m - x), x, mu)
-        dW = noise_like(map, x, generator)
+        mu = x + across((1 - s) / flow_map.slack(s), x) * direction
+        pull = across(half, x) * (across(s, x) * mu - x)
+        dW = noise_like(flow_map, x, generator)
         root = (variance * (t - s)).sqrt()
-        new = fieldwise(lambda x, v, p, w: x + across(t - s, x) * (v + p) + across(root, x) * w, x, v, pull, dW)
-        return map.path.clamp(new, x, condition)
+        new = x + across(t - s, x) * (v + pull) + across(root, x) * dW
+        return flow_map.path.clamp(new, x, condition)

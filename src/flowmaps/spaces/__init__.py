@@ -1,8 +1,10 @@
-"""Where a state lives and how it moves."""
+"""Where a state lives: the geometry of its space, and how data become points of it."""
 
-from .base import Space
+from .base import Categorical, Flat, Space
 from .embedded import Embedded
+from .euclidean import Euclidean
 from .one_hot import OneHot
-from .product import Product
+from .product import Product, is_categorical
+from .sphere import Sphere
 
-__all__ = ["Embedded", "OneHot", "Product", "Space"]
+__all__ = ["Categorical", "Embedded", "Euclidean", "Flat", "OneHot", "Product", "Space", "Sphere", "is_categorical"]

@@ -6,16 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Space
+from ..fields import Data, Shape, one_field
+from .base import FlatCategorical, check_size, one_shape
 
 
-class Embedded(Space):
+class Embedded(FlatCategorical):
     r"""States :math:`h = W^\top x \in \mathbb{R}^d` of a network whose first layer is linear in x.
 
     .. math:: h_t = (1-t)\, C \eta + t\, W[k], \qquad C C^\top = W^\top W, \; \eta \sim N(0, I_d)
 
-    The law of what the network sees is that of :class:`OneHot` followed by ``W``, and so are the expected losses and
-    gradients; nothing of size positions x K appears but logits. The network must see x only through ``W``.
+    The distribution of what the network sees is that of :class:`OneHot` followed by ``W``, and so are the expected
+    losses and gradients; nothing of size positions x K appears but logits. The network must see x only through ``W``.
 
     Arguments:
         K: Number of categories.
@@ -26,9 +27,8 @@ class Embedded(Space):
 
     def __init__(self, K: int, d: int):
         super().__init__()
-        if K < 1 or d < 1:
-            raise ValueError(f"K is {K} and d is {d}, expected at least one category and one dimension")
-        self.K, self.dim, self.noise_dim = K, d, min(K, d)
+        self.K = check_size("K, the number of categories,", K)
+        self.dim = check_size("d, the width of the states,", d)
         self.weight = nn.Parameter(torch.randn(K, d) / d**0.5)
 
     def gram(self) -> Tensor:
@@ -36,19 +36,26 @@ class Embedded(Space):
         half = self.weight.detach().mT @ self.weight
         return half + (half.mT - half.detach())
 
-    def normal(self, noise: Tensor) -> Tensor:
+    def noise_shape(self, shape: Shape) -> Shape:
+        return (*one_shape(shape), min(self.K, self.dim))
+
+    def random(self, noise: Tensor) -> Tensor:
         # Noise keeps its digits under autocast, and a Gram matrix in bf16 need not be definite.
         with torch.autocast(self.weight.device.type, enabled=False):
             if self.K <= self.dim:
-                return self.read(noise)
+                return self.lift(noise)
             C = torch.linalg.cholesky(self.gram())
             return noise.to(C.dtype) @ C.mT
 
-    def embed(self, x_1: Tensor) -> Tensor:
-        return F.embedding(x_1, self.weight)
+    def encode(self, x_1: Data) -> Tensor:
+        return F.embedding(one_field(x_1), self.weight)
 
-    def read(self, pi: Tensor) -> Tensor:
+    def decode(self, x: Tensor) -> Tensor:
+        """The category whose row of W is nearest."""
+        return (x @ self.weight.mT - self.weight.square().sum(-1) / 2).argmax(-1)
+
+    def lift(self, pi: Tensor) -> Tensor:
         return pi @ self.weight.to(pi.dtype)
 
-    def pair(self, gradient: Tensor) -> Tensor:
+    def sharp(self, x: Tensor, gradient: Tensor) -> Tensor:
         return gradient @ self.gram()

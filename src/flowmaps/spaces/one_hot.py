@@ -1,4 +1,4 @@
-"""States with one coordinate a category."""
+"""States with one coordinate per category."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Space
+from ..fields import Data, one_field
+from .base import FlatCategorical, check_size
 
 
-class OneHot(Space):
+class OneHot(FlatCategorical):
     r"""States in :math:`\mathbb{R}^K` per position: noisy one-hot vectors.
 
     .. math:: x_t = (1-t)\, x_0 + t\, e_{x_1}
@@ -20,34 +21,35 @@ class OneHot(Space):
         K: Number of categories.
         symmetric: The last two positions index unordered pairs (bonds): noise is symmetric in them and there is no
             noise on their diagonal, which always holds category 0.
-    Invariant: ``read`` is the identity, and so is ``pair`` unless ``symmetric``: there one number stands at (i, j) and
+    Invariant: ``lift`` is the identity, and so is ``sharp`` unless ``symmetric``: there one number stands at (i, j) and
         at (j, i), and its gradient is the sum of both.
     Reference: Roos et al. 2026, *Categorical Flow Maps*, arXiv 2602.12233.
     """
 
     def __init__(self, K: int, symmetric: bool = False):
         super().__init__()
-        if K < 1:
-            raise ValueError(f"K is {K}, expected at least one category")
-        self.K = self.dim = self.noise_dim = K
+        self.K = self.dim = check_size("K, the number of categories,", K)
         self.symmetric = symmetric
 
-    def normal(self, noise: Tensor) -> Tensor:
+    def random(self, noise: Tensor) -> Tensor:
         if not self.symmetric:
             return noise
         upper = torch.triu(noise.movedim(-1, 0), diagonal=1)
         return (upper + upper.mT).movedim(0, -1)
 
-    def embed(self, x_1: Tensor) -> Tensor:
-        return F.one_hot(x_1, self.K).to(torch.get_default_dtype())
+    def encode(self, x_1: Data) -> Tensor:
+        return F.one_hot(one_field(x_1), self.K).to(torch.get_default_dtype())
 
-    def read(self, pi: Tensor) -> Tensor:
+    def decode(self, x: Tensor) -> Tensor:
+        return x.argmax(-1)
+
+    def lift(self, pi: Tensor) -> Tensor:
         return pi
 
     def once(self, values: Tensor) -> Tensor:
         return torch.triu(values, diagonal=1) if self.symmetric else values
 
-    def pair(self, gradient: Tensor) -> Tensor:
+    def sharp(self, x: Tensor, gradient: Tensor) -> Tensor:
         if not self.symmetric:
             return gradient
         upper = torch.triu((gradient + gradient.transpose(-2, -3)).movedim(-1, 0), diagonal=1)

@@ -2,62 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from .base import Space
+from ..fields import Data, Fields, Shape, State, Tree, fieldwise
+from .base import Categorical, Space
 
 
-class Product(Space):
-    r"""The product of named spaces; states and data are dictionaries with the same names.
+class Product(Space[Fields]):
+    r"""The product of named spaces; states and data have a field for each.
 
-    .. math:: x = (x^{(1)}, \dots, x^{(F)}), \qquad X_{s,t} \text{ acts on each field}
+    .. math:: \exp_x v = (\exp_{x^{(1)}} v^{(1)}, \dots, \exp_{x^{(F)}} v^{(F)})
 
     Arguments:
         spaces: Space of each field by name.
+    Raises: ValueError if there is none, or a state lacks a field.
     Invariant: a product of one field moves as that field does.
     """
 
-    def __init__(self, spaces: Mapping[str, Space]):
+    def __init__(self, spaces: Mapping[str, Space[Tensor]]):
         super().__init__()
         if not spaces:
             raise ValueError("a Product of no spaces: name at least one field")
         self.spaces = nn.ModuleDict(spaces)
+        self.flat = all(space.flat for space in spaces.values())
 
-    def _each(self, method: str, *trees: Any) -> Any:
-        missing = [name for tree in trees for name in self.spaces if name not in tree]
+    def each(self, function: Callable[..., Any], *trees: object) -> Any:  # noqa: ANN401  (as in Space)
+        missing = [name for tree in trees if isinstance(tree, Mapping) for name in self.spaces if name not in tree]
         if missing:
             raise ValueError(f"field {missing[0]!r} is missing; expected the fields {list(self.spaces)}")
-        return {name: getattr(space, method)(*(tree[name] for tree in trees)) for name, space in self.spaces.items()}
+        part = lambda tree, name: tree[name] if isinstance(tree, Mapping) else tree  # noqa: E731
+        return Fields(
+            {name: function(space, *(part(tree, name) for tree in trees)) for name, space in self.spaces.items()}
+        )
 
-    def normal(self, noise: Any) -> Any:
-        return self._each("normal", noise)
+    def exp(self, x: Fields, v: Fields) -> Fields:
+        return self.each(lambda space, x, v: space.exp(x, v), x, v)
 
-    def embed(self, x_1: Any) -> Any:
-        return self._each("embed", x_1)
+    def log(self, x: Fields, y: Fields) -> Fields:
+        return self.each(lambda space, x, y: space.log(x, y), x, y)
 
-    def read(self, pi: Any) -> Any:
-        return self._each("read", pi)
+    def project(self, x: Fields, v: Fields) -> Fields:
+        return self.each(lambda space, x, v: space.project(x, v), x, v)
 
-    def pair(self, gradient: Any) -> Any:
-        return self._each("pair", gradient)
+    def transport(self, x: Fields, y: Fields, v: Fields) -> Fields:
+        return self.each(lambda space, x, y, v: space.transport(x, y, v), x, y, v)
 
-    def once(self, values: Any) -> Any:
-        return self._each("once", values)
+    def inner(self, x: Fields, u: Fields, v: Fields) -> Fields:
+        return self.each(lambda space, x, u, v: space.inner(x, u, v), x, u, v)
 
-    def move(self, x: Any, point: Any, gamma: Tensor) -> Any:
-        return {name: space.move(x[name], point[name], gamma) for name, space in self.spaces.items()}  # type: ignore[operator]
+    def sharp(self, x: Fields, gradient: Fields) -> Fields:
+        return self.each(lambda space, x, gradient: space.sharp(x, gradient), x, gradient)
 
-    def check(self, x_1: Any) -> None:
-        self._each("check", x_1)
+    def geodesic(self, x: Fields, y: Fields, t: Tensor) -> Fields:
+        return self.each(lambda space, x, y: space.geodesic(x, y, t), x, y)
 
-    def noise_shape(self, shape: Any) -> Any:
-        return self._each("noise_shape", shape)
+    def encode(self, x_1: Data) -> Fields:
+        return self.each(lambda space, x_1: space.encode(x_1), x_1)
 
-    def sizes(self) -> Any:
-        return {name: space.sizes() for name, space in self.spaces.items()}  # type: ignore[operator]
+    def decode(self, x: Fields) -> Data:
+        return self.each(lambda space, x: space.decode(x), x)
 
-    def parts(self) -> Any:
-        return dict(self.spaces.items())
+    def positions(self, x_1: Data) -> Shape:
+        return self.each(lambda space, x_1: space.positions(x_1), x_1)
+
+    def noise_shape(self, shape: Shape) -> Shape:
+        return self.each(lambda space, shape: space.noise_shape(shape), shape)
+
+    def random(self, noise: Fields) -> Fields:
+        return self.each(lambda space, noise: space.random(noise), noise)
+
+    def check(self, x_1: Data) -> None:
+        self.each(lambda space, x_1: space.check(x_1), x_1)
+
+    def once(self, values: Fields) -> Fields:
+        return self.each(lambda space, values: space.once(values), values)
+
+    def sizes(self) -> Tree[int | None]:
+        return self.each(lambda space: space.sizes())
+
+
+def vertices(x_1: Data, sizes: Tree[int | None]) -> Data:
+    """One-hot vectors of categories per field, zero vectors of -1; points, which have no alphabet, as they are."""
+
+    def one_hot(x: Tensor, K: int | None) -> Tensor:
+        if K is None:
+            return x
+        return torch.where((x >= 0).unsqueeze(-1), F.one_hot(x.clamp(min=0), K).to(torch.get_default_dtype()), 0)
+
+    return fieldwise(one_hot, x_1, sizes)
+
+
+def likeliest(pi: State) -> Data:
+    """The likeliest categories per field, -1 for zero vectors."""
+    return fieldwise(lambda p: torch.where(p.any(-1), p.argmax(-1), -1), pi)
+
+
+def is_categorical(space: Space) -> bool:
+    """Whether every field of the data is categorical."""
+    return all(
+        isinstance(part, Categorical) for part in (space.spaces.values() if isinstance(space, Product) else (space,))
+    )

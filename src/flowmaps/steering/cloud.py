@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, overload
 
 import torch
 from torch import Tensor, nn
 
-from ..fields import FREE, Condition, fieldwise, leaves
+from ..fields import FREE, Condition, Data, S, State, cat, first_leaf, one_field, parts, portion, take
 from ..maps import FlowMap
 from .guidance import Guidance
 
@@ -41,13 +41,14 @@ class Steered:
 
     Arguments:
         samples: Categories, int64 ``(n, *positions)`` per field.
-        weights: Normalised weights ``(n,)``; samples and weights together represent the tilted law.
+        weights: Normalised weights ``(n,)``; samples and weights together represent the tilted
+            distribution.
         rewards: Reward of each sample, ``(n,)``; zeros for methods without one.
         ess: Effective sample size after each weighting, before any resampling, as a share of the particles ``(steps,)``
             in (0, 1]; the mean over populations.
         effective_size: Effective number of ancestors at time 0 whose descendants carry the weight. Without resampling
             that is the effective sample size of the weights; resampling evens the weights but cannot raise it.
-        log_normaliser: Estimate of log E[exp(strength * r)] under the plain law; NaN for methods that have none.
+        log_normaliser: Estimate of log E[exp(strength * r)] under the plain distribution; NaN for methods without one.
         error: Its standard error by the delta method, from the ancestry; NaN likewise, infinite with one particle. With
             few ancestors it is a lower limit: see ``trusted``.
         evaluations: Network evaluations in all, a gradient counting as one more.
@@ -55,7 +56,7 @@ class Steered:
         condition: That of each sample, resampled with it.
     """
 
-    samples: Any
+    samples: Data
     weights: Tensor
     rewards: Tensor
     ess: Tensor
@@ -80,8 +81,8 @@ class Steered:
     def trusted(self) -> bool:
         """Whether enough ancestors are left for the error bar to mean something.
 
-        What no particle found has no share in it. On exact laws errors beyond three bars occur in a quarter of the runs
-        below 50 effective ancestors, and in hardly any above (``tests/steering/test_particles.py``).
+        What no particle found has no share in it. On exact distributions errors beyond three bars occur in a quarter of
+        the runs below 50 effective ancestors, and in hardly any above (``tests/steering/test_particles.py``).
         """
         return self.effective_size >= ENOUGH
 
@@ -100,10 +101,9 @@ class Steered:
             line += "; FEW: the error is a lower limit, lower the strength or use more particles"
         return line
 
-    def draw(self, n: int, generator: torch.Generator) -> Any:
+    def draw(self, n: int, generator: torch.Generator) -> Data:
         """``n`` equally weighted samples."""
-        index = self.choose(n, generator)
-        return fieldwise(lambda x: x[index], self.samples)
+        return take(self.samples, self.choose(n, generator))
 
     def choose(self, n: int, generator: torch.Generator) -> Tensor:
         """Indices of ``n`` equally weighted samples, by systematic resampling of the weighted ones in random order."""
@@ -111,7 +111,7 @@ class Steered:
         return order[systematic(self.weights[order], generator, n)]
 
 
-class Cloud:
+class Cloud(Generic[S]):
     """Particles of one population on their way, with their weights and ancestors.
 
     Arguments:
@@ -120,8 +120,8 @@ class Cloud:
         threshold: Resample when the effective sample size falls below this share of the particles; 0 never does.
     """
 
-    def __init__(self, x: Any, generator: torch.Generator, threshold: float = 0.5):
-        first = next(leaves(x))[0]
+    def __init__(self, x: S, generator: torch.Generator, threshold: float = 0.5):
+        first = first_leaf(x)
         self.x, self.generator, self.threshold, self.n = x, generator, threshold, len(first)
         self.log_w = torch.zeros(self.n, dtype=torch.float64, device=first.device)
         self.ancestor = torch.arange(self.n, device=first.device)
@@ -138,14 +138,14 @@ class Cloud:
         if not self.ess or self.ess[-1] >= self.threshold or self.n == 1:
             return None
         index = systematic(self.log_w.softmax(0), self.generator)
-        self.x = fieldwise(lambda leaf: leaf[index], self.x)
+        self.x = take(self.x, index)
         self.ancestor = self.ancestor[index]
         self.log_z += float(self.log_w.logsumexp(0)) - math.log(self.n)
         self.log_w = torch.zeros_like(self.log_w)
         self.resampled += 1
         return index
 
-    def finish(self, samples: Any, rewards: Tensor) -> Population:
+    def finish(self, samples: Data, rewards: Tensor) -> Population:
         r"""The result of this population.
 
         The relative variance of its normaliser is :math:`\frac{N}{N-1}(\sum_e W_e^2 - \frac1N)`, with the weights W_e
@@ -171,7 +171,7 @@ class Population:
         counts: Logarithm of what each particle counts for among populations: ``log_z``, or 0 where weights are equal.
     """
 
-    samples: Any
+    samples: Data
     weights: Tensor
     rewards: Tensor
     ess: list[float]
@@ -190,7 +190,7 @@ def join(populations: list[Population], evaluations: int) -> Steered:
     share = (log_n + column("counts")).softmax(0)
     of_z = (log_n + column("log_z")).softmax(0)
     return Steered(
-        samples=fieldwise(lambda *parts: torch.cat(parts), *(p.samples for p in populations)),
+        samples=cat([p.samples for p in populations]),
         weights=torch.cat([p.weights * w for p, w in zip(populations, share.tolist(), strict=True)]),
         rewards=torch.cat([p.rewards for p in populations]),
         ess=torch.tensor([p.ess for p in populations], dtype=torch.float64).mean(0),
@@ -205,9 +205,9 @@ def join(populations: list[Population], evaluations: int) -> Steered:
 
 def _joined(conditions: list[Condition]) -> Condition:
     """The conditions of all particles, in order."""
-    columns = zip(*conditions, strict=True)
-    join = lambda *parts: torch.cat(parts)  # noqa: E731
-    return Condition(*(None if column[0] is None else fieldwise(join, *column) for column in columns))
+    every = lambda column: [part for part in column if part is not None]  # noqa: E731
+    mask, known, label = (every(column) for column in zip(*conditions, strict=True))
+    return Condition(cat(mask) if mask else None, cat(known) if known else None, torch.cat(label) if label else None)
 
 
 def populations_of(particles: int, population: int | None) -> list[int]:
@@ -219,20 +219,24 @@ def populations_of(particles: int, population: int | None) -> list[int]:
     return [size] * (particles // size) + ([particles % size] if particles % size else [])
 
 
-def shared(part: Any, particles: int, first: int, n: int) -> Any:
+@overload
+def shared(part: Condition, particles: int, first: int, n: int) -> Condition: ...
+@overload
+def shared(part: Tensor, particles: int, first: int, n: int) -> Tensor: ...
+@overload
+def shared(part: Data | None, particles: int, first: int, n: int) -> Data | None: ...
+def shared(part: Condition | Data | None, particles: int, first: int, n: int) -> Condition | Data | None:
     """A condition, or given categories, for particles ``first`` to ``first + n`` of all.
 
-    Given for one sample (leading dimension 1) all particles share it; otherwise there is one for each.
+    What is there for one sample (leading dimension 1) all particles share; otherwise there is one for each.
     """
-
-    def rows(leaf: Tensor) -> Tensor:
+    if isinstance(part, Condition):
+        mask, known, label = (shared(each, particles, first, n) for each in part)
+        return Condition(mask, known, one_field(label))
+    for leaf in () if part is None else parts(part):
         if len(leaf) not in (1, particles):
             raise ValueError(f"a condition of {len(leaf)} samples for {particles} particles; give one for all, or each")
-        return leaf.expand(n, *leaf.shape[1:]) if len(leaf) == 1 else leaf[first : first + n]
-
-    if isinstance(part, Condition):
-        return Condition(*(shared(p, particles, first, n) for p in part))
-    return None if part is None else fieldwise(rows, part)
+    return portion(part, first, n)
 
 
 class Counter:
@@ -241,15 +245,17 @@ class Counter:
     def __init__(self) -> None:
         self.evaluations = 0
 
-    def add(self, module: nn.Module, arguments: tuple) -> None:
-        self.evaluations += len(next(leaves(arguments[0]))[0])
+    def add(self, module: nn.Module, arguments: tuple[State, ...]) -> None:
+        self.evaluations += len(first_leaf(arguments[0]))
 
 
 @contextmanager
 def counting(*maps: FlowMap) -> Iterator[Counter]:
     """Count evaluations of the networks of some maps, those inside guided maps included."""
     counter = Counter()
-    found = {m for map in maps for m in map.modules() if isinstance(m, FlowMap) and not isinstance(m, Guidance)}
+    found = {
+        m for flow_map in maps for m in flow_map.modules() if isinstance(m, FlowMap) and not isinstance(m, Guidance)
+    }
     networks = {m.network for m in found}
     hooks = [network.register_forward_pre_hook(counter.add) for network in networks]
     try:

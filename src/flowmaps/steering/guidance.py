@@ -10,33 +10,32 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
 
-from ..fields import FREE, Condition, across, fieldwise
-from ..maps import EndpointMap, Plain, Readout, wide
+from ..evaluation import Readout, Readouts, free_positions, then, wide
+from ..fields import FREE, Condition, S, across, cat, like, take, zeros_like
+from ..maps import EndpointMap
+from ..networks.heads import Head
 
 Scale = float | Callable[[Tensor], Tensor]
 
 
 def without_label(condition: Condition) -> Condition:
-    """What the unconditional branch of classifier-free guidance is told: everything but the label."""
+    """What the unconditional branch of classifier-free guidance sees: everything but the label."""
     return condition._replace(label=None)
 
 
 def without_known(condition: Condition) -> Condition:
-    """Hide the known positions as if they did not exist: guidance towards a prompt or the rim of a gap.
+    """Hide the known positions as if they did not exist: guidance by a prompt or the rim of a gap.
 
     For networks trained with masks (padding) of such shapes.
     """
     if condition.known is None:
         return condition
-    hidden = fieldwise(lambda known: ~known, condition.known)
-    if condition.mask is not None:
-        hidden = fieldwise(torch.logical_and, hidden, condition.mask)
-    return condition._replace(known=None, mask=hidden)
+    return condition._replace(known=None, mask=free_positions(condition.known, condition))
 
 
 def unchanged(condition: Condition) -> Condition:
@@ -55,41 +54,38 @@ def ramp(start: float, end: float) -> Callable[[Tensor], Tensor]:
     return lambda t: start + (end - start) * t
 
 
-class Pair(nn.Module):
+class Pair(nn.Module, Generic[S]):
     """The two maps as one network: the scale, and the features of both, side by side."""
 
-    def __init__(self, strong: EndpointMap, weak: EndpointMap, scale: Scale, weaken: Callable[[Condition], Condition]):
+    def __init__(
+        self, strong: EndpointMap[S], weak: EndpointMap[S], scale: Scale, weaken: Callable[[Condition], Condition]
+    ):
         super().__init__()
         self.strong, self.weak, self.scale, self.weaken = strong, weak, scale, weaken
 
-    def forward(self, x: Any, s: Tensor, t: Tensor, condition: Condition = FREE) -> Any:
+    def forward(self, x: S, s: Tensor, t: Tensor, condition: Condition = FREE) -> S:
         constant = None if callable(self.scale) else self.scale
-        strong = None if constant == 0 else self.strong.features(x, s, t, condition)
-        weak = None if constant == 1 else self.weak.features(x, s, t, self.weaken(condition))
-        w = self.scale(s) if callable(self.scale) else torch.full_like(s, self.scale)
-        present = (h for h in (strong, weak) if h is not None)
-        empty = fieldwise(lambda h: h[..., :0], next(present))
-
-        def join(strong: Tensor, weak: Tensor) -> Tensor:
-            column = across(w, strong).expand(*strong.shape[:-1], 1)
-            return torch.cat([column, strong, weak.to(strong.dtype)], dim=-1)
-
-        return fieldwise(join, empty if strong is None else strong, empty if weak is None else weak)
+        features = [] if constant == 0 else [self.strong.features(x, s, t, condition)]
+        if constant != 1:
+            features.append(self.weak.features(x, s, t, self.weaken(condition)))
+        w, h = self.scale(s) if callable(self.scale) else torch.full_like(s, self.scale), features[0]
+        column = zeros_like(take(h, (..., slice(0, 1)))) + across(w, h)
+        return cat([column, *(like(each, h) for each in features)], dim=-1)
 
 
-class Guidance(EndpointMap):
+class Guidance(EndpointMap[S]):
     r"""A guided endpoint map; subclasses say what is extrapolated.
 
     A constant scale of 0 or 1 costs one network evaluation, any other two. On the diagonal the result is the guided
     posterior, which every sampler of the flow can use. A jump of it extrapolates mean endpoints: it is a flow map
     exactly only at w = 0 and w = 1, and in the limit of short steps. What the guided flow samples is not the geometric
-    average of the two laws; :class:`~flowmaps.steering.correctors.Corrector` supplies the missing weights.
+    average of the two distributions; :class:`~flowmaps.steering.correctors.Corrector` supplies the missing weights.
 
     Arguments:
-        map: The strong map.
+        flow_map: The strong map.
         scale: w, a number or a function of the times ``(*batch,)``.
         weak: The weak map, on the same space; by default the strong one with a weakened condition.
-        weaken: What the weak map is told; without the label by default if the maps are the same, else unchanged.
+        weaken: What the weak map sees of it; without the label by default if the maps are the same, else unchanged.
     Raises: ValueError if a map has no endpoint, or the two live on alphabets of different sizes or start from different
         sources.
     Invariant: w = 0 and w = 1 reproduce the samples of the weak and the strong map bit for bit
@@ -98,51 +94,52 @@ class Guidance(EndpointMap):
     *Guiding a diffusion model with a bad version of itself*, arXiv 2406.02507.
     """
 
+    network: Pair[S]
+
     def __init__(
         self,
-        map: EndpointMap,
+        flow_map: EndpointMap[S],
         scale: Scale,
-        weak: EndpointMap | None = None,
+        weak: EndpointMap[S] | None = None,
         weaken: Callable[[Condition], Condition] | None = None,
     ):
-        for each in (map, weak or map):
+        for each in (flow_map, weak or flow_map):
             if not isinstance(each, EndpointMap):
                 raise ValueError(f"guidance extrapolates endpoints but the map is a {type(each).__name__}")
-        if weak is not None and weak.path.space.sizes() != map.path.space.sizes():
-            sizes = f"{map.path.space.sizes()} and {weak.path.space.sizes()}"
+        if weak is not None and weak.space.sizes() != flow_map.space.sizes():
+            sizes = f"{flow_map.space.sizes()} and {weak.space.sizes()}"
             raise ValueError(f"the maps have {sizes} categories; guide with a map of the same alphabet")
-        if weak is not None and type(weak.path.source) is not type(map.path.source):
-            sources = f"{type(map.path.source).__name__} and {type(weak.path.source).__name__}"
+        if weak is not None and type(weak.path.source) is not type(flow_map.path.source):
+            sources = f"{type(flow_map.path.source).__name__} and {type(weak.path.source).__name__}"
             raise ValueError(f"the maps start from {sources}; guide with a map of the same source")
         if not callable(scale) and not torch.tensor(float(scale)).isfinite():
             raise ValueError(f"scale is {scale}, expected a finite number or a function of time")
         weaken = weaken or (without_label if weak is None else unchanged)
-        super().__init__(map.path, Pair(map, weak or map, scale, weaken), chunk=map.chunk)
+        super().__init__(flow_map.path, Pair(flow_map, weak or flow_map, scale, weaken), chunk=flow_map.chunk)
 
     @abstractmethod
     def predict(self, z: Tensor) -> Tensor:
         """What is extrapolated, from the logits of one map."""
 
     @property
-    def chosen(self) -> EndpointMap | None:
+    def chosen(self) -> EndpointMap[S] | None:
         """The only map that counts under a constant scale of 0 or 1."""
         scale = self.network.scale
         if callable(scale) or scale not in (0, 1):
             return None
-        return self.network.strong if scale == 1 else self.network.weak  # type: ignore[return-value]
+        return self.network.strong if scale == 1 else self.network.weak
 
-    def readout(self, h: Any) -> Any:
+    def readout(self, h: S) -> Readouts:
         if self.chosen is not None:
-            alone = self.chosen.readout(fieldwise(lambda h: h[..., 1:], h))
-            return fieldwise(lambda r: Readout(lambda h: self.predict(r.read(h)), r.h), alone)
-        pair: Any = self.network
-        return fieldwise(self._joint, h, self.path.space.sizes(), pair.strong._heads(), pair.weak._heads())
+            return then(self.chosen.readout(_alone(h)), self.predict)
+        joint = lambda space, *parts: self._joint(space.K, *parts)  # noqa: E731
+        return self.space.each(joint, h, self.network.strong.heads, self.network.weak.heads)
 
-    def tangent(self, dh: Any) -> Any:
+    def tangent(self, dh: S) -> Readouts:
         raise ValueError("a guided map is not trained; make it the frozen teacher of a plain one to distil it")
 
-    def _joint(self, h: Tensor, K: int, strong: nn.Module, weak: nn.Module) -> Readout:
-        features = K if isinstance(strong, Plain) else strong.matrix.shape[-1]  # type: ignore[union-attr]
+    def _joint(self, K: int, h: Tensor, strong: nn.Module, weak: nn.Module) -> Readout:
+        features = strong.matrix.shape[-1] if isinstance(strong, Head) else K
 
         def read(h: Tensor) -> Tensor:
             w, h = wide(h[..., :1]), h[..., 1:]
@@ -175,8 +172,12 @@ class VelocityGuidance(Guidance):
     def mean(self, z: Tensor) -> Tensor:
         return z
 
-    def final(self, x: Any, h: Any, s: Tensor) -> Any:
+    def final(self, x: S, h: S, s: Tensor) -> Readouts:
         if self.chosen is not None:
-            return self.chosen.final(x, fieldwise(lambda h: h[..., 1:], h), s)
-        log = lambda pi: pi.clamp(min=torch.finfo(pi.dtype).tiny).log()  # noqa: E731
-        return fieldwise(lambda r: Readout(lambda h: log(r.read(h)), r.h), self.readout(h))
+            return self.chosen.final(x, _alone(h), s)
+        return then(self.readout(h), lambda pi: pi.clamp(min=torch.finfo(pi.dtype).tiny).log())
+
+
+def _alone(h: S) -> S:
+    """The features of the only map that counts, without the column of the scale."""
+    return take(h, (..., slice(1, None)))

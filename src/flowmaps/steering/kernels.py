@@ -3,24 +3,24 @@ r"""Noise on the way: what lets particles that were copied part again, and how a
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..fields import FREE, Condition, across, fieldwise, leaves
+from .. import evaluation
+from ..fields import FREE, Condition, S, across, lerp
 from ..maps import FlowMap
 from ..samplers import Stochastic
 from ..samplers.flow_map import noise_like
 
 
-def posterior(map: FlowMap, x: Any, t: Tensor, condition: Condition = FREE) -> Any:
+def posterior(flow_map: FlowMap[S], x: S, t: Tensor, condition: Condition = FREE) -> S:
     """μ_t(x) in the space of states: x + (1-t) v_t(x)."""
-    direction = map.towards(x, map.features(x, t, t, condition), condition)
-    return fieldwise(lambda x, d: x + across((1 - t) / map.slack(t), d) * d, x, direction)
+    direction = flow_map.direction(x, flow_map.features(x, t, t, condition), condition)
+    return x + across((1 - t) / flow_map.slack(t), direction) * direction
 
 
-def langevin(x: Any, mu: Any, t: Tensor, rate: float, total: float = 1.0) -> tuple[Any, Tensor]:
+def langevin(x: S, mu: S, t: Tensor, rate: float, total: float = 1.0) -> tuple[S, Tensor]:
     r"""Langevin dynamics at a fixed time, exact for a Gaussian, so that no rate is too large to be stable.
 
     .. math:: m = \frac{t\mu}{B} + e^{-\rho}\Big(x - \frac{t\mu}{B}\Big), \qquad
@@ -32,17 +32,16 @@ def langevin(x: Any, mu: Any, t: Tensor, rate: float, total: float = 1.0) -> tup
     Arguments:
         mu: μ of the states, in their space.
         rate: ρ, at least 0.
-        total: B, the sum of the exponents of a product of laws.
+        total: B, the sum of the exponents of a product of distributions.
     Returns: mean of the new states, and standard deviation ``(n,)`` of their noise.
     """
     away = -math.expm1(-rate)  # 1 - exp(-ρ)
-    mean = fieldwise(lambda x, mu: x.lerp(across(t, x) * mu / total, away), x, mu)
-    return mean, (1 - t) * (-math.expm1(-2 * rate) / total) ** 0.5
+    return lerp(x, across(t, x) * mu / total, away), (1 - t) * (-math.expm1(-2 * rate) / total) ** 0.5
 
 
 def disturb(
-    map: FlowMap, mean: Any, deviation: Tensor, generator: Any, gradient: Any = None
-) -> tuple[Any, Tensor | float]:
+    flow_map: FlowMap[S], mean: S, deviation: Tensor, generator: torch.Generator | None, gradient: S | None = None
+) -> tuple[S, Tensor | float]:
     r"""A Gaussian step, bent by a gradient g.
 
     .. math:: x' = m + d^2 g + d\, \varepsilon, \qquad
@@ -55,32 +54,34 @@ def disturb(
         gradient: g, as autograd gives it; none by default.
     Returns: new states, and the log-weight ``(n,)`` by which bent steps represent plain ones, whatever g is.
     """
-    noise = noise_like(map, mean, generator)
-    moved = fieldwise(lambda m, e: m + across(deviation, m) * e, mean, noise)
+    noise = noise_like(flow_map, mean, generator)
+    moved = mean + across(deviation, mean) * noise
     if gradient is None:
         return moved, 0.0
-    pull = map.path.space.pair(gradient)
-    moved = fieldwise(lambda x, p: x + across(deviation.square(), x) * p, moved, pull)
+    pull = flow_map.space.sharp(mean, gradient)
+    moved = moved + across(deviation.square(), moved) * pull
     return moved, -deviation * inner(gradient, noise) - deviation.square() / 2 * inner(gradient, pull)
 
 
-def inner(a: Any, b: Any) -> Tensor:
+def inner(a: S, b: S) -> Tensor:
     """Inner product of each sample, over all fields, ``(n,)``."""
-    return torch.stack([(u * v).flatten(1).sum(1) for u, v in leaves(a, b)]).sum(0)
+    return evaluation.total(a * b)
 
 
 class Langevin(Stochastic):
-    r"""Jumps of the flow map, each followed by Langevin noise at its end: same law of the path, new ways through it.
+    r"""Jumps of the flow map, each followed by Langevin noise at its end: same distribution of the path, new ways
+    through it.
 
     The operator splitting of :math:`dx = [v + \frac{\sigma^2}{2}\nabla\log\rho]dt + \sigma\,dW`,
     :math:`\sigma^2 = 2c\,(1-t)^2`: the flow by a jump, the noise by :func:`langevin` with :math:`\rho = c\,\Delta t`.
-    :class:`~flowmaps.samplers.Renoise` costs half and keeps the law at any number of steps; this one visits only times
-    of the grid, and its noise is set apart from its steps.
+    :class:`~flowmaps.samplers.Renoise` costs half and keeps the distribution at any number of steps; this one visits
+    only times of the grid, and its noise is set apart from its steps.
 
     Arguments:
         times: Grid or number of steps.
         c: Strength of the noise, at least 0; 0 is :class:`~flowmaps.samplers.Jumps` bit for bit.
-    Invariant: on an exact map the law of the samples tends to the truth as steps shrink (``tests/steering``).
+    Invariant: on an exact map the distribution of the samples tends to the truth as steps shrink
+        (``tests/steering``).
     """
 
     def __init__(self, times: int | Tensor, c: float = 1.0):
@@ -98,9 +99,9 @@ class Langevin(Stochastic):
         jumps = len(self.times) - 1
         return jumps if self.still else 2 * jumps - 1
 
-    def kernel(self, map: FlowMap, x: Any, s: Tensor, t: Tensor, condition: Condition) -> tuple[Any, Tensor]:
+    def kernel(self, flow_map: FlowMap[S], x: S, s: Tensor, t: Tensor, condition: Condition) -> tuple[S, Tensor]:
         if self.still:
-            return map(x, s, t, condition), torch.zeros_like(t)
-        map.path.require_gaussian("Langevin noise")
-        x = map(x, s, t, condition)
-        return langevin(x, posterior(map, x, t, condition), t, self.c * float(t[0] - s[0]))
+            return flow_map(x, s, t, condition), torch.zeros_like(t)
+        flow_map.path.require_gaussian("Langevin noise")
+        x = flow_map(x, s, t, condition)
+        return langevin(x, posterior(flow_map, x, t, condition), t, self.c * float(t[0] - s[0]))

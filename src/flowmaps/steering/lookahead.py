@@ -5,39 +5,38 @@ r"""Look-ahead: what the endpoint of a state would earn, by one call of the flow
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ..fields import FREE, Condition, fieldwise, leaves
+from ..evaluation import predictions, then
+from ..fields import FREE, Condition, S, State, detach, joined, parts, where, zeros_like
 from ..maps import EndpointMap, FlowMap
 from .rewards import Reward, RewardError
 
 
-def endpoint(map: FlowMap, x: Any, t: Tensor, condition: Condition = FREE) -> Any:
+def endpoint(flow_map: FlowMap[S], x: S, t: Tensor, condition: Condition = FREE) -> State:
     """X_{t,1}(x) over the categories, ``(n, *positions, K)`` per field; π_{t,1}(x) for an endpoint map.
 
     Positions that do not exist hold zeros.
     """
-    h = map.features(x, t, torch.ones_like(t), condition)
-    readouts = map.readout(h) if isinstance(map, EndpointMap) else map.final(x, h, t)
-    pi = fieldwise(lambda r: map.mean(r.read(r.h)), readouts)
-    if condition.mask is None:
-        return pi
-    return fieldwise(lambda pi, mask: torch.where(mask.unsqueeze(-1), pi, 0), pi, condition.mask)
+    h = flow_map.features(x, t, torch.ones_like(t), condition)
+    readouts = flow_map.readout(h) if isinstance(flow_map, EndpointMap) else flow_map.final(x, h, t)
+    pi = predictions(then(readouts, flow_map.mean))
+    return pi if condition.mask is None else where(condition.mask, pi, 0)
 
 
-def look_ahead(map: FlowMap, reward: Reward, x: Any, t: Tensor, condition: Condition = FREE, first: int = 0) -> Tensor:
+def look_ahead(
+    flow_map: FlowMap[S], reward: Reward, x: S, t: Tensor, condition: Condition = FREE, first: int = 0
+) -> Tensor:
     """r_t(x), shape ``(n,)``, without gradients; ``first`` numbers the particles in complaints."""
     with torch.no_grad():
-        return reward.of_endpoint(endpoint(map, x, t, condition), first)
+        return reward.of_endpoint(endpoint(flow_map, x, t, condition), first)
 
 
 def look_ahead_gradient(
-    map: FlowMap, reward: Reward, x: Any, t: Tensor, condition: Condition = FREE, first: int = 0
-) -> tuple[Tensor, Any]:
-    """r_t(x) and its gradient in the state, 0 at known positions; not yet paired with the space.
+    flow_map: FlowMap[S], reward: Reward, x: S, t: Tensor, condition: Condition = FREE, first: int = 0
+) -> tuple[Tensor, S]:
+    """r_t(x) and its gradient in the state, 0 at known positions; a covector that ``sharp`` makes a tangent.
 
     Raises: ValueError if the reward cannot be differentiated.
     """
@@ -47,18 +46,18 @@ def look_ahead_gradient(
             "use a Soft reward, or a method without gradients (FeynmanKac, BestOf)"
         )
     with torch.enable_grad():
-        x = fieldwise(lambda leaf: leaf.detach().requires_grad_(), x)
-        inputs = [leaf for (leaf,) in leaves(x)]
-        values = reward.of_endpoint(endpoint(map, x, t, condition), first)
+        x = detach(x)
+        inputs = [leaf.requires_grad_() for leaf in parts(x)]
+        values = reward.of_endpoint(endpoint(flow_map, x, t, condition), first)
         if not values.requires_grad:
             raise ValueError(f"reward {reward.name!r} does not depend differentiably on the endpoint; wrap it in Hard")
-        found = iter(torch.autograd.grad(values.sum(), inputs, allow_unused=True))
-    gradient = fieldwise(lambda leaf: _or_zero(next(found), leaf), x)
-    if not all(bool(leaf.isfinite().all()) for (leaf,) in leaves(gradient)):
-        bad = torch.stack([~leaf.flatten(1).isfinite().all(1) for (leaf,) in leaves(gradient)]).any(0)
+        found = torch.autograd.grad(values.sum(), inputs, allow_unused=True)
+    gradient = joined(x, [_or_zero(g, leaf) for g, leaf in zip(found, inputs, strict=True)])
+    bad = torch.stack([~leaf.flatten(1).isfinite().all(1) for leaf in parts(gradient)]).any(0)
+    if bool(bad.any()):
         i = first + int(bad.nonzero()[0])
         raise RewardError(f"the gradient of reward {reward.name!r} is not finite at particle {i}; smooth the reward")
-    return values.detach(), map.path.clamp(gradient, fieldwise(torch.zeros_like, gradient), condition)
+    return values.detach(), flow_map.path.clamp(gradient, zeros_like(gradient), condition)
 
 
 def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-r"""Steering towards a reward r at test time.
+r"""Steering by a reward r at test time.
 
 .. math:: \tilde p(x_1) \propto p(x_1)\, e^{\lambda r(x_1)}
 
-:class:`FeynmanKac` and :class:`Tilted` represent this law by weighted samples, exactly as the number of particles
-grows, whatever the map and the number of steps: p is then the law of their own plain sampler. :class:`BestOf` and
-:class:`LookAhead` trade the law for a higher reward.
+:class:`FeynmanKac` and :class:`Tilted` represent this distribution by weighted samples, exactly as the number of
+particles grows, whatever the map and the number of steps: p is then the distribution of their own plain sampler.
+:class:`BestOf` and :class:`LookAhead` trade the distribution for a higher reward.
 """
 
 from __future__ import annotations
@@ -13,75 +13,74 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Generic
 
 import torch
 from torch import Tensor
 
-from ..fields import FREE, Condition, across, fieldwise, leaves, select
+from ..evaluation import Readouts
+from ..fields import FREE, Condition, Data, S, Shape, across, batched, first_leaf, select, take, where
 from ..maps import FlowMap
 from ..samplers import Argmax, Decoder, Jumps, Renoise, Sampler, Stochastic
 from ..samplers.base import keep_given, source_point
 from .cloud import Cloud, Counter, Population, Steered, shared, stream
 from .kernels import disturb, inner
 from .lookahead import look_ahead, look_ahead_gradient
-from .rewards import Hard, Reward
+from .rewards import Hard, Reward, Score
 
 Schedule = Callable[[float], float]
 Potential = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Generic[S]):
     """What one population is to do; arguments as in :class:`Method`, ``first`` numbers its particles."""
 
-    map: FlowMap
+    flow_map: FlowMap[S]
     reward: Reward
     strength: float
-    shape: Any
+    shape: Shape
     first: int
     condition: Condition
-    given: Any
+    given: Data | None
     decoder: Decoder
     generator: torch.Generator
     counter: Counter
 
-    def start(self) -> Any:
+    def start(self) -> S:
         """Source points."""
-        return source_point(self.map, self.shape, self.generator, self.condition, self.given)
+        return source_point(self.flow_map, self.shape, self.generator, self.condition, self.given)
 
-    def finish(self, sampler: Sampler, x: Any, s: Tensor) -> tuple[Any, Tensor]:
+    def finish(self, sampler: Sampler, x: S, s: Tensor) -> tuple[Data, Tensor]:
         """Samples decoded from the states at the last time, and their rewards."""
-        return self.decode(sampler.final(self.map, x, s, self.condition))
+        return self.decode(sampler.final(self.flow_map, x, s, self.condition))
 
-    def decode(self, scores: Any) -> tuple[Any, Tensor]:
+    def decode(self, scores: Readouts) -> tuple[Data, Tensor]:
         """Samples and their rewards from scores."""
-        samples = keep_given(self.decoder(scores, self.generator, self.map.chunk), self.condition, self.given)
-        existing = samples
-        if self.condition.mask is not None:
-            existing = fieldwise(lambda x, mask: torch.where(mask, x, -1), samples, self.condition.mask)
-        return samples, self.reward.of_sample(existing, self.map.path.space.sizes(), self.first)
+        samples = keep_given(self.decoder(scores, self.generator, self.flow_map.chunk), self.condition, self.given)
+        mask = self.condition.mask
+        existing = samples if mask is None else where(mask, samples, -1)
+        return samples, self.reward.of_sample(existing, self.flow_map.space.sizes(), self.first)
 
-    def keep(self, index: Tensor | None) -> Task:
+    def keep(self, index: Tensor | None) -> Task[S]:
         """The task of the particles that were kept, with their own conditions."""
         if index is None:
             return self
-        given = None if self.given is None else fieldwise(lambda leaf: leaf[index], self.given)
-        return replace(self, condition=select(self.condition, index), given=given)
+        return replace(self, condition=select(self.condition, index), given=take(self.given, index))
 
-    def look_ahead(self, x: Any, t: Tensor) -> Tensor:
-        return look_ahead(self.map, self.reward, x, t, self.condition, self.first)
+    def look_ahead(self, x: S, t: Tensor) -> Tensor:
+        return look_ahead(self.flow_map, self.reward, x, t, self.condition, self.first)
 
-    def gradient(self, x: Any, t: Tensor) -> tuple[Tensor, Any]:
+    def gradient(self, x: S, t: Tensor) -> tuple[Tensor, S]:
         self.counter.evaluations += len(t)  # the way back counts as one more
-        return look_ahead_gradient(self.map, self.reward, x, t, self.condition, self.first)
+        return look_ahead_gradient(self.flow_map, self.reward, x, t, self.condition, self.first)
 
 
 class Method(ABC):
     """A way to steer.
 
     Arguments:
-        map: A flow map, learned, guided or exact, in evaluation mode.
+        flow_map: A flow map, learned, guided or exact, in evaluation mode.
         reward: r; a plain function is taken as a black box on samples, :class:`~flowmaps.steering.rewards.Hard`.
         shape: Shape of one sample, ``positions`` per field, without a batch.
         particles: How many samples to return.
@@ -100,20 +99,20 @@ class Method(ABC):
     sampler: Sampler
 
     @abstractmethod
-    def run(self, task: Task) -> Population:
+    def run(self, task: Task[S]) -> Population:
         """Steer one population."""
 
     def __call__(
         self,
-        map: FlowMap,
-        reward: Reward | Callable[[Any], Any],
-        shape: Any,
+        flow_map: FlowMap[S],
+        reward: Reward | Score,
+        shape: Shape,
         particles: int,
         generator: torch.Generator,
         *,
         strength: float = 1.0,
         condition: Condition = FREE,
-        given: Any = None,
+        given: Data | None = None,
         decoder: Decoder | None = None,
         population: int | None = None,
     ) -> Steered:
@@ -121,33 +120,31 @@ class Method(ABC):
             raise ValueError(f"strength is {strength}, expected a finite number, at least 0; negate the reward instead")
         self.sampler.from_noise()
         reward = reward if isinstance(reward, Reward) else Hard(reward)
-        shape = fieldwise(tuple, shape if isinstance(shape, dict) else tuple(shape))
 
         def run(n: int, first: int, counter: Counter) -> Population:
-            full = fieldwise(lambda positions: (n, *positions), shape)
-            told, clean = (shared(part, particles, first, n) for part in (condition, given))
+            own, clean = shared(condition, particles, first, n), shared(given, particles, first, n)
             rest = (decoder or Argmax(), generator, counter)
-            return self.run(Task(map, reward, float(strength), full, first, told, clean, *rest))
+            return self.run(Task(flow_map, reward, float(strength), batched(shape, n), first, own, clean, *rest))
 
-        return stream(run, (map,), particles, population)
+        return stream(run, (flow_map,), particles, population)
 
-    def jumps(self, x: Any) -> list[tuple[Tensor, Tensor]]:
+    def jumps(self, x: S) -> list[tuple[Tensor, Tensor]]:
         """The sampler's intervals that end before 1, as times ``(n,)``; the last one is the sampler's ``final``."""
-        leaf = next(leaves(x))[0]
+        leaf = first_leaf(x)
         times = [leaf.new_full(leaf.shape[:1], float(t)) for t in self.sampler.times]
         return list(zip(times[:-2], times[1:-1], strict=True))
 
-    def last(self, x: Any) -> Tensor:
+    def last(self, x: S) -> Tensor:
         """The time from which the sampler goes to the data."""
-        leaf = next(leaves(x))[0]
+        leaf = first_leaf(x)
         return leaf.new_full(leaf.shape[:1], float(self.sampler.times[-2]))
 
 
 class BestOf(Method):
     r"""Best of n: draw n plain samples for each one returned and keep that of the highest reward.
 
-    The baseline of every method. Its samples follow no tilted law and have equal weights; the log-normaliser at the
-    given strength is estimated from all draws. The first of equals is kept, so at strength 0 the first of all.
+    The baseline of every method. Its samples follow no tilted distribution and have equal weights; the log-normaliser
+    at the given strength is estimated from all draws. The first of equals is kept, so at strength 0 the first of all.
 
     Arguments:
         n: Draws for each sample.
@@ -159,25 +156,25 @@ class BestOf(Method):
             raise ValueError(f"n is {n}, expected at least 1 draw")
         self.n, self.sampler = n, sampler or Jumps(1)
 
-    def run(self, task: Task) -> Population:
+    def run(self, task: Task[S]) -> Population:
         samples, best = self._draw(task)
         drawn = [task.strength * best.double()]
         for _ in range(self.n - 1):
             others, rewards = self._draw(task)
             better = (rewards > best) & (task.strength > 0)
             best = torch.where(better, rewards, best)
-            samples = fieldwise(lambda new, old, b=better: torch.where(_over(b, new), new, old), others, samples)
+            samples = where(better, others, samples)
             drawn.append(task.strength * rewards.double())
         cloud = Cloud(torch.cat(drawn), task.generator)
         cloud.weigh(torch.cat(drawn))
-        every = cloud.finish(None, best)
+        every = cloud.finish(samples, best)
         n = len(best)
         equal = torch.full_like(every.weights[:n], 1 / n)
-        equally = {"weights": equal, "ess": [1.0], "counts": 0.0, "effective_size": float(n)}
-        return replace(every, samples=samples, condition=task.condition, **equally)
+        of_all = replace(every, condition=task.condition)
+        return replace(of_all, weights=equal, ess=[1.0], counts=0.0, effective_size=float(n))
 
-    def _draw(self, task: Task) -> tuple[Any, Tensor]:
-        return task.decode(self.sampler(task.map, task.start(), task.condition, task.generator))
+    def _draw(self, task: Task[S]) -> tuple[Data, Tensor]:
+        return task.decode(self.sampler(task.flow_map, task.start(), task.condition, task.generator))
 
 
 class LookAhead(Method):
@@ -185,8 +182,8 @@ class LookAhead(Method):
 
     .. math:: x_t = X_{s,t}(x_s) + (1-t)^2 (1 - e^{-c(t-s)})\, \lambda \nabla r_t
 
-    The drift that :class:`Tilted` adds, alone. It raises the reward at the price of a law that is not known: weights
-    are equal and there is no log-normaliser. Needs a differentiable reward.
+    The drift that :class:`Tilted` adds, alone. It raises the reward at the price of a distribution that is not known:
+    weights are equal and there is no log-normaliser. Needs a differentiable reward.
 
     Arguments:
         times: Grid or number of steps; one step has nothing to follow.
@@ -198,13 +195,13 @@ class LookAhead(Method):
             raise ValueError(f"c is {c}, expected a finite step, at least 0")
         self.sampler, self.c = Jumps(times), c
 
-    def run(self, task: Task) -> Population:
+    def run(self, task: Task[S]) -> Population:
         x = task.start()
         for s, t in self.jumps(x):
-            x = self.sampler.step(task.map, x, s, t, task.condition, task.generator)
-            pull = task.map.path.space.pair(task.gradient(x, t)[1])
+            x = self.sampler.step(task.flow_map, x, s, t, task.condition, task.generator)
+            pull = task.flow_map.space.sharp(x, task.gradient(x, t)[1])
             size = (1 - t).square() * -torch.expm1(-self.c * (t - s)) * task.strength
-            x = fieldwise(lambda x, p, size=size: x + across(size, x) * p, x, pull)
+            x = x + across(size, x) * pull
         cloud = Cloud(x, task.generator)
         samples, rewards = task.finish(self.sampler, x, self.last(x))
         cloud.weigh(torch.zeros_like(rewards))
@@ -269,15 +266,15 @@ class FeynmanKac(Method):
         self.sampler, self.potential = sampler or Renoise(8, 0.5), potential
         self.schedule, self.threshold = schedule, threshold
 
-    def look(self, task: Task, x: Any, s: Tensor) -> tuple[Tensor, Any]:
+    def look(self, task: Task[S], x: S, s: Tensor) -> tuple[Tensor, S | None]:
         """Look-ahead rewards ``(n,)``, and whatever the next move wants to know of them."""
         return task.look_ahead(x, s), None
 
-    def move(self, task: Task, x: Any, s: Tensor, t: Tensor, known: Any) -> tuple[Any, Tensor | float]:
+    def move(self, task: Task[S], x: S, s: Tensor, t: Tensor, known: S | None) -> tuple[S, Tensor | float]:
         """New states, and the log-weight by which they represent plain ones."""
-        return self.sampler.step(task.map, x, s, t, task.condition, task.generator), 0.0
+        return self.sampler.step(task.flow_map, x, s, t, task.condition, task.generator), 0.0
 
-    def run(self, task: Task) -> Population:
+    def run(self, task: Task[S]) -> Population:
         cloud, still = Cloud(task.start(), task.generator, self.threshold), getattr(self.sampler, "still", False)
         history = cloud.log_w.new_zeros(cloud.n, 0)
         held = torch.zeros_like(cloud.log_w)  # what the weights contain already
@@ -292,7 +289,7 @@ class FeynmanKac(Method):
                 task = task.keep(index)
                 if index is not None:
                     history, held = history[index], held[index]
-                    known = None if known is None else fieldwise(lambda leaf, i=index: leaf[i], known)
+                    known = take(known, index)
             cloud.x, log_w = self.move(task, cloud.x, s, t, known)
             held = held - log_w
         samples, rewards = task.finish(self.sampler, cloud.x, self.last(cloud.x))
@@ -339,22 +336,17 @@ class Tilted(FeynmanKac):
             raise ValueError(f"pull is {pull} and longest is {longest}, expected numbers of at least 0")
         self.pull, self.longest = pull, longest
 
-    def look(self, task: Task, x: Any, s: Tensor) -> tuple[Tensor, Any]:
+    def look(self, task: Task[S], x: S, s: Tensor) -> tuple[Tensor, S | None]:
         return task.gradient(x, s)
 
-    def move(self, task: Task, x: Any, s: Tensor, t: Tensor, known: Any) -> tuple[Any, Tensor | float]:
-        mean, deviation = self.sampler.kernel(task.map, x, s, t, task.condition)
-        if self.sampler.still:
+    def move(self, task: Task[S], x: S, s: Tensor, t: Tensor, known: S | None) -> tuple[S, Tensor | float]:
+        mean, deviation = self.sampler.kernel(task.flow_map, x, s, t, task.condition)
+        if self.sampler.still or known is None:
             return mean, 0.0
         # Noise contracts from s to t, so that r_s(x) = r_t(X_st(x)) grows faster at t.
         factor = task.strength * self.schedule(float(t[0])) * self.pull * (1 - s) / (1 - t)
-        length = factor * deviation * inner(known, task.map.path.space.pair(known)).clamp(min=0).sqrt()
+        length = factor * deviation * inner(known, task.flow_map.space.sharp(x, known)).clamp(min=0).sqrt()
         factor = factor * (self.longest / length.clamp(min=torch.finfo(length.dtype).tiny)).clamp(max=1)
-        gradient = fieldwise(lambda g: across(factor, g) * g, known)
-        moved, log_w = disturb(task.map, mean, deviation, task.generator, gradient)
-        return task.map.path.clamp(moved, x, task.condition), log_w
-
-
-def _over(choice: Tensor, leaf: Tensor) -> Tensor:
-    """A choice of samples ``(n,)`` viewed over their positions."""
-    return choice.reshape(choice.shape + (1,) * (leaf.ndim - 1))
+        gradient = across(factor, known) * known
+        moved, log_w = disturb(task.flow_map, mean, deviation, task.generator, gradient)
+        return task.flow_map.path.clamp(moved, x, task.condition), log_w

@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from ..fields import fieldwise, leaves
-from ..maps import wide
+from ..evaluation import wide
+from ..fields import Data, State, Tree, first_leaf, take
+from ..spaces.product import likeliest, vertices
 
-Decode = Callable[[Any], str]
+Decode = Callable[[Tensor], str]
+Score = Callable[..., object]  # endpoints or samples to one number each: what it returns is checked
 
 
 class RewardError(ValueError):
-    """A reward that raised, or returned something that is not one finite number a particle."""
+    """A reward that raised, or returned something that is not one finite number per particle."""
 
 
 class Reward(ABC):
@@ -28,50 +28,50 @@ class Reward(ABC):
     Arguments:
         function: What computes it.
         name: How complaints call it; the function's own name by default.
-    Invariant: values are finite, one a particle, float32 at least (``tests/steering/test_rewards.py``).
+    Invariant: values are finite, one per particle, float32 at least (``tests/steering/test_rewards.py``).
     """
 
-    def __init__(self, function: Callable[[Any], Any], name: str | None = None):
+    def __init__(self, function: Score, name: str | None = None):
         if not callable(function):
             raise ValueError(f"a reward is a callable on endpoints, not a {type(function).__name__}")
         self.function, self.name = function, name or getattr(function, "__name__", type(function).__name__)
 
     differentiable = False
-    about: Mapping[str, Any] = {}  # what reports should say of it, as JSON values
+    about: Mapping[str, object] = {}  # what reports should say of it, as JSON values
 
     @abstractmethod
-    def of_endpoint(self, pi: Any, first: int = 0) -> Tensor:
+    def of_endpoint(self, pi: State, first: int = 0) -> Tensor:
         """r of points of the simplex ``(n, *positions, K)`` per field; ``first`` is the number of the first one."""
 
     @abstractmethod
-    def of_sample(self, x_1: Any, sizes: Any, first: int = 0) -> Tensor:
+    def of_sample(self, x_1: Data, sizes: Tree[int | None], first: int = 0) -> Tensor:
         """r of categories ``(n, *positions)`` per field, ``sizes`` being the alphabets; shape ``(n,)``."""
 
-    def _values(self, endpoints: Any, first: int) -> Tensor:
-        n = len(next(leaves(endpoints))[0])
+    def _values(self, endpoints: Data, first: int) -> Tensor:
+        n = len(first_leaf(endpoints))
         try:
             values = self.function(endpoints)
         except Exception as error:
             raise RewardError(self._raised(endpoints, n, first, error)) from error
         return self._checked(values, endpoints, n, first)
 
-    def _raised(self, endpoints: Any, n: int, first: int, error: Exception) -> str:
+    def _raised(self, endpoints: Data, n: int, first: int, error: Exception) -> str:
         """Which particle it was: the first that raises when it is alone."""
         which = f"one of the particles {first} to {first + n - 1}"
         for i in range(n):
             try:
-                self.function(fieldwise(lambda leaf, i=i: leaf[i : i + 1], endpoints))
+                self.function(take(endpoints, slice(i, i + 1)))
             except Exception as alone:
                 which, error = f"particle {first + i}", alone
                 break
         return f"reward {self.name!r} raised {type(error).__name__} at {which}: {error}"
 
-    def _checked(self, values: Any, endpoints: Any, n: int, first: int) -> Tensor:
-        device = next(leaves(endpoints))[0].device
+    def _checked(self, returned: object, endpoints: Data, n: int, first: int) -> Tensor:
+        device = first_leaf(endpoints).device
         try:
-            values = torch.as_tensor(values, device=device)
+            values = torch.as_tensor(returned, device=device)
         except Exception as error:
-            kind = type(values).__name__
+            kind = type(returned).__name__
             raise RewardError(
                 f"reward {self.name!r} returned a {kind} for particles {first} to {first + n - 1}; "
                 "expected one number each"
@@ -100,15 +100,11 @@ class Soft(Reward):
 
     differentiable = True
 
-    def of_endpoint(self, pi: Any, first: int = 0) -> Tensor:
+    def of_endpoint(self, pi: State, first: int = 0) -> Tensor:
         return self._values(pi, first)
 
-    def of_sample(self, x_1: Any, sizes: Any, first: int = 0) -> Tensor:
-        def vertices(x: Tensor, K: int) -> Tensor:
-            one_hot = F.one_hot(x.clamp(min=0), K).to(torch.get_default_dtype())
-            return torch.where((x >= 0).unsqueeze(-1), one_hot, 0)
-
-        return self._values(fieldwise(vertices, x_1, sizes), first)
+    def of_sample(self, x_1: Data, sizes: Tree[int | None], first: int = 0) -> Tensor:
+        return self._values(vertices(x_1, sizes), first)
 
 
 class Hard(Reward):
@@ -117,10 +113,10 @@ class Hard(Reward):
     Positions that do not exist (padding) are -1.
     """
 
-    def of_endpoint(self, pi: Any, first: int = 0) -> Tensor:
-        return self._values(fieldwise(lambda p: torch.where(p.any(-1), p.argmax(-1), -1), pi), first)
+    def of_endpoint(self, pi: State, first: int = 0) -> Tensor:
+        return self._values(likeliest(pi), first)
 
-    def of_sample(self, x_1: Any, sizes: Any, first: int = 0) -> Tensor:
+    def of_sample(self, x_1: Data, sizes: Tree[int | None], first: int = 0) -> Tensor:
         return self._values(x_1, first)
 
 
@@ -141,23 +137,22 @@ class Led(Reward):
 
     differentiable = True
 
-    def __init__(self, reward: Hard, by: Soft, about: Mapping[str, Any] | None = None):
+    def __init__(self, reward: Hard, by: Soft, about: Mapping[str, object] | None = None):
         super().__init__(reward.function, reward.name)
         self.reward, self.by, self.about = reward, by, about or {}
 
-    def of_endpoint(self, pi: Any, first: int = 0) -> Tensor:
+    def of_endpoint(self, pi: State, first: int = 0) -> Tensor:
         return self.by.of_endpoint(pi, first)
 
-    def of_sample(self, x_1: Any, sizes: Any, first: int = 0) -> Tensor:
+    def of_sample(self, x_1: Data, sizes: Tree[int | None], first: int = 0) -> Tensor:
         return self.reward.of_sample(x_1, sizes, first)
 
 
-def each(function: Callable[[Any], float]) -> Callable[[Any], list[float]]:
+def each(function: Callable[..., float]) -> Callable[[Data], list[float]]:
     """A black box of one sample as one of a batch: ``Hard(each(function))``; a tree in, one sample of it each time."""
 
-    def over(x_1: Any) -> list[float]:
-        n = len(next(leaves(x_1))[0])
-        return [float(function(fieldwise(lambda leaf, i=i: leaf[i], x_1))) for i in range(n)]
+    def over(x_1: Data) -> list[float]:
+        return [float(function(take(x_1, i))) for i in range(len(first_leaf(x_1)))]
 
     over.__name__ = getattr(function, "__name__", type(function).__name__)
     return over
@@ -182,7 +177,8 @@ def class_probability(
         classifier: f, from ``read(pi)`` to logits ``(n, classes)``, differentiable.
         label: The class that is wanted.
         read: From soft one-hots ``(n, *positions, K)`` to the classifier's input; the expected category by default.
-        log: Use the log-probability; with strength 1 the tilted law is then the posterior given the class.
+        log: Use the log-probability; with strength 1 the tilted distribution is then the posterior given the
+            class.
     """
 
     def class_probability(pi: Tensor) -> Tensor:
@@ -241,7 +237,7 @@ def word_length(decode: Decode, target: float | None = None) -> Hard:
 
 
 def likelihood(
-    nats: Callable[[Any], Sequence[NDArray]],
+    nats: Callable[..., Sequence[NDArray]],
     decode: Decode | None = None,
     name: str = "likelihood",
     least: float = -20.0,
@@ -253,7 +249,7 @@ def likelihood(
     Repetition is likely too: look at the diversity of what is found.
 
     Arguments:
-        nats: -log p of every token, one array a sample: ``nats`` of a judge of :mod:`flowmaps.metrics.text_judges`.
+        nats: -log p of every token, one array per sample: ``nats`` of a judge of :mod:`flowmaps.metrics.text_judges`.
         decode: For a judge of strings; without it the judge is given the categories ``(n, positions)``.
         least: The reward of a sample in which the judge finds no token.
     """

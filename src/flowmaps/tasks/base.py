@@ -6,20 +6,24 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import Dataset, Identified
-from ..fields import Batch
+from ..fields import FREE, Batch, Condition, Data, Shape, fieldwise
 from ..likelihood import Bound, CutOff, Estimate, score
 from ..maps import EndpointMap, FlowMap
-from ..reading import expect
-from ..samplers import Euler, Jumps, Sampler
+from ..networks import Network
+from ..paths import GeodesicPath
+from ..reading import Document, expect
+from ..samplers import Decoder, Euler, Jumps, Sampler
+from ..steering import Reward
 from ..train.logs import finite
 from ..train.state import changes
 
@@ -37,15 +41,52 @@ class Splits(Protocol):
     def test(self) -> Identified: ...
 
 
-S = TypeVar("S", bound=Splits)
+Kind = Callable[[GeodesicPath, nn.Module, nn.Module | None, int | None], FlowMap]  # of a map: what a network predicts
+P = TypeVar("P", bound=Splits)
+D = TypeVar("D", bound=Data)
+
+
+class Problem(NamedTuple):
+    """The arguments of a steering method that follow from the modality, as in :class:`~flowmaps.steering.Method`."""
+
+    shape: Shape
+    condition: Condition = FREE
+    given: Data | None = None
+    decoder: Decoder | None = None
+
+
+class Study(Protocol):
+    """A measurement of a modality's own beside the quality of samples."""
+
+    def __call__(
+        self,
+        flow_map: FlowMap,
+        rows: Mapping[str, Sampler],
+        n: int,
+        seed: int,
+        data: Mapping[str, float],
+        directory: Path,
+    ) -> tuple[object, list[Path]]:
+        """What was found, as JSON values, and the files that were written.
+
+        Arguments:
+            rows: The ways of sampling, by name.
+            n: Samples of each.
+            data: The quality of as many real ones.
+            directory: Where files go.
+        """
+        ...
 
 
 class ChangedData(ValueError):
     """The data are not those that a checkpoint was trained on."""
 
 
-class Task(ABC):
-    """One modality bound together. Constructor arguments are the configuration schema; construction loads nothing.
+class Task(ABC, Generic[P, D]):
+    """One modality bound together: data, network, map, decoder, metrics and rewards.
+
+    Constructor arguments are the configuration schema; construction loads nothing. The keyword arguments that a
+    modality adds to :meth:`sample`, :meth:`problem`, :meth:`rewards` and :meth:`studies` are options of the commands.
 
     A task learns from its data what a map needs to be built (the size of an alphabet, a tokeniser): that is its
     ``state``, kept in every checkpoint, so that a checkpoint samples on a machine that has no data. With it goes a
@@ -53,14 +94,16 @@ class Task(ABC):
 
     Arguments:
         kinds: Suffixes of the files that samples are written as.
+        files: Patterns of their names, and of the files of :meth:`studies`.
         teaching: Pattern of what :meth:`learned` gives, see :func:`~flowmaps.reading.expect`.
     Invariant: with a restored ``state``, ``splits`` are the data that taught it, or ChangedData is raised
         (``tests/tasks/test_changed_data.py``).
     """
 
     kinds: ClassVar[tuple[str, ...]]
-    teaching: ClassVar[dict[str, Any]]
-    _state: dict[str, Any] | None = None
+    files: ClassVar[tuple[str, ...]] = ("samples.*",)
+    teaching: ClassVar[Document]
+    _state: Document | None = None
 
     # -- data ----------------------------------------------------------------------------------------------------
 
@@ -69,28 +112,33 @@ class Task(ABC):
         """The constructor arguments that name a file or folder of the user's own."""
         return {"source": path}
 
-    @property
     @abstractmethod
-    def splits(self) -> Splits:
+    def load(self) -> P:
+        """The data, read from where they lie."""
+
+    @cached_property
+    def splits(self) -> P:
         """The data, loaded when first asked for, and passed through :meth:`unchanged`."""
+        return self.unchanged(self.load())
 
-    @property
-    @abstractmethod
-    def train_data(self) -> Dataset: ...
+    @cached_property
+    def train_data(self) -> Dataset:
+        """What the map is trained on: the training part, with its conditions."""
+        return self.splits.train
 
-    @property
-    @abstractmethod
-    def valid_data(self) -> Dataset: ...
+    @cached_property
+    def valid_data(self) -> Dataset:
+        return self.splits.valid
 
-    @property
-    @abstractmethod
-    def test_data(self) -> Dataset: ...
+    @cached_property
+    def test_data(self) -> Dataset:
+        return self.splits.test
 
     @abstractmethod
-    def learned(self, splits: Any) -> dict[str, Any]:
+    def learned(self, splits: P) -> Document:
         """What a map and its samples need to know of the data."""
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Document:
         """What the data taught, and their fingerprints, as plain JSON values; loads the data if need be."""
         if self._state is None:
             self._state = self._taught(self.splits)
@@ -104,7 +152,7 @@ class Task(ABC):
         expect(state, self.teaching, "state of config.json")
         self._state = dict(state)
 
-    def unchanged(self, splits: S) -> S:
+    def unchanged(self, splits: P) -> P:
         """The same data, if they teach what a restored state holds.
 
         A checkpoint of a version that kept no fingerprint is compared in the pieces it has.
@@ -117,7 +165,7 @@ class Task(ABC):
             )
         return splits
 
-    def _taught(self, splits: Splits) -> dict[str, Any]:
+    def _taught(self, splits: P) -> Document:
         parts = {"train": splits.train, "valid": splits.valid, "test": splits.test}
         prints = {name: f"{len(part):,} examples, {part.fingerprint()}" for name, part in parts.items()}
         return finite({**self.learned(splits), "data": prints})
@@ -131,11 +179,11 @@ class Task(ABC):
     # -- samples -------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def sample(self, map: FlowMap, n: int, sampler: Sampler, generator: torch.Generator, **options: Any) -> Any:
-        """``n`` samples as categories (a tree of fields); further ``options`` of the modality by name."""
+    def sample(self, flow_map: FlowMap, n: int, sampler: Sampler, generator: torch.Generator) -> D:
+        """``n`` samples as categories (a tree of fields); a modality adds options of its own by name."""
 
     @abstractmethod
-    def quality(self, samples: Any) -> dict[str, float]:
+    def quality(self, samples: D) -> dict[str, float]:
         """Metrics of samples; the first is the headline. Loads the data if it compares with them."""
 
     @abstractmethod
@@ -143,17 +191,47 @@ class Task(ABC):
         """The same metrics of real data, as the reference beside a table of ``n`` samples (default: ``samples``)."""
 
     @abstractmethod
-    def write(self, rows: Mapping[str, Any], directory: Path, **options: Any) -> list[Path]:
+    def write(self, rows: Mapping[str, D], directory: Path, **options: object) -> list[Path]:
         """Write samples, one named row a step count, as files for programs and pictures for people; their paths.
 
         Arguments:
-            options: Those of :meth:`sample` that the rows were drawn with.
+            options: Those of :meth:`sample` or :meth:`problem` that the rows were drawn with.
         """
+
+    def studies(self) -> Mapping[str, Study]:
+        """What else ``flowmaps evaluate`` measures, by the name in its report; a modality adds options by name.
+
+        Raises: ValueError if an option is out of its range; nothing is measured yet.
+        """
+        return {}
 
     @property
     @abstractmethod
     def samples(self) -> int:
         """How many samples a metric is taken over by default."""
+
+    # -- steering ------------------------------------------------------------------------------------------------
+
+    def problem(self, particles: int, generator: torch.Generator) -> Problem:
+        """What is to be steered; a modality adds options of its own by name.
+
+        Raises: ValueError if the modality cannot be steered by name.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say what is to be steered; call flowmaps.steering from Python"
+        )
+
+    def rewards(self, device: torch.device) -> Mapping[str, Callable[[str], Reward]]:
+        """What builds each reward from its argument, by name; a modality adds options of its own by name.
+
+        Arguments:
+            device: Where the map runs.
+        """
+        return {}
+
+    def finished(self, samples: D, condition: Condition) -> D:
+        """Samples of a population as :meth:`sample` gives them, on the CPU."""
+        return fieldwise(lambda x: x.cpu(), samples)  # pyright: ignore[reportReturnType]  (the fields of the samples)
 
     # -- shared --------------------------------------------------------------------------------------------------
 
@@ -163,13 +241,18 @@ class Task(ABC):
         return jumps if ode is None else {**jumps, f"ode{ode}": Euler(ode)}
 
     def likelihood(
-        self, map: EndpointMap, generator: torch.Generator, bound: Bound | None = None, n: int = 1024, batch: int = 256
+        self,
+        flow_map: EndpointMap,
+        generator: torch.Generator,
+        bound: Bound | None = None,
+        n: int = 1024,
+        batch: int = 256,
     ) -> Estimate:
         """A bound on the negative log-likelihood of held-out data, with its error."""
-        return score(map, self._batches(self.test_data, n, batch, generator.device), bound or CutOff(), generator)
+        return score(flow_map, self._batches(self.test_data, n, batch, generator.device), bound or CutOff(), generator)
 
     @staticmethod
-    def _batches(data: Dataset, n: int, batch: int, device: Any) -> Iterator[Batch]:
+    def _batches(data: Dataset, n: int, batch: int, device: torch.device) -> Iterator[Batch]:
         for index in torch.arange(min(n, len(data))).split(batch):
             yield _to(data.batch(index), device)
 
@@ -182,7 +265,32 @@ def preparing(name: str, total: int | None = None) -> Iterator[Callable[..., Non
         yield lambda done, total=None: bar.update(job, completed=done, total=total)
 
 
-def _to(tree: Any, device: Any) -> Any:
+def fitted(
+    network: Callable[..., Network], *sizes: int, settings: Mapping[str, object] | None = None, **of_data: object
+) -> Network:
+    """The network that ``network`` makes for the data.
+
+    Arguments:
+        sizes, of_data: What follows from the data, by place and by name.
+        settings: Those of the network that are to differ from its own; what is ``None`` is left to it.
+    Raises: ValueError if the network does not take one of them, or was given another value of what the data decide.
+    """
+    chosen = network.keywords if isinstance(network, partial) else {}
+    for name, value in of_data.items():
+        if chosen.get(name) not in (None, value):
+            raise ValueError(
+                f"{name} of the network is {chosen[name]!r}, but follows from the task: {value!r}; leave it out"
+            )
+    given = {name: value for name, value in (settings or {}).items() if value is not None}
+    try:
+        return network(*sizes, **of_data, **given)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise ValueError(f"the network does not fit: {error}; leave it out, or choose another network") from error
+
+
+def _to(tree: Any, device: torch.device) -> Any:
     if isinstance(tree, Tensor):
         return tree.to(device)
     if isinstance(tree, dict):

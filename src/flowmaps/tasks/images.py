@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,21 +15,26 @@ from torch import Tensor
 
 from ..data import images as sources
 from ..data.base import CategoricalData
-from ..fields import Condition
+from ..fields import FREE, Condition, one_field, select
 from ..files import cache_folder, replacing
-from ..maps import EndpointMap, FlowMap, VelocityMap
+from ..maps import EndpointMap, FlowMap
 from ..metrics.images import ImageClassifier, ImageQuality, cached_classifier, train_classifier
-from ..networks import UNet
-from ..paths import LinearPath
+from ..networks import Network, UNet
+from ..paths import GeodesicPath
 from ..pictures import sample_grid
+from ..reading import Document
 from ..samplers import Argmax, Decoder, Sampler, generate
 from ..seeds import check_seed
 from ..spaces import OneHot
-from .base import ChangedData, Task
+from ..steering import Reward, class_probability, ink
+from .base import ChangedData, Kind, Problem, Task, fitted
+from .steering import number
+
+SMALL = partial(UNet, width=48, lower=(96,))
 
 
-class Images(Task):
-    """Scanned digits or one's own pictures as categories per pixel, modelled by a U-Net.
+class Images(Task[sources.ImageSplits, Tensor]):
+    """Scanned digits or one's own pictures as categories per pixel, by default modelled by a U-Net.
 
     Arguments:
         source: ``digits`` (scikit-learn's, 8 x 8, 17 levels), ``mnist`` (IDX files in ``path``, or downloaded with
@@ -37,10 +43,11 @@ class Images(Task):
         fetch: Download missing files.
         levels: From grey to categories, for MNIST and folders; by default a threshold at 128 and 16 levels.
         background: Grey value behind the transparent pixels of PNG files: 255 is white.
-        width, lower, depth, heads, patch: Size of the U-Net.
+        network: What makes the network, called as ``network(K, out=K, classes=classes)``; a small U-Net by default.
+        width, lower, depth, heads, patch: Settings of the network, where they are to differ from its own.
         conditional: Condition on the class; the label is dropped from ``drop_label`` of the training examples.
         drop_label: Share of examples trained without their label.
-        unconstrained: Predict a velocity instead of an endpoint: the naive baseline.
+        flow_map: What the network predicts: an endpoint, or with ``VelocityMap`` a velocity, the naive baseline.
         decoder: From scores to categories.
         seed: Of the split of the data.
     """
@@ -54,14 +61,15 @@ class Images(Task):
         path: str | None = None,
         fetch: bool = False,
         levels: sources.Levels | None = None,
-        width: int = 48,
-        lower: tuple[int, ...] = (96,),
-        depth: int = 1,
-        heads: int = 4,
-        patch: int = 1,
+        network: Callable[[int], Network] | None = None,
+        width: int | None = None,
+        lower: tuple[int, ...] | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        patch: int | None = None,
         conditional: bool = False,
         drop_label: float = 0.1,
-        unconstrained: bool = False,
+        flow_map: Kind = EndpointMap,
         decoder: Decoder | None = None,
         seed: int = 0,
         background: int = 255,
@@ -73,8 +81,9 @@ class Images(Task):
         self.source, self.path, self.fetch, self.levels = source, path, fetch, levels
         self.seed = check_seed(seed, bits=32)
         self.background = background
-        self.network = {"width": width, "lower": tuple(lower), "depth": depth, "heads": heads, "patch": patch}
-        self.conditional, self.drop_label, self.unconstrained = conditional, drop_label, unconstrained
+        self.network: Callable[..., Network] = network or SMALL
+        self.sizes = {"width": width, "lower": lower, "depth": depth, "heads": heads, "patch": patch}
+        self.conditional, self.drop_label, self.flow_map = conditional, drop_label, flow_map
         self.decoder = decoder or Argmax()
         self._judges: dict[int, ImageQuality] = {}
 
@@ -82,11 +91,7 @@ class Images(Task):
     def own_data(cls, path: str) -> dict[str, str]:
         return {"source": "folder", "path": path}
 
-    @cached_property
-    def splits(self) -> sources.ImageSplits:
-        return self.unchanged(self._load())
-
-    def _load(self) -> sources.ImageSplits:
+    def load(self) -> sources.ImageSplits:
         if self.source == "digits":
             return sources.digits(self.seed)
         if self.source == "mnist":
@@ -105,7 +110,7 @@ class Images(Task):
     def test_data(self) -> CategoricalData:
         return self._labelled(self.splits.test)
 
-    def learned(self, splits: sources.ImageSplits) -> dict[str, Any]:
+    def learned(self, splits: sources.ImageSplits) -> Document:
         return {"levels": splits.levels, "classes": splits.classes, "shape": list(splits.shape)}
 
     def build_map(self) -> FlowMap:
@@ -113,12 +118,13 @@ class Images(Task):
         classes = self.state()["classes"] if self.conditional else None
         if self.conditional and not classes:
             raise ValueError(f"conditional is True but the images of {self.source!r} have no labels")
-        kind = VelocityMap if self.unconstrained else EndpointMap
-        return kind(LinearPath(OneHot(K)), UNet(K, out=K, classes=classes, **self.network))
+        return self.flow_map(
+            GeodesicPath(OneHot(K)), fitted(self.network, K, out=K, classes=classes, settings=self.sizes), None, None
+        )
 
     def sample(
         self,
-        map: FlowMap,
+        flow_map: FlowMap,
         n: int,
         sampler: Sampler,
         generator: torch.Generator,
@@ -133,21 +139,50 @@ class Images(Task):
             decoder: From scores to categories, instead of the task's own.
             batch: Images at a time.
         """
-        classes = self.state()["classes"]
-        if label is not None and not (self.conditional and 0 <= label < classes):
-            kind = f"a class in 0..{classes - 1}" if self.conditional else "no label: the model is unconditional"
-            raise ValueError(f"label is {label}, expected {kind}")
+        self._check_label(label)
         if n < 1 or batch < 1:
             raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
         parts = []
         for rows in torch.arange(n).split(batch):
-            condition = Condition()
-            if self.conditional:
-                condition = Condition(label=self.labels(n, label)[rows].to(generator.device))
+            condition = select(self._condition(n, label, generator.device), rows)
             shape = (len(rows), *self.state()["shape"])
             decode = decoder or self.decoder
-            parts.append(generate(map, sampler, shape, generator, condition=condition, decoder=decode))
+            parts.append(generate(flow_map, sampler, shape, generator, condition=condition, decoder=decode))
         return torch.cat(parts)
+
+    def _check_label(self, label: int | None) -> None:
+        classes = self.state()["classes"]
+        if label is not None and not (self.conditional and 0 <= label < classes):
+            kind = f"0..{classes - 1}" if self.conditional else "no label: the model is unconditional"
+            raise ValueError(f"label is {label}, expected {kind}")
+
+    def _condition(self, n: int, label: int | None, device: torch.device) -> Condition:
+        return Condition(label=self.labels(n, label).to(device)) if self.conditional else FREE
+
+    def problem(self, particles: int, generator: torch.Generator, label: int | None = None) -> Problem:
+        """What is to be steered.
+
+        Arguments:
+            label: The class of all images; by default the classes in turn.
+        """
+        self._check_label(label)
+        condition = self._condition(particles, label, generator.device)
+        return Problem(tuple(self.state()["shape"]), condition, None, self.decoder)
+
+    def rewards(self, device: torch.device) -> dict[str, Callable[[str], Reward]]:
+        """``class:3`` and ``log-class:3`` of the reference network; ``ink``, or ``ink:0.4`` minus how far off."""
+
+        def of_class(argument: str, log: bool) -> Reward:
+            label, classes = int(argument), self.state()["classes"]
+            if not 0 <= label < classes:
+                raise ValueError(f"class {label}, expected 0..{classes - 1}")
+            return class_probability(copy.deepcopy(self.classifier).to(device), label, log=log)
+
+        return {
+            "class": partial(of_class, log=False),
+            "log-class": partial(of_class, log=True),
+            "ink": lambda argument: ink(number(argument)),
+        }
 
     def labels(self, n: int, label: int | None = None) -> Tensor:
         """The classes that ``n`` samples are asked for."""
@@ -165,7 +200,8 @@ class Images(Task):
     def judge(self, n: int) -> ImageQuality:
         """The metrics of ``n`` images."""
         if n not in self._judges:
-            self._judges[n] = ImageQuality(self.classifier, self.splits.train.x_1, self.splits.test.x_1, n)
+            train, test = one_field(self.splits.train.x_1), one_field(self.splits.test.x_1)
+            self._judges[n] = ImageQuality(self.classifier, train, test, n)
         return self._judges[n]
 
     def quality(self, samples: Tensor) -> dict[str, float]:
@@ -184,7 +220,9 @@ class Images(Task):
     def samples(self) -> int:
         return len(self.splits.test) if self.source == "digits" else min(2000, len(self.splits.test))
 
-    def write(self, rows: Mapping[str, Any], directory: Path, label: int | None = None, **options: Any) -> list[Path]:
+    def write(
+        self, rows: Mapping[str, Tensor], directory: Path, label: int | None = None, **options: object
+    ) -> list[Path]:
         """``samples.npz`` with the categories of each row, and ``samples.png`` with real images beside, if any.
 
         Arguments:
@@ -192,7 +230,8 @@ class Images(Task):
         """
         numbers, picture = directory / "samples.npz", directory / "samples.png"
         with replacing(numbers) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **{name: x.cpu().numpy().astype(np.uint8) for name, x in rows.items()})
+            arrays = {name: x.cpu().numpy().astype(np.uint8) for name, x in rows.items()}
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  (no row is named allow_pickle)
         named = {f"{name} step{'s' * (name != '1')}" if name.isdigit() else name: x for name, x in rows.items()}
         real = {"real": self.real(max(map(len, rows.values())), label)} if self._has_data() else {}
         sample_grid(picture, {**named, **real}, self.state()["levels"])
@@ -203,7 +242,7 @@ class Images(Task):
 
         A class that has fewer images than samples shows its images again; one without any is left blank.
         """
-        x_1, classes = self.splits.test.x_1, self.splits.test.condition.label
+        x_1, classes = one_field(self.splits.test.x_1), self.splits.test.condition.label
         if not self.conditional or classes is None:
             return x_1[:n]
         asked, shown = self.labels(n, label).tolist(), torch.zeros(n, *x_1.shape[1:], dtype=x_1.dtype)

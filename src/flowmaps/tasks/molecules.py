@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,27 @@ from torch import Tensor
 
 from ..data.molecules import Alphabet, MoleculeData, MoleculeSplits, graph_masks, molecules, qm9, zinc250k
 from ..data.molecules_graph import Fragments, Unreadable, encode
-from ..fields import Condition
-from ..maps import EndpointMap, FlowMap, VelocityMap
+from ..fields import Condition, named_fields
+from ..maps import EndpointMap, FlowMap
 from ..metrics.molecules import PROPERTIES, MoleculeQuality, category_counts, graph_of, properties
+from ..networks import Network
 from ..networks.graph import GraphTransformer
-from ..paths import LinearPath
+from ..paths import GeodesicPath
+from ..reading import Document
 from ..samplers import Argmax, Decoder, Sampler, generate
 from ..spaces import OneHot, Product
-from .base import Task, preparing
+from ..steering import Reward
+from .base import Kind, Problem, Task, fitted, preparing
 from .molecules_files import draw_grid, write_smiles, write_structures
+from .molecules_rewards import black_boxes, led
 from .molecules_slices import sliced
 
 FARTHEST = 10  # deviations from the mean of the training molecules that a target may lie away
 SOURCES = {"qm9": qm9, "zinc250k": zinc250k}
 
 
-class Molecules(Task):
-    """Molecular graphs with the fields ``atoms`` and ``bonds``, modelled by a graph transformer.
+class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
+    """Molecular graphs with the fields ``atoms`` and ``bonds``, by default modelled by a graph transformer.
 
     Samples are trees ``{"atoms": (n, N), "bonds": (n, N, N)}`` with -1 for atoms that do not exist.
 
@@ -45,16 +49,19 @@ class Molecules(Task):
         max_atoms: Leave out larger molecules.
         fragments: Of salts and mixtures, ``refuse`` all or keep the ``largest`` fragment.
         cache: Folder of prepared data.
-        width, edge, depth, heads, paths: Size of the :class:`~flowmaps.networks.graph.GraphTransformer`.
+        network: What makes the network, called as ``network(K_a, K_b, properties=p)``; by default a
+            :class:`~flowmaps.networks.graph.GraphTransformer`.
+        width, edge, depth, heads, paths: Settings of the network, where they are to differ from its own.
         known_share: Share of training examples of which a random part is given, for completion of scaffolds.
         conditions: Properties to condition on, of ``logp``, ``qed``, ``rings``, ``weight``.
         drop_label: Share of training examples whose properties are withheld, for classifier-free guidance.
-        unconstrained: Predict a velocity instead of an endpoint: the naive baseline.
+        flow_map: What the network predicts: an endpoint, or with ``VelocityMap`` a velocity, the naive baseline.
         decoder: From scores to categories; arg-max by default.
         held_out: Test molecules that metrics compare with, and the number of samples by default.
     """
 
     kinds = (".smi", ".sdf", ".png")
+    files = ("samples.png", "molecules-*.*")
     teaching = {"alphabet": Alphabet.pattern, "size_weights": [range(2**53)], "scale": {str: [float, float]}}
 
     def __init__(
@@ -69,15 +76,16 @@ class Molecules(Task):
         max_atoms: int | None = None,
         fragments: Fragments = "refuse",
         cache: str | None = None,
-        width: int = 64,
-        edge: int = 32,
-        depth: int = 6,
-        heads: int = 8,
-        paths: int = 16,
+        network: Callable[[int, int], Network] | None = None,
+        width: int | None = None,
+        edge: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        paths: int | None = None,
         known_share: float = 0.0,
         conditions: tuple[str, ...] = (),
         drop_label: float = 0.1,
-        unconstrained: bool = False,
+        flow_map: Kind = EndpointMap,
         decoder: Decoder | None = None,
         held_out: int = 10_000,
     ):
@@ -89,19 +97,19 @@ class Molecules(Task):
         self.source, self.column, self.valid, self.test = source, column, valid, test
         self.path, self.fetch = path, fetch
         self.options = {"aromatic": aromatic, "max_atoms": max_atoms, "fragments": fragments, "cache": cache}
-        self.network = {"width": width, "edge": edge, "depth": depth, "heads": heads, "paths": paths}
+        self.network: Callable[..., Network] = network or GraphTransformer
+        self.sizes = {"width": width, "edge": edge, "depth": depth, "heads": heads, "paths": paths}
         self.known_share, self.conditions, self.drop_label = known_share, tuple(conditions), drop_label
-        self.unconstrained, self.decoder, self.held_out = unconstrained, decoder or Argmax(), held_out
+        self.flow_map, self.decoder, self.held_out = flow_map, decoder or Argmax(), held_out
 
     # -- data ------------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def splits(self) -> MoleculeSplits:
+    def load(self) -> MoleculeSplits:
         with preparing(Path(self.source).name) as progress:
             found = self._read(**self.options, progress=progress)
-        if told := found.told():
-            warnings.warn(told, stacklevel=1)
-        return self.unchanged(found)
+        if report := found.report():
+            warnings.warn(report, stacklevel=1)
+        return found
 
     def _read(self, **options: Any) -> MoleculeSplits:
         if self.source in SOURCES:
@@ -122,7 +130,7 @@ class Molecules(Task):
     def test_data(self) -> MoleculeData:
         return self._conditioned(self.splits.test, 0.0, 0.0)
 
-    def learned(self, splits: MoleculeSplits) -> dict[str, Any]:
+    def learned(self, splits: MoleculeSplits) -> Document:
         """Alphabet, distribution of the number of atoms, mean and deviation of the properties conditioned on."""
         scale = {name: _scale(name, x) for name, x in self._properties(splits.train).items()}
         weights = [int(w) for w in splits.train.size_weights()]
@@ -132,7 +140,7 @@ class Molecules(Task):
     def alphabet(self) -> Alphabet:
         return Alphabet.from_json(self.state()["alphabet"])
 
-    def _properties(self, data: MoleculeData) -> dict[str, Any]:
+    def _properties(self, data: MoleculeData) -> dict[str, np.ndarray]:
         if not self.conditions:
             return {}
         return {name: x for name, x in properties(data.smiles).items() if name in self.conditions}
@@ -153,16 +161,15 @@ class Molecules(Task):
     def build_map(self) -> FlowMap:
         K_a, K_b = len(self.alphabet.atoms), len(self.alphabet.bonds)
         space = Product({"atoms": OneHot(K_a), "bonds": OneHot(K_b, symmetric=True)})
-        labels = len(self.conditions) or None
-        network = GraphTransformer(K_a, K_b, properties=labels, **self.network)  # type: ignore[arg-type]
-        return (VelocityMap if self.unconstrained else EndpointMap)(LinearPath(space), network)
+        network = fitted(self.network, K_a, K_b, properties=len(self.conditions) or None, settings=self.sizes)
+        return self.flow_map(GeodesicPath(space), network, None, None)
 
     # -- samples ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(
         self,
-        map: FlowMap,
+        flow_map: FlowMap,
         n: int,
         sampler: Sampler,
         generator: torch.Generator,
@@ -190,18 +197,16 @@ class Molecules(Task):
         known, given = (None, None) if fixed is None else self._scaffold(fixed)
         sizes = self._sizes(n, 1 if known is None else int(known["atoms"].sum()), atoms, generator)
         label, device, N = self._target(target), generator.device, self.alphabet.size
-        if device.type == "cpu":
-            map = sliced(map, N, self.network["edge"])
+        flow_map = sliced(flow_map, N) if device.type == "cpu" else flow_map
         parts = []
         for part in sizes.split(batch):
             k, mask = len(part), graph_masks(part, N)
-            condition = Condition(_to(mask, device), _repeat(known, k, device),
-                                  None if label is None else label.expand(k, -1).to(device))
-            x = generate(map, sampler, {"atoms": (k, N), "bonds": (k, N, N)}, generator, condition=condition,
-                         given=_repeat(given, k, device), decoder=decoder or self.decoder)
-            upper = torch.where(mask["bonds"], x["bonds"].cpu(), 0)  # a decoder that draws does so for each pair once
-            parts.append((torch.where(mask["atoms"], x["atoms"].cpu(), -1), upper + upper.mT))
-        return {name: torch.cat(leaf) for name, leaf in zip(("atoms", "bonds"), zip(*parts, strict=True), strict=True)}
+            asked, clean = None if label is None else label.expand(k, -1).to(device), _repeat(given, k, device)
+            condition = Condition(_to(mask, device), _repeat(known, k, device), asked)
+            shape, decode = {"atoms": (k, N), "bonds": (k, N, N)}, decoder or self.decoder
+            x = generate(flow_map, sampler, shape, generator, condition=condition, given=clean, decoder=decode)
+            parts.append(_symmetric(x, mask))
+        return {name: torch.cat([part[name] for part in parts]) for name in ("atoms", "bonds")}
 
     def _target(self, target: Mapping[str, float] | None) -> Tensor | None:
         if not self.conditions:
@@ -252,6 +257,36 @@ class Molecules(Task):
         ball = torch.arange(N) < k
         return {"atoms": ball, "bonds": ball.unsqueeze(0) & ball.unsqueeze(1)}, given
 
+    # -- steering --------------------------------------------------------------------------------------------------
+
+    def problem(self, particles: int, generator: torch.Generator, atoms: int | None = None) -> Problem:
+        """What is to be steered.
+
+        Arguments:
+            atoms: Number of atoms of every molecule; by default drawn from the training histogram.
+        """
+        N, device = self.alphabet.size, generator.device
+        mask = _to(graph_masks(self._sizes(particles, 1, atoms, generator), N), device)
+        label = self._target(None)
+        condition = Condition(mask, None, None if label is None else label.expand(particles, -1).to(device))
+        return Problem({"atoms": (N,), "bonds": (N, N)}, condition, None, self.decoder)
+
+    def rewards(self, device: torch.device, surrogate: bool = False) -> dict[str, Callable[[str], Reward]]:
+        """Rewards by name, see :mod:`~flowmaps.tasks.molecules_rewards`.
+
+        Arguments:
+            surrogate: Lead to a property by the gradient of a small trained network.
+        """
+        if not surrogate:
+            return black_boxes(self.alphabet)
+        return led(black_boxes(self.alphabet), self.splits, device)
+
+    def finished(self, samples: dict[str, Tensor], condition: Condition) -> dict[str, Tensor]:
+        """Samples with -1 for atoms that do not exist, each bond once."""
+        if condition.mask is None:
+            return _to(samples, torch.device("cpu"))
+        return _symmetric(samples, named_fields(condition.mask))
+
     # -- quality and files -------------------------------------------------------------------------------------------
 
     @cached_property
@@ -275,8 +310,9 @@ class Molecules(Task):
         """The metrics of as many training molecules; they are not novel, and only distances say something."""
         train = self.splits.train
         rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))[: n or self.samples]
-        x_1, condition = train.batch(rows)
-        return self.quality({**x_1, "atoms": torch.where(condition.mask["atoms"], x_1["atoms"], -1)})
+        batch = train.batch(rows)
+        x_1, mask = named_fields(batch.x_1), named_fields(batch.condition.mask)
+        return self.quality({**x_1, "atoms": torch.where(mask["atoms"], x_1["atoms"], -1)})
 
     @property
     def samples(self) -> int:
@@ -288,7 +324,7 @@ class Molecules(Task):
         rows = zip(samples["atoms"], samples["bonds"], strict=True)
         return [graph_of(atoms, bonds, atoms >= 0, alphabet) for atoms, bonds in rows]
 
-    def write(self, rows: Mapping[str, Any], directory: Path, **options: Any) -> list[Path]:
+    def write(self, rows: Mapping[str, dict[str, Tensor]], directory: Path, **options: object) -> list[Path]:
         """For each row ``molecules-NAME.smi`` and ``.sdf`` (valid samples), and one ``samples.png`` of them all."""
         paths: list[Path] = []
         pictures: list[Chem.RWMol] = []
@@ -309,10 +345,18 @@ def histograms(data: MoleculeData, alphabet: Alphabet) -> dict[str, Tensor]:
     sizes = {"atoms": len(alphabet.atoms), "bonds": len(alphabet.bonds)}
     total = {field: torch.zeros(K, dtype=torch.long) for field, K in sizes.items()}
     for rows in torch.arange(len(data)).split(4096):
-        x_1, condition = data.batch(rows)
+        batch = data.batch(rows)
+        x_1, mask = named_fields(batch.x_1), named_fields(batch.condition.mask)
         for field, K in sizes.items():
-            total[field] += category_counts(x_1[field], condition.mask[field], K).sum(0)
+            total[field] += category_counts(x_1[field], mask[field], K).sum(0)
     return total
+
+
+def _symmetric(samples: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU; -1 for atoms that do not exist, and bonds as in their upper half: a decoder draws each pair once."""
+    atoms = torch.where(mask["atoms"].cpu(), samples["atoms"].cpu(), -1)
+    upper = torch.where(mask["bonds"].cpu(), samples["bonds"].cpu(), 0).triu(1)
+    return {"atoms": atoms, "bonds": upper + upper.mT}
 
 
 def _scale(name: str, x: np.ndarray) -> tuple[float, float]:

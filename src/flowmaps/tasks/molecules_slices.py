@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..fields import FREE, Condition, fieldwise, select
 from ..maps import FlowMap
+from ..networks.graph import GraphTransformer
 
 CACHE = 5 * 2**17  # bytes: with what is computed from it, what one core has for itself; more costs page faults on top
 LEAST = 4  # graphs at a time, however large
@@ -34,15 +35,17 @@ class Sliced(nn.Module):
         return fieldwise(lambda *leaves: torch.cat(leaves), *parts)
 
 
-def sliced(map: FlowMap, atoms: int, channels: int) -> FlowMap:
-    """The same map, its network on as many graphs at a time as fit the cache.
+def sliced(flow_map: FlowMap, atoms: int) -> FlowMap:
+    """The same map, its network on as many graphs at a time as fit the cache, if that is known.
 
     Arguments:
         atoms: Of the padded graph.
-        channels: Of one pair within the network.
     """
-    twin = copy.copy(map)
-    twin._modules = {**map._modules, "network": Sliced(map.network, graphs_at_a_time(atoms, channels))}
+    channels = next((m.edge for m in flow_map.network.modules() if isinstance(m, GraphTransformer)), None)
+    if channels is None:
+        return flow_map
+    twin = copy.copy(flow_map)
+    twin._modules = {**flow_map._modules, "network": Sliced(flow_map.network, graphs_at_a_time(atoms, channels))}
     return twin
 
 

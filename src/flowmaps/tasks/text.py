@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,28 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset
-from ..data.text import TextSplits, Windows, text_splits
+from ..data.text import TextSplits, text_splits
 from ..data.text_corpora import corpus
 from ..data.text_known import PartlyKnown
 from ..data.text_tokens import Tokeniser, from_description
+from ..fields import Condition
 from ..files import write_text
 from ..likelihood import Bound, CrossEntropyOnly, CutOff
 from ..maps import EndpointMap, FlowMap
 from ..metrics.text_judges import HuggingFaceJudge
-from ..networks import LinearHead, TiedHead, TimeFeatures, Transformer
-from ..paths import LinearPath
-from ..reading import check_size
+from ..networks import LinearHead, Network, TiedHead, TimeFeatures, Transformer
+from ..paths import GeodesicPath
+from ..reading import Document, check_size
 from ..samplers import Argmax, Categorical, Decoder, Euler, Sampler
 from ..spaces import Embedded, OneHot
+from ..steering import Reward, keyword, likelihood, matches, word_length
 from ..times import DecodeRateClock
-from .base import Task, preparing
-from .text_prompts import Template, fill, template
+from .base import Kind, Problem, Study, Task, fitted, preparing
+from .steering import number
+from .text_prompts import Template, fill, given_text, template
 from .text_quality import TextQuality, frontier
+
+READER = partial(Transformer, reach=4)
 
 
 def load(
@@ -54,37 +59,42 @@ def load(
 
 def build_map(
     K: int,
-    width: int = 256,
-    depth: int = 6,
-    heads: int = 4,
+    network: Callable[..., Network] | None = None,
     embedding: int | None = None,
     tied: bool = False,
     chunk: int | None = None,
     clock: bool = True,
-    reach: int = 4,
-) -> EndpointMap:
+    flow_map: Kind = EndpointMap,
+    **sizes: int | None,
+) -> FlowMap[Tensor]:
     """The untrained flow map of texts over ``K`` tokens.
 
     Arguments:
-        width, depth, heads: Of the transformer.
+        network: What makes the network, called as ``network(d, K=K, times=times)`` with the width d of states; it
+            gives features of its ``width``. A transformer by default.
         embedding: Width of embedded states; ``None`` for one-hot states, which suit alphabets up to a few hundred.
-        tied: Read out with the matrix that reads in; needs ``embedding = width``.
+        tied: Read out with the matrix that reads in; needs ``embedding`` to be the network's width.
         chunk: Positions whose logits exist at one time.
         clock: Condition the network on the decode-rate clock instead of plain time.
-        reach: Neighbours that feed-forward layers read, to either side.
-    Raises: ValueError if a tied head meets states of another width.
+        flow_map: What is predicted from the logits.
+        sizes: Settings of the network, where they are to differ from its own.
+    Raises: ValueError if a tied head meets states of another width, or the network has no width.
     """
-    if tied and embedding != width:
-        raise ValueError(f"a tied head needs states as wide as the network: embedding is {embedding}, width {width}")
-    times = TimeFeatures(clock=DecodeRateClock(K)) if clock else None
+    times = {"times": TimeFeatures(clock=DecodeRateClock(K))} if clock else {}
     space = OneHot(K) if embedding is None else Embedded(K, embedding)
-    network = Transformer(space.dim, width, depth, heads, K=K, reach=reach, times=times)
-    head = TiedHead(space) if tied else LinearHead(width, K)
-    return EndpointMap(LinearPath(space), network, head, chunk)
+    made = fitted(network or READER, space.dim, settings=sizes, K=K, **times)
+    width = getattr(made, "width", None)
+    if not isinstance(width, int):
+        raise ValueError(f"{type(made).__name__} does not say its width; choose a network of features, a Transformer")
+    if not tied:
+        return flow_map(GeodesicPath(space), made, LinearHead(width, K), chunk)
+    if not isinstance(space, Embedded) or embedding != width:
+        raise ValueError(f"a tied head needs states as wide as the network: embedding is {embedding}, width {width}")
+    return flow_map(GeodesicPath(space), made, TiedHead(space), chunk)
 
 
-class Text(Task):
-    """A corpus in windows of tokens, modelled by a transformer.
+class Text(Task[TextSplits, Tensor]):
+    """A corpus in windows of tokens, by default modelled by a transformer.
 
     Arguments:
         source: ``tiny_shakespeare``, ``text8``, ``novels``, ``lm1b``, ``openwebtext``, or the path of a file or folder.
@@ -94,7 +104,8 @@ class Text(Task):
         length: Tokens of a window.
         stride: Tokens between training windows; a quarter of the length by default.
         given: Give parts of training windows clean, so that prompts and gaps are conditions.
-        width, depth, heads, embedding, tied, chunk, clock, reach: Of the map, see :func:`build_map`.
+        network, embedding, tied, chunk, clock, flow_map: Of the map, see :func:`build_map`.
+        width, depth, heads, reach: Settings of the network, where they are to differ from its own.
         temperature: Of the draw from the last step's probabilities; 0 takes the most probable token.
         judge: A causal model of Hugging Face that judges samples besides the n-gram model.
         order: Longest n-gram of the judge.
@@ -103,6 +114,7 @@ class Text(Task):
     """
 
     kinds = (".txt", ".jsonl")
+    files = ("samples.*", "frontier.png")
     teaching = {"tokeniser": {"name": str}, "given": bool}
 
     def __init__(
@@ -114,14 +126,16 @@ class Text(Task):
         length: int = 128,
         stride: int | None = None,
         given: bool = True,
-        width: int = 256,
-        depth: int = 6,
-        heads: int = 4,
+        network: Callable[[int], Network] | None = None,
+        width: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
         embedding: int | None = None,
         tied: bool = False,
         chunk: int | None = None,
         clock: bool = True,
-        reach: int = 4,
+        reach: int | None = None,
+        flow_map: Kind = EndpointMap,
         temperature: float = 1.0,
         judge: str | None = None,
         order: int | None = None,
@@ -136,30 +150,22 @@ class Text(Task):
         self.preparation = {"size": vocabulary, "stride": stride, "cache": cache}
         self.given, self.judge, self.order, self.n = given, judge, order, n
         self.decoder: Decoder = Categorical(temperature) if temperature > 0 else Argmax()
-        self.network: dict[str, Any] = {"width": width, "depth": depth, "heads": heads, "embedding": embedding,
-                                        "tied": tied, "chunk": chunk, "clock": clock, "reach": reach}  # fmt: skip
+        sizes = {"width": width, "depth": depth, "heads": heads, "reach": reach}
+        self.build = partial(build_map, network=network, embedding=embedding, tied=tied, chunk=chunk, clock=clock,
+                             flow_map=flow_map, **sizes)  # fmt: skip
         self._tokeniser: Tokeniser | None = None
 
-    @cached_property
-    def splits(self) -> TextSplits:
+    def load(self) -> TextSplits:
         # Subwords learned twice from one text may differ, as ties are broken by chance: those of a checkpoint stay.
         learned = self._state is not None and self.kind in ("bpe", "wordpiece")
         alphabet = self.tokeniser if learned else self.kind
-        return self.unchanged(load(self.source, self.path, alphabet, self.length, **self.preparation))
+        return load(self.source, self.path, alphabet, self.length, **self.preparation)
 
     @cached_property
     def train_data(self) -> Dataset:
         return PartlyKnown(self.splits.train) if self.given else self.splits.train
 
-    @property
-    def valid_data(self) -> Windows:
-        return self.splits.valid
-
-    @property
-    def test_data(self) -> Windows:
-        return self.splits.test
-
-    def learned(self, splits: TextSplits) -> dict[str, Any]:
+    def learned(self, splits: TextSplits) -> Document:
         return {"tokeniser": splits.tokeniser.describe(), "given": self.given}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -174,13 +180,13 @@ class Text(Task):
         return self._tokeniser
 
     def build_map(self) -> FlowMap:
-        return build_map(self.tokeniser.size, **self.network)
+        return self.build(self.tokeniser.size)
 
     # -- samples -------------------------------------------------------------------------------------------------
 
     def sample(
         self,
-        map: FlowMap,
+        flow_map: FlowMap,
         n: int,
         sampler: Sampler,
         generator: torch.Generator,
@@ -208,7 +214,7 @@ class Text(Task):
         self._check(wanted)
         check_size(f"{n:,} texts of {wanted.length:,} tokens", 8 * n * wanted.length)
         parts = [
-            fill(map, sampler, wanted, len(rows), self.length, generator, decoder or self.decoder).cpu()
+            fill(flow_map, sampler, wanted, len(rows), self.length, generator, decoder or self.decoder).cpu()
             for rows in torch.arange(n).split(batch)
         ]
         return torch.cat(parts)
@@ -223,7 +229,7 @@ class Text(Task):
         """The texts of samples."""
         return [self.tokeniser.decode(row) for row in tokens.tolist()]
 
-    def write(self, rows: Mapping[str, Any], directory: Path, **options: Any) -> list[Path]:
+    def write(self, rows: Mapping[str, Tensor], directory: Path, **options: object) -> list[Path]:
         """``samples.txt`` for people, ``samples.jsonl`` with ``steps``, ``text`` and ``tokens`` for programs."""
         plain, lines = directory / "samples.txt", directory / "samples.jsonl"
         texts = {steps: self.decoded(tokens) for steps, tokens in rows.items()}
@@ -235,6 +241,45 @@ class Text(Task):
         )
         write_text(lines, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
         return [plain, lines]
+
+    # -- steering ------------------------------------------------------------------------------------------------
+
+    def problem(self, particles: int, generator: torch.Generator, prompt: str | None = None) -> Problem:
+        """What is to be steered.
+
+        Arguments:
+            prompt: How the text begins.
+        """
+        if prompt is None:
+            return Problem((self.length,), decoder=self.decoder)
+        wanted = template(self.tokeniser, self.length, prompt)
+        self._check(wanted)
+        known, given = wanted.known.unsqueeze(0), wanted.tokens.unsqueeze(0).to(generator.device)
+        return Problem((self.length,), Condition(known=known.to(generator.device)), given, self.decoder)
+
+    def rewards(self, device: torch.device) -> dict[str, Callable[[str], Reward]]:
+        """``keyword:king``, ``matches:REGEX``, ``words`` or ``words:5`` (mean length), ``likelihood`` (nats per token
+        under the n-gram judge of the training text) or ``likelihood:gpt2`` (under a model of Hugging Face)."""
+
+        def decode(x_1: Tensor) -> str:
+            return self.tokeniser.decode(x_1.tolist())
+
+        def judged(name: str) -> Reward:
+            if not name:
+                return likelihood(self.measures.ngrams.nats)
+            return likelihood(HuggingFaceJudge(name, str(device)).nats, decode, f"likelihood under {name}")
+
+        def of_word(word: str) -> Reward:
+            if word:
+                given_text(self.tokeniser, word)  # a word that the alphabet cannot say would earn nothing, ever
+            return keyword(word, decode)
+
+        return {
+            "keyword": of_word,
+            "matches": lambda pattern: matches(pattern, decode),
+            "words": lambda argument: word_length(decode, number(argument)),
+            "likelihood": judged,
+        }
 
     # -- quality -------------------------------------------------------------------------------------------------
 
@@ -260,19 +305,19 @@ class Text(Task):
         return {**super().rows(steps, ode), **euler}
 
     def bits_per_character(
-        self, map: EndpointMap, generator: torch.Generator, n: int = 1024, draws: int = 8
+        self, flow_map: EndpointMap, generator: torch.Generator, n: int = 1024, draws: int = 8
     ) -> dict[str, float]:
         """The bounds B1 and B3 on held-out text, in bits per character with their errors, and B1 as perplexity.
 
         Characters are those that the scored tokens spell, for what the alphabet cannot say is not scored. A bound that
         is ``vacuous`` is no better than a uniform distribution over the tokens.
         """
-        tokens = self.test_data.tokens(min(n, len(self.test_data)) * self.length)
+        tokens = self.splits.test.tokens(min(n, len(self.test_data)) * self.length)
         per_token = self.tokeniser.characters(tokens) / len(tokens)
         bounds: dict[str, Bound] = {"B1": CutOff(draws=draws), "B3": CrossEntropyOnly(draws=draws)}
         result = {"characters_per_token": per_token}
         for name, bound in bounds.items():
-            estimate = self.likelihood(map, generator, bound, n)
+            estimate = self.likelihood(flow_map, generator, bound, n)
             result[f"{name}_bits_per_character"] = estimate.bits_per_position / per_token
             result[f"{name}_error"] = estimate.bits_error / per_token
             result[f"{name}_vacuous"] = estimate.vacuous
@@ -282,7 +327,7 @@ class Text(Task):
 
     def temperatures(
         self,
-        map: FlowMap,
+        flow_map: FlowMap,
         sampler: Sampler,
         generator: torch.Generator,
         values: Sequence[float] = (0.5, 0.7, 0.85, 1.0),
@@ -290,12 +335,36 @@ class Text(Task):
     ) -> list[dict[str, float]]:
         """The measures of one way of sampling at several temperatures: its line in :meth:`frontier`."""
         n = n or self.n
-        tokens = ((value, self.sample(map, n, sampler, generator, decoder=Categorical(value))) for value in values)
+        tokens = ((value, self.sample(flow_map, n, sampler, generator, decoder=Categorical(value))) for value in values)
         return [{"temperature": value, **self.quality(row)} for value, row in tokens]
+
+    def studies(self, temperatures: str | None = None) -> dict[str, Study]:
+        """What else is measured.
+
+        Arguments:
+            temperatures: Also draw the frontier over these, such as 0.5,0.7,1.
+        """
+        if temperatures is None:
+            return {}
+        values = _temperatures(temperatures)
+
+        def study(
+            flow_map: FlowMap,
+            rows: Mapping[str, Sampler],
+            n: int,
+            seed: int,
+            data: Mapping[str, float],
+            directory: Path,
+        ) -> tuple[object, list[Path]]:
+            few = {name: sampler for name, sampler in rows.items() if not name.startswith("ode")}
+            path = directory / "frontier.png"
+            return self.frontier(flow_map, few, values, n, seed, path, data), [path]
+
+        return {"frontier": study}
 
     def frontier(
         self,
-        map: FlowMap,
+        flow_map: FlowMap,
         rows: Mapping[str, Sampler],
         values: Sequence[float],
         n: int,
@@ -308,10 +377,21 @@ class Text(Task):
         Arguments:
             data: What ``of_data`` says of as many windows: the star.
         """
-        device = next(map.parameters()).device
+        device = next(flow_map.parameters()).device
         points = {
-            name: self.temperatures(map, sampler, torch.Generator(device).manual_seed(seed), values, n)
+            name: self.temperatures(flow_map, sampler, torch.Generator(device).manual_seed(seed), values, n)
             for name, sampler in rows.items()
         }
         frontier(path, {**points, "data": [data]})
         return points
+
+
+def _temperatures(text: str) -> list[float]:
+    """Temperatures above 0, from ``0.5,0.7,1``."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = [0.0]
+    if any(not 0 < value < float("inf") for value in values):
+        raise ValueError(f"temperatures are {text!r}, expected numbers above 0 such as 0.5,0.7,1")
+    return values

@@ -68,7 +68,7 @@ def template(
 
 
 def fill(
-    map: FlowMap,
+    flow_map: FlowMap,
     sampler: Sampler,
     given: Template,
     n: int,
@@ -99,7 +99,7 @@ def fill(
     while True:
         window = slice(start, start + length)
         if not known[window].all():
-            tokens[:, window] = _window(map, sampler, tokens[:, window], known[window], generator, decoder)
+            tokens[:, window] = _window(flow_map, sampler, tokens[:, window], known[window], generator, decoder)
             known[window] = True
         if start + length >= size:
             return tokens[:, : given.length]
@@ -107,13 +107,18 @@ def fill(
 
 
 def _window(
-    map: FlowMap, sampler: Sampler, tokens: Tensor, known: Tensor, generator: torch.Generator, decoder: Decoder | None
+    flow_map: FlowMap,
+    sampler: Sampler,
+    tokens: Tensor,
+    known: Tensor,
+    generator: torch.Generator,
+    decoder: Decoder | None,
 ) -> Tensor:
     shape = tuple(tokens.shape)
     if not known.any():
-        return generate(map, sampler, shape, generator, condition=FREE, decoder=decoder)
+        return generate(flow_map, sampler, shape, generator, condition=FREE, decoder=decoder)
     condition = Condition(known=known.to(tokens.device).expand(shape))
-    return generate(map, sampler, shape, generator, condition=condition, given=tokens, decoder=decoder)
+    return generate(flow_map, sampler, shape, generator, condition=condition, given=tokens, decoder=decoder)
 
 
 def _pieces(infill: str) -> list[str | int]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.text import TextSplits, Windows
+from ..fields import one_field
 from ..metrics.text import Measure, distinct, entropies, jackknife, longest_matches, mean, self_bleu, word_validity
 from ..metrics.text_judges import HuggingFaceJudge, NgramJudge, perplexity
 from ..pictures import blank, save
@@ -61,7 +62,7 @@ class TextQuality:
     def data(self, windows: Windows, n: int, seed: int = 0) -> dict[str, float]:
         """The same of ``n`` held-out windows (as many as there are, if fewer)."""
         order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
-        return self(windows.batch(order[:n]).x_1)
+        return self(one_field(windows.batch(order[:n]).x_1))
 
 
 HEADINGS = {

@@ -1,12 +1,27 @@
 """Training: the loop, its order and noise, and checkpoints that survive anything."""
 
+from ..ema import EMA
 from .checkpoint import export, load_map, read_config, read_state, resolve, size_of_map
-from .ema import EMA
-from .engine import Report, Trainer
+from .learner import NonFiniteError
 from .optim import AdamW, Cosine
-from .run import NonFiniteError
+from .run import Report
 from .stream import Stream
 from .tensors import CheckpointError
+from .trainer import Trainer
 
-__all__ = ["EMA", "AdamW", "CheckpointError", "Cosine", "NonFiniteError", "Report", "Stream", "Trainer",
-           "export", "load_map", "read_config", "read_state", "resolve", "size_of_map"]
+__all__ = [
+    "EMA",
+    "AdamW",
+    "CheckpointError",
+    "Cosine",
+    "NonFiniteError",
+    "Report",
+    "Stream",
+    "Trainer",
+    "export",
+    "load_map",
+    "read_config",
+    "read_state",
+    "resolve",
+    "size_of_map",
+]

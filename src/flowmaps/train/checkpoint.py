@@ -24,20 +24,23 @@ from ..files import beside, sweep
 from ..reading import JSON, check_size, expect, inside, read_json, read_text
 from .tensors import CheckpointError, fill, nbytes, read_tensors, unwritable, write_tensors
 
+Document = dict[str, Any]  # of JSON
 SUMS = "SHA256SUMS"
 MODEL, EMA_MODEL, TRAINING = "model.safetensors", "ema.safetensors", "training.safetensors"
 CONFIG, STATE = "config.json", "state.json"
 LARGEST = 2**35  # bytes of a file of tensors, unless more is allowed
-KINDS: dict[str, Any] = {
-    "step": range(2**53), "seed": int, "seconds": float, "epoch": float, "ema_updates": range(2**53), "precision": str,
-    "window": {str: float}, "metrics": {str: (float, str, None)}, "monitor": {"name": str, "value": (float, None)},
-    "versions": {str: str},
+KINDS: dict[str, object] = {
+    "step": range(2**53), "seed": int, "seconds": float, "cpu_seconds": float, "epoch": float, "precision": str,
+    "ema_updates": range(2**53), "window": {str: float}, "metrics": {str: (float, str, bool, None)},
+    "monitor": {"name": str, "value": (float, None)}, "versions": {str: str},
 }  # fmt: skip  # of what state.json may hold
 _SUM = re.compile(r"([0-9a-f]{64})  (.+)")
 _STEP = re.compile(r"step-(\d{8,})")
 
 
-def write(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any]) -> Path:
+def write(
+    parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, object]
+) -> Path:
     """Write ``parent/step-xxxxxxxx`` with one safetensors file or JSON document for each name.
 
     Returns: the folder.
@@ -47,7 +50,7 @@ def write(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], 
     return write_folder(parent / f"step-{step:08d}", tensors, documents)
 
 
-def write_folder(place: Path, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any]) -> Path:
+def write_folder(place: Path, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, object]) -> Path:
     """:func:`write` of a folder by any name; a document that is a text is written as it is."""
     temporary = beside(place)
     try:
@@ -75,7 +78,11 @@ def write_folder(place: Path, tensors: Mapping[str, Mapping[str, Tensor]], docum
 
 
 def export(
-    place: Path, flow_map: nn.Module, config: Mapping[str, Any], state: Mapping[str, Any], documents: Mapping[str, Any]
+    place: Path,
+    flow_map: nn.Module,
+    config: Mapping[str, object],
+    state: Mapping[str, object],
+    documents: Mapping[str, object],
 ) -> Path:
     """Write a checkpoint that is there to be drawn from: the weights of ``flow_map`` and no state of a training."""
     return write_folder(place, {MODEL: flow_map.state_dict()}, {CONFIG: config, STATE: state, **documents})
@@ -119,8 +126,11 @@ def steps(parent: Path) -> list[Path]:
     """The checkpoint folders in ``parent``, oldest first."""
     if not parent.is_dir():
         return []
-    found = {int(match[1]): path for path in parent.iterdir()
-             if (match := _STEP.fullmatch(path.name)) and not path.is_symlink()}
+    found = {
+        int(match[1]): path
+        for path in parent.iterdir()
+        if (match := _STEP.fullmatch(path.name)) and not path.is_symlink()
+    }
     return [found[step] for step in sorted(found)]
 
 
@@ -178,12 +188,12 @@ def resolve(path: str | os.PathLike, prefer: str = "newest") -> Path:
     raise CheckpointError(f"no checkpoint at {path}; give a folder step-... or the folder of a run that saved one")
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> Document:
     """The configuration a checkpoint was trained with."""
     return _read_document(folder, CONFIG)
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> Document:
     """Step, seed, versions and metrics of a checkpoint.
 
     Raises: CheckpointError if a value is of another type than it was written with.
@@ -244,7 +254,7 @@ def _monitored(folder: Path) -> float | None:
     return value if type(value) in (int, float) and math.isfinite(value) else None
 
 
-def _read_document(folder: Path, name: str) -> dict[str, Any]:
+def _read_document(folder: Path, name: str) -> Document:
     try:
         document = read_json(inside(folder, name))
     except ValueError as error:

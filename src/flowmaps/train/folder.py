@@ -159,8 +159,10 @@ class Lock:
             kernel = False
         holder = Holder.read(os.pread(file, 4096, 0))
         if holder is not None and holder.lives(age := self._age(file), kernel):
-            wait = "" if holder.machine == _machine() else (
-                f"; it showed a sign of life {max(age, 0):.0f} s ago, and counts as gone after {SILENCE:.0f} s without")
+            sign = (
+                f"; it showed a sign of life {max(age, 0):.0f} s ago, and counts as gone after {SILENCE:.0f} s without"
+            )
+            wait = "" if holder.machine == _machine() else sign
             raise CheckpointError(self._refusal(holder) + wait)
         return same_file(self.path, file)
 

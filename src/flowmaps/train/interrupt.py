@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+
+Handler = Callable[[int, FrameType | None], object] | int | None  # as :func:`signal.signal` gives and takes it
 
 
 class Interrupted(BaseException):
@@ -24,7 +25,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Handler] = {}
         self._at_once = False
 
     @contextmanager

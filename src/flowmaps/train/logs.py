@@ -22,7 +22,8 @@ from ..pictures import curves
 from .tensors import CheckpointError, unwritable
 
 log = logging.getLogger("flowmaps.train")
-TIMINGS = ("seconds", "examples_per_second")  # the only numbers that differ between an unbroken and a resumed run
+# the only numbers that differ between an unbroken and a resumed run
+TIMINGS = ("seconds", "cpu_seconds", "examples_per_second")
 
 Row = dict[str, Any]
 
@@ -83,7 +84,7 @@ class Records:
 
             self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: Row) -> None:
         """Append one record; it is in the hands of the system when this returns."""
         row = {name: finite(value) for name, value in row.items()}
         self.rows.append(row)
@@ -174,7 +175,7 @@ def read_records(path: Path) -> list[Row]:
     return rows
 
 
-def finite(value: Any) -> Any:
+def finite(value: Any) -> Any:  # noqa: ANN401  (of JSON)
     """``value`` as JSON has it: tensors and numpy numbers as Python's, numbers that are not finite as ``None``.
 
     >>> finite({"a": float("nan"), "b": torch.tensor(1)})
@@ -189,7 +190,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def flat(tree: Mapping[str, Any], prefix: str) -> Row:
+def flat(tree: Mapping[str, object], prefix: str) -> Row:
     """Nested results under slash-separated names.
 
     >>> flat({"by_steps": {"1": 0.5}}, "quality")
@@ -214,6 +215,6 @@ class _writing:
 
     def __enter__(self) -> None: ...
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if isinstance(error, OSError):
             raise CheckpointError(unwritable(self.path, error, "the checkpoints are untouched")) from error

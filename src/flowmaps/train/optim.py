@@ -49,8 +49,9 @@ def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramet
 
     Raises: ValueError if nothing is trainable.
     """
-    embeddings = {id(p) for m in module.modules() if isinstance(m, nn.Embedding | Embedded)
-                  for p in m.parameters(recurse=False)}
+    embeddings = {
+        id(p) for m in module.modules() if isinstance(m, nn.Embedding | Embedded) for p in m.parameters(recurse=False)
+    }
     decayed, kept = [], []
     for parameter in module.parameters():
         if parameter.requires_grad:

@@ -1,16 +1,27 @@
-"""What wraps an objective from outside, and what several processes must do together (on one: the plain thing)."""
+"""Parallelism, precision and compilation: all that wraps an objective from outside, in this order.
+
+Devices are taken (:func:`launchable`), layers compute in their precision, the compiler sees the whole, and the strategy
+spreads it over processes (:func:`wrap`). The rest is what several processes must do together; on one: the plain thing.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from ..fields import Batch
+from ..objectives import Objective
+from .settings import Hardware
 from .tensors import CheckpointError
+
+Result = TypeVar("Result")
+Tree = TypeVar("Tree")
 
 REASONS = ("", "seconds", "steps", "SIGTERM", "SIGINT")  # to stop, the more urgent ones last
 SIGNALS = REASONS[3:]
@@ -21,6 +32,50 @@ if TYPE_CHECKING:
 LOST = re.compile("gloo|nccl|peer|socket|timed? ?out|broken pipe|TCPStore", re.IGNORECASE)
 
 
+class Wrapped(NamedTuple):
+    """An objective in layers.
+
+    Arguments:
+        computed: In its precision; validation calls it.
+        module: Also compiled, and spread over processes; updates call it.
+        stepper: The optimiser, as the strategy wants to step it.
+    """
+
+    computed: Objective | Mixed
+    module: Any
+    stepper: Any
+
+
+def launchable(hardware: Hardware) -> Fabric:
+    """The devices of a run, not yet launched.
+
+    Raises: ValueError if this machine does not have them.
+    """
+    # imported here: it takes seconds, which other commands need not wait for
+    from lightning.fabric import Fabric
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    # Fabric would cast all that enters a module in mixed precision, times and noise too: Mixed does not.
+    precision = "64-true" if hardware.precision == "64-true" else "32-true"
+    accelerator, devices, strategy = hardware.accelerator, hardware.devices, hardware.strategy
+    try:
+        return Fabric(accelerator=accelerator, strategy=strategy, devices=devices, precision=precision)
+    except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"accelerator {accelerator!r}, devices {devices!r} and strategy {strategy!r} do not fit this machine: "
+            f"{str(error)[:200]}"
+        ) from error
+
+
+def wrap(fabric: Fabric, objective: Objective, optimizer: Optimizer, hardware: Hardware) -> Wrapped:
+    """Precision, then compilation, then the strategy of ``fabric``."""
+    computed: Objective | Mixed = Mixed(objective) if hardware.precision == "bf16-mixed" else objective
+    module: Any = computed
+    if hardware.compile:
+        module = torch.compile(module, mode=hardware.compile if isinstance(hardware.compile, str) else "default")
+    return Wrapped(computed, *fabric.setup(module, optimizer))  # Fabric compiles outside of DDP
+
+
 class Mixed(nn.Module):
     """An objective whose layers compute in bfloat16, while what enters stays as it is.
 
@@ -28,14 +83,14 @@ class Mixed(nn.Module):
     that want it, never before.
     """
 
-    def __init__(self, objective: nn.Module):
+    def __init__(self, objective: Objective):
         super().__init__()
         self.objective = objective
 
-    def draw(self, batch: Any, generator: torch.Generator) -> Any:
-        return self.objective.draw(batch, generator)  # type: ignore[operator]
+    def draw(self, batch: Batch, generator: torch.Generator) -> object:
+        return self.objective.draw(batch, generator)
 
-    def forward(self, batch: Any, draw: Any) -> Any:
+    def forward(self, batch: Batch, draw: object) -> dict[str, Tensor]:
         with torch.autocast(next(self.objective.parameters()).device.type, torch.bfloat16):
             return self.objective(batch, draw)
 
@@ -55,9 +110,10 @@ def agreed(fabric: Fabric, reason: str) -> str:
     return REASONS[int(reduced(fabric, code, "max"))]
 
 
-def on_first(fabric: Fabric, function: Callable[[], Any]) -> Any:
+def on_first(fabric: Fabric, function: Callable[[], Result]) -> Result:
     """Call ``function`` on the first process; every process gets its result, or raises its CheckpointError."""
-    result, error = None, None
+    result: Result | None = None
+    error: CheckpointError | None = None
     if fabric.is_global_zero:
         try:
             result = function()
@@ -66,7 +122,7 @@ def on_first(fabric: Fabric, function: Callable[[], Any]) -> Any:
     result, message = fabric.broadcast((result, None if error is None else str(error)))
     if message is not None:
         raise CheckpointError(message) from error
-    return result
+    return cast("Result", result)
 
 
 @torch.no_grad()
@@ -90,16 +146,19 @@ def together(fabric: Fabric) -> Iterator[None]:
         if fabric.world_size < 2 or not LOST.search(str(error)):
             raise
         reason = " ".join(str(error).split())[-120:]
-        raise ConnectionError("another process of this training has died or does not answer; look for its own message, "
-                              f"then continue from the last checkpoint with --resume ({reason})") from error
+        raise ConnectionError(
+            "another process of this training has died or does not answer; look for its own message, "
+            f"then continue from the last checkpoint with --resume ({reason})"
+        ) from error
 
 
-def pinned(tree: Any) -> Any:
+def pinned(tree: Tree) -> Tree:
     """A batch in page-locked memory, from which it reaches an accelerator without being waited for."""
+    found: object = tree
     if isinstance(tree, Tensor):
-        return tree.pin_memory() if tree.device.type == "cpu" else tree
-    if isinstance(tree, Mapping):
-        return {name: pinned(part) for name, part in tree.items()}
-    if isinstance(tree, tuple):
-        return type(tree)(*map(pinned, tree))
-    return tree
+        found = tree.pin_memory() if tree.device.type == "cpu" else tree
+    elif isinstance(tree, Mapping):
+        found = {name: pinned(part) for name, part in tree.items()}
+    elif isinstance(tree, tuple):
+        found = type(tree)(*map(pinned, tree))
+    return cast("Tree", found)

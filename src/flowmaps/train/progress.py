@@ -7,25 +7,31 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 class Bar:
-    """A progress bar over the share of the run that is done, by updates or by time, whichever is further.
+    """A progress bar over the share of the run that is done.
 
     Arguments:
         step, max_steps: Updates done, and in all.
-        max_seconds: Time budget, if any.
         shown: Whether to draw it at all.
         console: Where to draw it; standard error by default.
     """
 
-    def __init__(self, step: int, max_steps: int, max_seconds: float | None, shown: bool = True,
-                 console: Console | None = None):
-        self.max_steps, self.max_seconds = max_steps, max_seconds
+    def __init__(self, step: int, max_steps: int, shown: bool = True, console: Console | None = None):
+        self.max_steps = max_steps
         console = console or Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.fields[step]}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-            console=console, disable=not (shown and console.is_terminal), transient=False)
+            TextColumn("{task.fields[step]}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not (shown and console.is_terminal),
+            transient=False,
+        )
         self._task = self._progress.add_task("", total=1.0, step="", note="")
-        self.show(step, 0.0)
+        self.show(step, step / max_steps)
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -34,10 +40,8 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def show(self, step: int, seconds: float) -> None:
-        share = step / self.max_steps
-        if self.max_seconds is not None:
-            share = max(share, seconds / self.max_seconds)
+    def show(self, step: int, share: float) -> None:
+        """After ``step`` updates, with this share of the run behind it, by updates or by time."""
         self._progress.update(self._task, completed=min(share, 1.0), step=f"step {step}/{self.max_steps}")
 
     def note(self, text: str) -> None:

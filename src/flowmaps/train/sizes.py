@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -44,8 +44,9 @@ def built(build: Callable[[], Network], limit: int = NETWORK) -> Network:
         with torch.device("meta"), within(most_bytes(limit)):
             build()
     except RuntimeError as error:  # sizes whose product no tensor can have
-        raise TooLarge(f"the network cannot be built ({' '.join(str(error).split())[:200]}); give it smaller "
-                       "sizes") from error
+        raise TooLarge(
+            f"the network cannot be built ({' '.join(str(error).split())[:200]}); give it smaller sizes"
+        ) from error
     return build()
 
 
@@ -66,8 +67,10 @@ def within(limit: int) -> Iterator[None]:
         size, tensors = size + tensor.numel() * tensor.element_size(), tensors + 1
         _check(size, limit)
         if tensors > (most := most_bytes(NETWORK) // EACH):
-            raise ValueError(f"the network has more than {most:,} tensors of weights; give it less depth, or set the "
-                             f"environment variable {VARIABLE} to more")
+            raise ValueError(
+                f"the network has more than {most:,} tensors of weights; give it less depth, or set the "
+                f"environment variable {VARIABLE} to more"
+            )
 
     hooks = (registry.register_module_parameter_registration_hook(count),
              registry.register_module_buffer_registration_hook(count))  # fmt: skip
@@ -99,11 +102,13 @@ class _Watched(TorchFunctionMode):
 
 def _check(size: int, limit: int) -> None:
     if size > limit:
-        raise TooLarge(f"the network needs at least {size:,} bytes, more than the limit of {limit:,}; if that is "
-                       f"right, set the environment variable {VARIABLE} to more")
+        raise TooLarge(
+            f"the network needs at least {size:,} bytes, more than the limit of {limit:,}; if that is "
+            f"right, set the environment variable {VARIABLE} to more"
+        )
 
 
-def _integers(values: Any) -> Iterator[int]:
+def _integers(values: Iterable[object]) -> Iterator[int]:
     for value in values:
         if isinstance(value, tuple | list):
             yield from _integers(value)

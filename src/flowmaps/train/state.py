@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +57,7 @@ def restore_training(path: Path, objective: nn.Module, optimizer: torch.optim.Op
 def besides_map(objective: nn.Module) -> dict[str, Tensor]:
     """The objective's state that is not its map's: learned weights, teachers that are not the map itself."""
     state = objective.state_dict()
-    of_map = {name: tensor for name, tensor in state.items() if name.startswith("map.")}
+    of_map = {name: tensor for name, tensor in state.items() if name.startswith("flow_map.")}
     kept, _ = canonical({**of_map, **state})
     return {name: tensor for name, tensor in kept.items() if name not in of_map}
 
@@ -66,29 +65,37 @@ def besides_map(objective: nn.Module) -> dict[str, Tensor]:
 def optimiser_tensors(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as ``parameter/quantity``."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in objective.named_parameters()}
-    return {f"{names[parameter]}/{quantity}": tensor
-            for parameter, state in optimizer.state.items() for quantity, tensor in state.items()}
+    return {
+        f"{names[parameter]}/{quantity}": tensor
+        for parameter, state in optimizer.state.items()
+        for quantity, tensor in state.items()
+    }
 
 
-def _restore_optimiser(path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer,
-                       stored: Mapping[str, Tensor]) -> None:
+def _restore_optimiser(
+    path: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, stored: Mapping[str, Tensor]
+) -> None:
     parameters = dict(objective.named_parameters())
     states: dict[str, dict[str, Tensor]] = {}
     for name, tensor in stored.items():
         owner, quantity = name.removeprefix(OPTIMISER).rsplit("/", 1)
         if owner not in parameters or tensor.ndim and tensor.shape != parameters[owner].shape:
-            raise CheckpointError(f"{path} does not fit this model: {name} of shape {tuple(tensor.shape)} has "
-                                  "no parameter of that name and shape; build the model from the config.json beside it")
+            raise CheckpointError(
+                f"{path} does not fit this model: {name} of shape {tuple(tensor.shape)} has "
+                "no parameter of that name and shape; build the model from the config.json beside it"
+            )
         states.setdefault(owner, {})[quantity] = tensor
     names = {parameter: name for name, parameter in parameters.items()}
     order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    optimizer.load_state_dict({
-        "state": {i: states[name] for i, name in enumerate(order) if name in states},
-        "param_groups": optimizer.state_dict()["param_groups"],
-    })
+    optimizer.load_state_dict(
+        {
+            "state": {i: states[name] for i, name in enumerate(order) if name in states},
+            "param_groups": optimizer.state_dict()["param_groups"],
+        }
+    )
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def changes(before: Mapping[str, object], now: Mapping[str, object]) -> str:
     """What differs of the pieces that both sides have, in words; nothing if nothing does.
 
     >>> changes({"levels": 2, "atoms": ["C", "O"]}, {"levels": 2, "atoms": ["O", "C"]})
@@ -99,7 +106,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join(found[:4]) + more
 
 
-def _differing(name: str, before: Any, now: Any) -> list[str]:
+def _differing(name: str, before: object, now: object) -> list[str]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         names = dict.fromkeys((*before, *now))
         return [line for key in names for line in _differing(f"{name}.{key}", before.get(key), now.get(key))]
@@ -110,19 +117,19 @@ def _differing(name: str, before: Any, now: Any) -> list[str]:
     return [f"{name} was {_short(before)} and is now {_short(now)}"]
 
 
-def _close(before: Any, now: Any) -> bool:
+def _close(before: object, now: object) -> bool:
     """Whether two means or deviations differ by what another machine rounds."""
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         return all(map(_close, before, now))
     return isinstance(before, float) and isinstance(now, float) and math.isclose(before, now, rel_tol=1e-6)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(value):,} long)" if hasattr(value, "__len__") else text
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(value):,} long)" if isinstance(value, Sized) else text
 
 
-def check_same_run(state: Mapping[str, Any], here: Mapping[str, Any], folder: Path) -> None:
+def check_same_run(state: Mapping[str, object], here: Mapping[str, object], folder: Path) -> None:
     """Refuse to continue a run under another seed, batch size or data, which would be neither run.
 
     What the checkpoint of an earlier version did not keep cannot be compared.
@@ -131,13 +138,19 @@ def check_same_run(state: Mapping[str, Any], here: Mapping[str, Any], folder: Pa
     """
     for name, value in here.items():
         if name in state and state[name] != value:
-            raise CheckpointError(f"{folder} was trained with {name} = {state.get(name)}, and now it is {value}; "
-                                  f"resume with the former, or start in another directory")
+            raise CheckpointError(
+                f"{folder} was trained with {name} = {state.get(name)}, and now it is {value}; "
+                f"resume with the former, or start in another directory"
+            )
 
 
-def warn_of_parts(state: Mapping[str, Any], parts: int) -> None:
+def warn_of_parts(state: Mapping[str, int], parts: int) -> None:
     """Say so if a batch was cut into another number of parts, each of which has its own noise."""
     before = state.get("processes", 1) * state.get("accumulation", 1)
     if before != parts:
-        log.warning("a batch was cut into %d parts (processes times accumulation) and now is into %d, with other "
-                    "noise: the run goes on, but not bit for bit", before, parts)
+        log.warning(
+            "a batch was cut into %d parts (processes times accumulation) and now is into %d, with other "
+            "noise: the run goes on, but not bit for bit",
+            before,
+            parts,
+        )

@@ -7,10 +7,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def key(*parts: int | str) -> int:
@@ -65,8 +68,10 @@ class Stream:
         if size < 1:
             raise ValueError(f"the training data hold {size} examples; give at least one")
         if batch_size < 1 or parts < 1 or batch_size % parts:
-            raise ValueError(f"batch_size {batch_size} is not a multiple of {parts} (processes times accumulation); "
-                             f"make it a multiple of {parts}")
+            raise ValueError(
+                f"batch_size {batch_size} is not a multiple of {parts} (processes times accumulation); "
+                f"make it a multiple of {parts}"
+            )
         self.size, self.batch_size, self.seed, self.parts = size, batch_size, seed, parts
 
     def epoch(self, step: int) -> float:
@@ -81,12 +86,12 @@ class Stream:
         while count:
             epoch, row = divmod(start, self.size)
             taken = min(count, self.size - row)
-            pieces.append(permutation(self.size, self.seed, epoch)[row:row + taken])
+            pieces.append(permutation(self.size, self.seed, epoch)[row : row + taken])
             start, count = start + taken, count - taken
         return torch.cat(pieces)
 
 
-def ahead(function: Callable[[Any], Any], items: Iterable[Any], depth: int) -> Generator[Any, None, None]:
+def ahead(function: Callable[[Item], Result], items: Iterable[Item], depth: int) -> Generator[Result, None, None]:
     """``map(function, items)``, computed up to ``depth`` items ahead in a thread; depth 0 computes in place."""
     if depth < 1:
         yield from map(function, items)

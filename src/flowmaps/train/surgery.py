@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from ..fields import Batch
+from ..objectives import Objective
+
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+
+
+@runtime_checkable
+class Divided(Protocol):
+    """An objective that is the sum of a loss on the diagonal and one off it.
+
+    Arguments:
+        share: Of the batch that is on the diagonal; 1 leaves one loss only.
+    """
+
+    share: float
+
+    def apart(self, batch: Batch, draw: Any) -> Sequence[tuple[Batch, Any]]:
+        """The part of a batch on the diagonal and that off it, each with its draw."""
+        ...
 
 
 class Surgery:
@@ -29,7 +48,7 @@ class Surgery:
     Reference: Yu et al. 2020, *Gradient surgery for multi-task learning*, arXiv 2001.06782, algorithm 1.
     """
 
-    def __init__(self, fabric: Fabric, objective: Any):
+    def __init__(self, fabric: Fabric, objective: Objective):
         _check(fabric, objective)
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         self.aside: list[Tensor | None] = [None] * len(self.parameters)
@@ -61,14 +80,16 @@ def _inner(one: list[Tensor | None], other: list[Tensor | None]) -> Tensor:
     return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
-def _check(fabric: Fabric, objective: Any) -> None:
+def _check(fabric: Fabric, objective: Objective) -> None:
     from lightning.fabric.strategies import DDPStrategy, SingleDeviceStrategy
 
     strategy = type(fabric.strategy).__name__
     if not isinstance(fabric.strategy, DDPStrategy | SingleDeviceStrategy):
         raise ValueError(f"surgery needs whole gradients, but the strategy is {strategy}; use ddp, or surgery=False")
-    shared = {id(p) for p in objective.map.parameters()}
+    shared = {id(p) for p in objective.flow_map.parameters()}
     alone = [name for name, p in objective.named_parameters() if p.requires_grad and id(p) not in shared]
     if fabric.world_size > 1 and alone:
-        raise ValueError(f"surgery on several processes needs losses that read the same parameters, but {alone[0]} is "
-                         "no part of the map; leave it out, or use one process")
+        raise ValueError(
+            f"surgery on several processes needs losses that read the same parameters, but {alone[0]} is "
+            "no part of the map; leave it out, or use one process"
+        )

@@ -46,8 +46,10 @@ def canonical(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[st
     kept, aliases = {}, {}
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
-            raise ValueError(f"{name} of the state is a {type(tensor).__name__}; only tensors can be kept, "
-                             "register it as a buffer or rebuild it from the configuration")
+            raise ValueError(
+                f"{name} of the state is a {type(tensor).__name__}; only tensors can be kept, "
+                "register it as a buffer or rebuild it from the configuration"
+            )
         place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         owner = first.setdefault(place, name) if tensor.numel() else name
         if owner == name:
@@ -96,8 +98,10 @@ def read_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor]
         if header <= size:  # a longer one is refused below, for what it is
             check_size(f"the header of {path}", header, HEADER)
         if most is not None and size - 8 - header > most:
-            raise CheckpointError(f"{path} does not fit this model: it holds {size - 8 - header:,} bytes of tensors; "
-                                  "build the model from the config.json beside it")
+            raise CheckpointError(
+                f"{path} does not fit this model: it holds {size - 8 - header:,} bytes of tensors; "
+                "build the model from the config.json beside it"
+            )
         with safe_open(path, framework="pt") as file:
             aliases = json.loads((file.metadata() or {}).get(ALIASES, "{}"))
             expect(aliases, {str: str}, ALIASES)
@@ -122,12 +126,17 @@ def fill(target: Mapping[str, Tensor], stored: Mapping[str, Tensor], sharing: Ma
     live, aliases = canonical(target)
     differences = differing(live, stored)
     if not differences and aliases != sharing:
-        differences = [f"{name} shares its values with {sharing.get(name)} there and with {aliases.get(name)} here"
-                       for name in sorted({*aliases, *sharing}) if aliases.get(name) != sharing.get(name)]
+        differences = [
+            f"{name} shares its values with {sharing.get(name)} there and with {aliases.get(name)} here"
+            for name in sorted({*aliases, *sharing})
+            if aliases.get(name) != sharing.get(name)
+        ]
     if differences:
         more = f" and {len(differences) - 4} more" if len(differences) > 4 else ""
-        raise CheckpointError(f"{path} does not fit this model: {'; '.join(differences[:4])}{more}; "
-                              "build the model from the config.json beside it")
+        raise CheckpointError(
+            f"{path} does not fit this model: {'; '.join(differences[:4])}{more}; "
+            "build the model from the config.json beside it"
+        )
     for name, tensor in live.items():
         tensor.copy_(stored[name])
 
@@ -138,6 +147,8 @@ def differing(live: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> list[
     result += [f"{name} is unknown" for name in stored if name not in live]
     for name in live:
         if name in stored and (live[name].shape, live[name].dtype) != (stored[name].shape, stored[name].dtype):
-            result.append(f"{name} is {tuple(stored[name].shape)} {stored[name].dtype}, "
-                          f"expected {tuple(live[name].shape)} {live[name].dtype}")
+            result.append(
+                f"{name} is {tuple(stored[name].shape)} {stored[name].dtype}, "
+                f"expected {tuple(live[name].shape)} {live[name].dtype}"
+            )
     return result

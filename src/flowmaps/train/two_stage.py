@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..maps import FlowMap
 from ..objectives import Average, Consistency, Frozen, SelfDistillation
+from ..paths import Coupling
 from ..times import PairLaw, TimeLaw
 from .checkpoint import load_map, resolve
 
@@ -17,9 +18,10 @@ class TwoStage(SelfDistillation):
     The first stage is ``SelfDistillation`` with ``share=1``, the diagonal alone.
 
     Arguments:
-        map: The flow map in training, of the architecture of the first stage.
+        flow_map: The flow map in training, of the architecture of the first stage.
         base: Folder of the run of the first stage, or one of its checkpoints; averaged weights are taken.
-        consistency, times, pairs, share, strength: As in :class:`~flowmaps.objectives.SelfDistillation`.
+        consistency, times, pairs, share, strength, coupling: As in :class:`~flowmaps.objectives.SelfDistillation`; the
+            coupling that of the first stage, whose states the teacher knows.
         decay: Of a teacher that follows the map; ``None`` freezes it. A frozen teacher in an embedded space also
             freezes the read-in, so that its states mean what they meant.
     Raises: CheckpointError if there is no such checkpoint or it does not fit the map.
@@ -28,7 +30,7 @@ class TwoStage(SelfDistillation):
 
     def __init__(
         self,
-        map: FlowMap,
+        flow_map: FlowMap,
         base: str,
         consistency: Consistency | None = None,
         *,
@@ -36,12 +38,14 @@ class TwoStage(SelfDistillation):
         pairs: PairLaw | None = None,
         share: float = 0.75,
         strength: float = 1.0,
+        coupling: Coupling | None = None,
         decay: float | None = None,
     ):
-        precision = map.dtype
-        load_map(resolve(base), map)
-        map.to(precision)
-        teacher = Frozen(map) if decay is None else Average(map, decay)
+        precision = flow_map.dtype
+        load_map(resolve(base), flow_map)
+        flow_map.to(precision)
+        teacher = Frozen(flow_map) if decay is None else Average(flow_map, decay)
         if decay is None:
-            map.path.requires_grad_(False)
-        super().__init__(map, consistency, times=times, pairs=pairs, share=share, strength=strength, teacher=teacher)
+            flow_map.path.requires_grad_(False)
+        options = {"times": times, "pairs": pairs, "share": share, "strength": strength, "coupling": coupling}
+        super().__init__(flow_map, consistency, teacher=teacher, **options)  # pyright: ignore[reportArgumentType]  (by name)

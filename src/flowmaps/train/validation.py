@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .parallel import reduced
+from ..data import Dataset
+from ..objectives import Objective
+from .parallel import Mixed, reduced
 from .stream import generator
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class Validation:
     Raises: ValueError if there is no held-out example.
     """
 
-    def __init__(self, data: Any, examples: int, batch_size: int, seed: int):
+    def __init__(self, data: Dataset, examples: int, batch_size: int, seed: int):
         if len(data) < 1:
             raise ValueError("the held-out data hold 0 examples; give at least one, or None for no validation")
         rows = torch.randperm(len(data), generator=generator("cpu", seed, "valid"))[:examples]
@@ -34,13 +36,13 @@ class Validation:
         self.count = len(rows)
 
     @torch.no_grad()
-    def __call__(self, objective: Any, fabric: Fabric) -> dict[str, float]:
+    def __call__(self, objective: Objective | Mixed, fabric: Fabric) -> dict[str, float]:
         """The means over all processes, each of which takes its share of the batches."""
         mine = range(fabric.global_rank, len(self.parts), fabric.world_size)
         sums: dict[str, Tensor] = {}
         for i in mine or [0]:  # a process without a share still learns the names, with no weight
             rows = self.parts[i] if len(self.parts[i]) > 1 else self.parts[i].repeat(2)  # on and off the diagonal
-            batch = fabric.to_device(self.data.batch(rows))  # pyright: ignore[reportArgumentType]
+            batch = fabric.to_device(self.data.batch(rows))  # pyright: ignore[reportArgumentType]  (Fabric moves named tuples, too)
             draw = objective.draw(batch, generator(fabric.device, self.seed, "valid", i))
             with fabric.autocast():
                 values = objective(batch, draw)

@@ -6,10 +6,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flowmaps import objectives as O
+from flowmaps.evaluation import Readout, in_chunks, per_example
 from flowmaps.fields import Batch, Condition
-from flowmaps.maps import EndpointMap, Readout, in_chunks, per_sample
+from flowmaps.maps import EndpointMap
 from flowmaps.networks import MLP, LinearHead, TiedHead, Transformer
-from flowmaps.paths import LinearPath
+from flowmaps.paths import GeodesicPath
 from flowmaps.samplers import Categorical, Jumps, generate
 from flowmaps.spaces import Embedded, OneHot, Product
 from identities.cases import LEARNED, jump, randomised, seeded
@@ -34,21 +35,21 @@ class Largest(TorchDispatchMode):
 
 def small(K: int, space, chunk, d: int = 8):
     network = Transformer(space.dim, width=16, depth=1, heads=2, K=K)
-    return EndpointMap(LinearPath(space), network, LinearHead(16, K), chunk=chunk)
+    return EndpointMap(GeodesicPath(space), network, LinearHead(16, K), chunk=chunk)
 
 
 @pytest.mark.parametrize("objective", CHUNKED)
 @pytest.mark.parametrize("name", ["embedded, chunked"])
 def test_chunks_change_nothing(name, objective):
-    map = randomised(LEARNED[name]())
-    here = jump(map)
+    flow_map = randomised(LEARNED[name]())
+    here = jump(flow_map)
     results = []
     for chunk in (None, 1, 5, 1000):
-        map.chunk = chunk
-        map.zero_grad()
-        values = objective()(map, map, here)
+        flow_map.chunk = chunk
+        flow_map.zero_grad()
+        values = objective()(flow_map, flow_map, here)
         values["loss"].sum().backward()
-        gradient = torch.cat([p.grad.flatten() for p in map.parameters() if p.grad is not None])
+        gradient = torch.cat([p.grad.flatten() for p in flow_map.parameters() if p.grad is not None])
         results.append((values["loss"].detach(), gradient))
     for loss, gradient in results[1:]:
         assert torch.allclose(loss, results[0][0], atol=1e-12)
@@ -59,12 +60,12 @@ def test_chunks_change_nothing(name, objective):
 def test_embedded_states_never_allocate_positions_by_categories(objective):
     """Noise, path, map, loss, backward pass and sampling: nothing exceeds the weights or a chunk of logits."""
     K, batch, length, chunk = 2000, 8, 32, 16
-    map = small(K, Embedded(K, 8), chunk)
-    loss = O.SelfDistillation(map, objective(), share=0.5)
+    flow_map = small(K, Embedded(K, 8), chunk)
+    loss = O.SelfDistillation(flow_map, objective(), share=0.5)
     data = Batch(torch.randint(K, (batch, length), generator=seeded()))
     with Largest() as trace:
         loss(data, loss.draw(data, seeded()))["loss"].backward()
-        generate(map, Jumps(2), (batch, length), seeded(), decoder=Categorical(0.9))
+        generate(flow_map, Jumps(2), (batch, length), seeded(), decoder=Categorical(0.9))
     bound = max(chunk * K, K * 16)  # a chunk of logits, a matrix of weights
     assert trace.size <= bound < batch * length * K, trace.where
 
@@ -72,8 +73,8 @@ def test_embedded_states_never_allocate_positions_by_categories(objective):
 def test_the_trace_sees_a_dense_state():
     """The test above can fail: plain one-hot states of the same problem are found out."""
     K, batch, length = 2000, 8, 32
-    map = small(K, OneHot(K), 16)
-    loss = O.SelfDistillation(map, O.SemigroupKL(), share=0.5)
+    flow_map = small(K, OneHot(K), 16)
+    loss = O.SelfDistillation(flow_map, O.SemigroupKL(), share=0.5)
     data = Batch(torch.randint(K, (batch, length), generator=seeded()))
     with Largest() as trace:
         loss(data, loss.draw(data, seeded()))["loss"].backward()
@@ -82,11 +83,11 @@ def test_the_trace_sees_a_dense_state():
 
 def test_a_tied_head_shares_the_read_in():
     space = Embedded(50, 16)
-    map = EndpointMap(LinearPath(space), Transformer(16, width=16, depth=1, heads=2, K=50), TiedHead(space))
-    loss = O.SelfDistillation(map, O.Lagrangian())
+    flow_map = EndpointMap(GeodesicPath(space), Transformer(16, width=16, depth=1, heads=2, K=50), TiedHead(space))
+    loss = O.SelfDistillation(flow_map, O.Lagrangian())
     data = Batch(torch.randint(50, (8, 4), generator=seeded()))
     loss(data, loss.draw(data, seeded()))["loss"].backward()
-    assert sum(p.shape == (50, 16) for p in map.parameters()) == 1
+    assert sum(p.shape == (50, 16) for p in flow_map.parameters()) == 1
     assert float(space.weight.grad.abs().sum()) > 0
 
 
@@ -109,8 +110,8 @@ def test_means_leave_out_padding_and_given_positions():
     condition = Condition(
         mask=torch.tensor([[True, True, True, False]]), known=torch.tensor([[True, False, False, False]])
     )
-    assert per_sample(values, condition).tolist() == [3.0]
-    assert per_sample(values, Condition(mask=torch.zeros(1, 4, dtype=torch.bool))).tolist() == [0.0]
+    assert per_example(values, condition).tolist() == [3.0]
+    assert per_example(values, Condition(mask=torch.zeros(1, 4, dtype=torch.bool))).tolist() == [0.0]
 
 
 def two_fields(chunk=None):
@@ -118,42 +119,42 @@ def two_fields(chunk=None):
     space = Product({"a": OneHot(3), "b": OneHot(2, symmetric=True)})
     network = randomised(MLP({"a": (4, 3), "b": (4, 4, 2)}, width=16, depth=1, out=8))
     heads = torch.nn.ModuleDict({"a": LinearHead(8, 3), "b": LinearHead(8, 2)})
-    return randomised(EndpointMap(LinearPath(space), network, heads, chunk)).float()
+    return randomised(EndpointMap(GeodesicPath(space), network, heads, chunk)).float()
 
 
 @pytest.mark.parametrize("chunk", [None, 5])
 def test_emphasis_multiplies_the_losses_of_a_field(chunk):
     """L = 2 L_a + 3 L_b, values and gradients, whether predictions exist at once or in chunks."""
-    map = two_fields(chunk)
+    flow_map = two_fields(chunk)
     x = torch.randint(2, (8, 4, 4), generator=seeded())
     batch = Batch({"a": torch.randint(3, (8, 4), generator=seeded()), "b": torch.triu(x, 1) + torch.triu(x, 1).mT})
 
     def loss(**emphasis):
-        objective = O.SelfDistillation(map, O.SemigroupKL(), emphasis=emphasis)
-        map.zero_grad()
+        objective = O.SelfDistillation(flow_map, O.SemigroupKL(), emphasis=emphasis)
+        flow_map.zero_grad()
         total = objective(batch, objective.draw(batch, seeded()))["loss"]
         total.backward()
-        return torch.cat([total.detach().reshape(1), *(p.grad.flatten() for p in map.parameters())])
+        return torch.cat([total.detach().reshape(1), *(p.grad.flatten() for p in flow_map.parameters())])
 
     plain, a, b = loss(), loss(a=2.0) - loss(), loss(b=2.0) - loss()
     assert a[0] > 0.1 and b[0] > 0.1 and torch.allclose(plain, a + b, atol=1e-5)
     assert torch.allclose(loss(a=2.0, b=3.0), 2 * a + 3 * b, atol=1e-5)
     for wrong in ({"c": 1.0}, {"a": 0.0}):
         with pytest.raises(ValueError, match=r"expected positive factors of \['a', 'b'\]"):
-            O.SelfDistillation(map, emphasis=wrong)
+            O.SelfDistillation(flow_map, emphasis=wrong)
     with pytest.raises(ValueError, match="of no field"):
         O.SelfDistillation(small(3, OneHot(3), None), emphasis={"a": 2.0})
 
 
 def test_padding_never_reaches_the_loss():
-    map = randomised(LEARNED["transformer"]()).float()
+    flow_map = randomised(LEARNED["transformer"]()).float()
     mask = torch.ones(8, 4, dtype=torch.bool)
     mask[:, 3] = False
     x_1 = torch.randint(3, (8, 4), generator=seeded())
     other = x_1.clone()
     other[:, 3] = (other[:, 3] + 1) % 3
     for objective in CHUNKED:
-        loss = O.SelfDistillation(map, objective())
+        loss = O.SelfDistillation(flow_map, objective())
         results = [
             loss(batch, loss.draw(batch, seeded(1)))["loss"]
             for batch in (Batch(x_1, Condition(mask=mask)), Batch(other, Condition(mask=mask)))
@@ -169,7 +170,7 @@ def test_a_chunk_of_nothing_is_refused():
 def test_a_zero_head_over_zero_features_is_refused():
     """Of z = h Wᵀ both gradients vanish with h and W: no other weight than the offset would ever move."""
     space, head = Embedded(7, 16), LinearHead(16, 7)
-    build = lambda network, head: EndpointMap(LinearPath(space), network, head)  # noqa: E731
+    build = lambda network, head: EndpointMap(GeodesicPath(space), network, head)  # noqa: E731
     silent = MLP((4, 16), width=16, depth=1, K=7)
     h = silent(torch.randn(2, 4, 16, generator=seeded()), torch.zeros(2), torch.ones(2))
     head(h).log_softmax(-1)[..., 0].sum().backward()
@@ -180,7 +181,7 @@ def test_a_zero_head_over_zero_features_is_refused():
     with pytest.raises(ValueError, match=r"Transformer and its head are both zero"):
         build(Transformer(16, width=16, depth=1, heads=2, out=16, K=7), head)
     with torch.device("meta"):
-        EndpointMap(LinearPath(space), MLP((4, 16), width=16, depth=1, K=7), LinearHead(16, 7))  # no numbers yet
+        EndpointMap(GeodesicPath(space), MLP((4, 16), width=16, depth=1, K=7), LinearHead(16, 7))  # no numbers yet
     build(silent, TiedHead(space))
     build(Transformer(16, width=16, depth=1, heads=2, K=7), head)
     torch.nn.init.ones_(silent.write.bias)

@@ -20,7 +20,7 @@ def test_least_squares_reach_the_solution(tmp_path):
     trainer(tmp_path, objective, max_steps=400, optimizer=AdamW(lr=0.05, weight_decay=0.0), validate_every=400).fit()
     data = Pairs()
     solution = torch.linalg.lstsq(data.x.double(), data.y.double()).solution
-    torch.testing.assert_close(objective.map.weight.detach().T, solution, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(objective.flow_map.weight.detach().T, solution, rtol=1e-3, atol=1e-3)
 
 
 def test_every_update_is_clear_of_the_one_before(tmp_path):
@@ -33,8 +33,8 @@ def test_every_update_is_clear_of_the_one_before(tmp_path):
     for _ in range(2):
         residual = (data.x.double() @ weight.T + bias - data.y.double()) / (64 * 4)
         weight, bias = weight - 0.2 * residual.T @ data.x.double(), bias - 0.2 * residual.sum(0)
-    torch.testing.assert_close(objective.map.weight.detach(), weight)
-    torch.testing.assert_close(objective.map.bias.detach(), bias)
+    torch.testing.assert_close(objective.flow_map.weight.detach(), weight)
+    torch.testing.assert_close(objective.flow_map.bias.detach(), bias)
 
 
 @pytest.mark.parametrize("validate_raw", [False, True])
@@ -53,7 +53,7 @@ def test_validation_is_the_held_out_loss_of_the_averaged_map_with_fixed_noise(tm
     if validate_raw:
         assert report.metrics["valid_raw/loss"] == pytest.approx(held_out(), rel=1e-6)
     assert ("valid_raw/loss" in report.metrics) == validate_raw
-    objective.map.load_state_dict(report.map.state_dict())
+    objective.flow_map.load_state_dict(report.flow_map.state_dict())
     assert report.metrics["valid/loss"] == pytest.approx(held_out(), rel=1e-6)
 
 
@@ -68,10 +68,21 @@ def test_validation_changes_nothing_that_is_trained(tmp_path):
 
 def test_without_held_out_data_or_average(tmp_path):
     objective = LeastSquares()
-    run = Trainer(objective, Pairs(), None, tmp_path, max_steps=6, batch_size=16, ema=None, log_every=2, progress=False,
-                  accelerator="cpu", curves=False)
+    run = Trainer(
+        objective,
+        Pairs(),
+        None,
+        tmp_path,
+        max_steps=6,
+        batch_size=16,
+        ema=None,
+        log_every=2,
+        progress=False,
+        accelerator="cpu",
+        curves=False,
+    )
     report = run.fit()
-    assert report.map is objective.map and report.best is None and not objective.map.training
+    assert report.flow_map is objective.flow_map and report.best is None and not objective.flow_map.training
     assert not any("valid" in name for name in report.metrics)
     assert not (report.checkpoint / "ema.safetensors").exists()
 
@@ -86,13 +97,19 @@ def test_quality_is_measured_on_the_averaged_map_when_due_and_at_the_end(tmp_pat
         return {"bias": flow_map.decoder.bias.abs().sum()}
 
     plain = trainer(tmp_path / "plain", max_steps=10).fit()
-    report = trainer(tmp_path / "measured", max_steps=10, evaluate=evaluate, evaluate_every=4,
-                     monitor="quality/bias").fit()
+    report = trainer(
+        tmp_path / "measured", max_steps=10, evaluate=evaluate, evaluate_every=4, monitor="quality/bias"
+    ).fit()
     assert calls == [4, 8, 10]
-    assert report.metrics["quality/bias"] == pytest.approx(report.map.decoder.bias.abs().sum().item())
-    assert all(torch.equal(a, b) for a, b in zip(plain.map.parameters(), report.map.parameters(), strict=True))
-    values = {row["step"]: row["quality/bias"] for row in read_records(tmp_path / "measured" / "metrics.jsonl")
-              if "quality/bias" in row}
+    assert report.metrics["quality/bias"] == pytest.approx(report.flow_map.decoder.bias.abs().sum().item())
+    assert all(
+        torch.equal(a, b) for a, b in zip(plain.flow_map.parameters(), report.flow_map.parameters(), strict=True)
+    )
+    values = {
+        row["step"]: row["quality/bias"]
+        for row in read_records(tmp_path / "measured" / "metrics.jsonl")
+        if "quality/bias" in row
+    }
     assert report.best.name == f"step-{min(values, key=lambda step: values[step]):08d}"
 
 
@@ -102,24 +119,41 @@ def test_precision(tmp_path, precision, dtype):
 
     class Watched(LeastSquares):
         def forward(self, batch, draw):
-            seen.add(self.map.encoder(batch.x_1).dtype)
+            seen.add(self.flow_map.encoder(batch.x_1).dtype)
             return super().forward(batch, draw)
 
     data = Pairs()
     data.x, data.y = data.x.to(dtype), data.y.to(dtype)
     held_out = Pairs(32, seed=1)
     held_out.x, held_out.y = held_out.x.to(dtype), held_out.y.to(dtype)
-    report = Trainer(Watched(), data, held_out, tmp_path, max_steps=8, batch_size=16, log_every=2, precision=precision,
-                     progress=False, accelerator="cpu", curves=False).fit()
+    report = Trainer(
+        Watched(),
+        data,
+        held_out,
+        tmp_path,
+        max_steps=8,
+        batch_size=16,
+        log_every=2,
+        precision=precision,
+        progress=False,
+        accelerator="cpu",
+        curves=False,
+    ).fit()
     assert seen == {torch.bfloat16 if precision == "bf16-mixed" else torch.float64}
-    assert all(p.dtype == dtype for p in report.map.parameters())
+    assert all(p.dtype == dtype for p in report.flow_map.parameters())
     assert math.isfinite(report.metrics["valid/loss"])
 
 
 def test_undefined_quality_is_recorded_and_never_best(tmp_path):
     values = iter([1.0, float("nan"), 2.0, float("nan")])
-    report = trainer(tmp_path, max_steps=4, evaluate=lambda flow_map, step: {"x": next(values), "note": "words"},
-                     evaluate_every=1, save_every=1, monitor="quality/x").fit()
+    report = trainer(
+        tmp_path,
+        max_steps=4,
+        evaluate=lambda flow_map, step: {"x": next(values), "note": "words"},
+        evaluate_every=1,
+        save_every=1,
+        monitor="quality/x",
+    ).fit()
     assert [row["quality/x"] for row in read_records(tmp_path / "metrics.jsonl")] == [1.0, None, 2.0, None]
     assert report.best.name == "step-00000001"
 
@@ -130,19 +164,26 @@ def test_rate_of_the_last_update_and_metrics_of_the_report(tmp_path):
     assert report.checkpoint.name == "step-00000007" and report.seconds > 0
 
 
-@pytest.mark.parametrize("settings, match", [
-    ({"max_steps": 0}, "max_steps is 0, expected a whole number of at least 1"),
-    ({"accumulation": 3}, "batch_size 16 is not a multiple of 3"), ({"ema": 1.0}, "ema decay is 1.0"),
-    ({"clip": 0.0}, "clip is 0.0, expected a number above 0"),
-    ({"precision": "16-mixed"}, "precision is '16-mixed', expected one of 32-true"),
-    ({"seed": 2**63}, "seed is 9223372036854775808, expected a whole number from 0 to"), ({"keep": "2"}, "keep is '2'"),
-    ({"batch_size": 2**25}, "batch_size is 33554432, expected at most 16777216"),
-    ({"data": torch.zeros(9, 2)}, "train_data is a Tensor, expected a data set with `batch.* CategoricalData"),
-    ({"held_out": [1, 2]}, "valid_data is a list, expected a data set"),
-    ({"devices": "{}"}, "accelerator 'cpu', devices '{}' and strategy 'auto' do not fit this machine"),
-    ({"strategy": "foo"}, "devices 1 and strategy 'foo' do not fit this machine"),
-    ({"data": Pairs(0)}, "training data hold 0 examples"), ({"max_seconds": float("nan")}, "max_seconds is nan"),
-], ids=lambda value: value if isinstance(value, str) else next(iter(value)))
+@pytest.mark.parametrize(
+    "settings, match",
+    [
+        ({"max_steps": 0}, "max_steps is 0, expected a whole number of at least 1"),
+        ({"accumulation": 3}, "batch_size 16 is not a multiple of 3"),
+        ({"ema": 1.0}, "ema decay is 1.0"),
+        ({"clip": 0.0}, "clip is 0.0, expected a number above 0"),
+        ({"precision": "16-mixed"}, "precision is '16-mixed', expected one of 32-true"),
+        ({"seed": 2**63}, "seed is 9223372036854775808, expected a whole number from 0 to"),
+        ({"keep": "2"}, "keep is '2'"),
+        ({"batch_size": 2**25}, "batch_size is 33554432, expected at most 16777216"),
+        ({"data": torch.zeros(9, 2)}, "train_data is a Tensor, expected a data set with `batch.* CategoricalData"),
+        ({"held_out": [1, 2]}, "valid_data is a list, expected a data set"),
+        ({"devices": "{}"}, "accelerator 'cpu', devices '{}' and strategy 'auto' do not fit this machine"),
+        ({"strategy": "foo"}, "devices 1 and strategy 'foo' do not fit this machine"),
+        ({"data": Pairs(0)}, "training data hold 0 examples"),
+        ({"max_seconds": float("nan")}, "max_seconds is nan"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
 def test_impossible_settings_are_refused(tmp_path, settings, match):
     with pytest.raises(ValueError, match=match):
         trainer(tmp_path / "run", **settings).fit()
@@ -176,7 +217,7 @@ def test_progress_bar_shows_step_time_left_and_loss():
     from flowmaps.train.progress import Bar
 
     text = io.StringIO()
-    with Bar(0, 100, None, console=Console(file=text, force_terminal=True, width=120)) as bar:
-        bar.show(50, 1.0)
+    with Bar(0, 100, console=Console(file=text, force_terminal=True, width=120)) as bar:
+        bar.show(50, 0.5)
         bar.note("train/loss 0.5")
     assert "step 50/100" in text.getvalue() and " 50%" in text.getvalue() and "train/loss 0.5" in text.getvalue()

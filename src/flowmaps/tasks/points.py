@@ -1,0 +1,148 @@
+"""Points with real coordinates: known distributions of the plane, and tables of numbers of one's own."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.points import Checkerboard, KnownDistribution, PointSplits, Units, drawn, table
+from ..files import replacing
+from ..maps import FlowMap, VelocityMap
+from ..metrics.points import PointQuality
+from ..networks import Network, PointNetwork
+from ..paths import GeodesicPath
+from ..pictures import point_panels
+from ..reading import Document
+from ..samplers import Sampler, generate
+from ..seeds import check_seed
+from ..spaces import Euclidean
+from .base import ChangedData, Kind, Task, fitted
+
+FRESH = 2**30  # seed of the exact points that stand beside a table
+
+
+class Points(Task[PointSplits, Tensor]):
+    """Points as states of a Euclidean space, by default modelled by the velocity of a perceptron.
+
+    Arguments:
+        distribution: A known one; the checkerboard by default.
+        path: A file of numbers, one point a line, instead of it.
+        size, held_out: Points of a known distribution for training, and each to validate and to test.
+        network: What makes the network of d coordinates; by default a :class:`~flowmaps.networks.PointNetwork`.
+        width, depth, frequencies, band: Settings of the network, where they are to differ from its own.
+        flow_map: What the network predicts: a velocity.
+        seed: Of the points that are drawn, or of the split of a file.
+    """
+
+    kinds = (".png", ".csv")
+    files = ("samples.*", "samples-*.csv")
+    teaching = {"names": [str], "mean": [float], "deviation": [float]}
+
+    def __init__(
+        self,
+        distribution: KnownDistribution | None = None,
+        path: str | None = None,
+        size: int = 2**20,
+        held_out: int = 10_000,
+        network: Callable[[int], Network] | None = None,
+        width: int | None = None,
+        depth: int | None = None,
+        frequencies: int | None = None,
+        band: float | None = None,
+        flow_map: Kind = VelocityMap,
+        seed: int = 0,
+    ):
+        self.distribution, self.path = distribution or Checkerboard(), path
+        self.size, self.held_out, self.seed = size, held_out, check_seed(seed, bits=32)
+        self.network, self.flow_map = network or PointNetwork, flow_map
+        self.sizes = {"width": width, "depth": depth, "frequencies": frequencies, "band": band}
+
+    @classmethod
+    def own_data(cls, path: str) -> dict[str, str]:
+        return {"path": path}
+
+    def load(self) -> PointSplits:
+        if self.path is not None:
+            return table(self.path, self.seed)
+        return drawn(self.distribution, self.size, self.held_out, self.seed)
+
+    def learned(self, splits: PointSplits) -> Document:
+        return {"names": splits.names, "mean": splits.units.mean, "deviation": splits.units.deviation}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        if len({len(state[name]) for name in self.teaching}) > 1:
+            sizes = ", ".join(f"{len(state[name])} of {name}" for name in self.teaching)
+            raise ValueError(f"state of config.json has {sizes}, expected one of each for every coordinate")
+
+    @property
+    def units(self) -> Units:
+        """What the coordinates are measured in."""
+        return Units(self.state()["mean"], self.state()["deviation"])
+
+    def build_map(self) -> FlowMap:
+        d = len(self.state()["names"])
+        return self.flow_map(GeodesicPath(Euclidean(d)), fitted(self.network, d, settings=self.sizes), None, None)
+
+    def sample(
+        self, flow_map: FlowMap, n: int, sampler: Sampler, generator: torch.Generator, batch: int = 10_000
+    ) -> Tensor:
+        """Points ``(n, d)`` in their own units, float64.
+
+        Arguments:
+            batch: Points at a time.
+        """
+        if n < 1 or batch < 1:
+            raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
+        parts = [generate(flow_map, sampler, (len(rows),), generator) for rows in torch.arange(n).split(batch)]
+        return self.units.original(torch.cat(parts))
+
+    @cached_property
+    def judge(self) -> PointQuality:
+        """The metrics, against the known distribution and held-out points."""
+        return PointQuality(self.splits.test.original(self.held_out), self.splits.known)
+
+    def quality(self, samples: Tensor) -> dict[str, float]:
+        """The metrics of :class:`~flowmaps.metrics.points.PointQuality`."""
+        return self.judge(samples)
+
+    def of_data(self, n: int | None = None) -> dict[str, float]:
+        """The metrics of exact points, or of points for training where the distribution is not known."""
+        return self.judge(self.real(n or self.samples))
+
+    def real(self, n: int) -> Tensor:
+        """At most ``n`` real points that the metrics do not compare with."""
+        known = self.splits.known
+        return self.splits.train.original(n) if known is None else known.sample(n, FRESH)
+
+    @property
+    def samples(self) -> int:
+        return 100_000 if self.path is None else len(self.splits.test)
+
+    def write(self, rows: Mapping[str, Tensor], directory: Path, **options: object) -> list[Path]:
+        """``samples-ROW.csv`` with the points of each row, and ``samples.png`` with real ones beside, if any."""
+        tables = []
+        for name, x in rows.items():
+            tables.append(directory / f"samples-{name.replace(' ', '-')}.csv")
+            with replacing(tables[-1]) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows([self.state()["names"], *x.tolist()])
+        picture = directory / "samples.png"
+        named = {f"{name} step{'s' * (name != '1')}" if name.isdigit() else name: x for name, x in rows.items()}
+        point_panels(picture, {**named, **self._beside(max(map(len, rows.values())))}, self.state()["names"])
+        return [picture, *tables]
+
+    def _beside(self, n: int) -> dict[str, Tensor]:
+        try:
+            return {"real": self.real(n)}
+        except ChangedData as error:
+            warnings.warn(f"real points are left out: {error}", stacklevel=3)
+        except (OSError, ValueError):
+            pass  # sampling needs no data
+        return {}

@@ -1,0 +1,146 @@
+"""What every space promises of its geometry, and what each one is by itself."""
+
+import geoopt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowmaps.fields import Fields, leaves
+from flowmaps.spaces import Embedded, Euclidean, OneHot, Product, Sphere, is_categorical
+from identities.cases import randomised, seeded
+
+SPACES = {
+    "Euclidean": (lambda: Euclidean(3), (4, 2)),
+    "OneHot": (lambda: OneHot(3), (4, 2)),
+    "symmetric": (lambda: OneHot(3, symmetric=True), (4, 5, 5)),
+    "Embedded": (lambda: randomised(Embedded(7, 3)), (4, 2)),
+    "Sphere": (lambda: Sphere(3), (4, 2)),
+    "circle": (lambda: Sphere(2), (4, 2)),
+    "Product": (lambda: Product({"a": Euclidean(2), "b": Sphere(4)}), {"a": (4, 2), "b": (4, 1)}),
+}
+
+
+def points(space, lead, seed: int):
+    shapes = space.noise_shape(lead)
+    draw = lambda shape: torch.randn(shape, generator=seeded(seed), dtype=torch.float64)  # noqa: E731
+    noise = Fields({n: draw(s) for n, s in shapes.items()}) if isinstance(shapes, dict) else draw(shapes)
+    return space.random(noise)
+
+
+def close(a, b, atol=1e-12) -> bool:
+    return all(torch.allclose(x, y, atol=atol) for x, y in leaves(a, b))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_exp_and_log_are_inverse(name):
+    make, lead = SPACES[name]
+    space = make()
+    x, y = points(space, lead, 0), points(space, lead, 1)
+    assert close(space.exp(x, space.log(x, y)), y)
+    v = space.project(x, space.log(x, y) * 0.3)
+    assert close(space.log(x, space.exp(x, v)), v)
+    for a, b in leaves(space.exp(x, v * 0), x):
+        assert torch.equal(a, b)  # bit for bit
+    assert close(space.geodesic(x, y, torch.ones(4).double()), y)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_transport_keeps_the_metric_and_the_geodesic(name):
+    make, lead = SPACES[name]
+    space = make()
+    x, y = points(space, lead, 0), points(space, lead, 1)
+    u, v = (space.project(x, points(space, lead, seed)) for seed in (2, 3))
+    there = [space.transport(x, y, w) for w in (u, v)]
+    assert close(space.inner(y, *there), space.inner(x, u, v))
+    assert close(space.project(y, there[0]), there[0])
+    assert close(space.transport(x, y, space.log(x, y)), -space.log(y, x))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_projection_is_a_projection_and_sharp_is_the_gradient(name):
+    """sharp(x, ∇f) is the direction in which f grows: its derivative along v is <sharp, v>, per position."""
+    make, lead = SPACES[name]
+    space = make()
+    x, v = points(space, lead, 0), points(space, lead, 1)
+    u = space.project(x, v)
+    assert close(space.project(x, u), u)
+    if name in ("symmetric", "Embedded"):
+        return  # their gradients are paired with the noise, not with the metric: tests/steering/test_kernels.py
+    g = points(space, lead, 2)
+    for a, b in leaves(space.inner(x, space.sharp(x, g), u), (g * u)):
+        assert torch.allclose(a, b.sum(-1), atol=1e-12)
+
+
+@given(st.integers(2, 6), st.integers(0, 50), st.sampled_from([0.0, 1e-9, 1e-4, 1.0, 3.0]))
+@settings(max_examples=60, deadline=None)
+def test_the_sphere_is_that_of_geoopt(dim, seed, scale):
+    space, other = Sphere(dim), geoopt.Sphere()
+    draw = lambda k: torch.randn(5, dim, generator=seeded(seed + k), dtype=torch.float64)  # noqa: E731
+    x = space.random(draw(0))
+    v = space.project(x, draw(1))
+    v = v / v.norm(dim=-1, keepdim=True) * scale
+    assert torch.allclose(space.exp(x, v), other.expmap(x, v), atol=1e-7)  # geoopt switches to a series near 0
+    y = space.exp(x, v)
+    assert torch.allclose(space.log(x, y), v, atol=1e-7)
+    assert torch.allclose(space.inner(x, v, v), other.inner(x, v, v).squeeze(-1), atol=1e-12)
+
+
+def test_derivatives_on_the_sphere_are_finite_where_points_meet():
+    """At x = y, and at opposite points, values and gradients are finite."""
+    space = Sphere(3)
+    x = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)
+    for y in (x, -x, x + torch.tensor([[1e-12, 0.0, 0.0]])):
+        a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
+        v = space.log(a, b)
+        (space.exp(a, v) + v).sum().backward()
+        assert bool(v.isfinite().all()) and bool(a.grad.isfinite().all()) and bool(b.grad.isfinite().all())
+    tangent = torch.func.jvp(lambda y: space.log(x, y), (x,), (torch.tensor([[0.5, 0.0, 0.0]]).double(),))[1]
+    assert torch.allclose(tangent, torch.tensor([[0.5, 0.0, 0.0]]).double())
+
+
+def test_random_points_of_the_sphere_are_uniform():
+    x = Sphere(3).random(torch.randn(200_000, 3, generator=seeded()))
+    assert torch.allclose(x.norm(dim=-1), torch.ones(len(x)), atol=1e-6)
+    assert torch.allclose(x.mean(0), torch.zeros(3), atol=5e-3)
+    assert torch.allclose(x.mT @ x / len(x), torch.eye(3) / 3, atol=5e-3)
+    height = x[:, 2].sort().values  # Archimedes: the height is uniform on [-1, 1]
+    assert float((height - torch.linspace(-1, 1, len(x))).abs().max()) < 0.01
+
+
+@pytest.mark.parametrize("space", [OneHot(5), Embedded(5, 3), Embedded(3, 8)])
+def test_categories_come_back(space):
+    x_1 = torch.arange(space.K).view(1, -1)
+    assert torch.equal(space.decode(space.encode(x_1)), x_1)
+    pi = torch.softmax(torch.randn(1, 4, space.K, generator=seeded()), -1)
+    x = torch.randn(1, 4, space.dim, generator=seeded(1))
+    gamma = torch.tensor([0.3])
+    assert torch.allclose(space.approach(x, pi, gamma), space.exp(x, 0.3 * space.toward(x, pi)), atol=1e-6)
+    assert space.positions(x_1) == (1, space.K) and space.sizes() == space.K
+
+
+def test_what_is_no_data_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(2, 4\).*3 coordinates"):
+        Euclidean(3).check(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="not finite"):
+        Euclidean(1).check(torch.tensor([[float("nan")]]))
+    with pytest.raises(ValueError, match="off the unit sphere"):
+        Sphere(2).check(torch.ones(3, 2))
+    with pytest.raises(ValueError, match="expected one"):
+        Euclidean(2).noise_shape({"a": (2,)})
+    with pytest.raises(ValueError, match="at least 2"):
+        Sphere(1)
+
+
+def test_fields_are_added_and_scaled_by_name():
+    a, b = Fields(x=torch.ones(2), y=torch.zeros(3)), Fields(x=torch.full((2,), 2.0), y=torch.ones(3))
+    assert close(a + 0.5 * (b - a), Fields(x=torch.full((2,), 1.5), y=torch.full((3,), 0.5)))
+    assert close(-a / 2, a * -0.5) and close(1 - a, Fields(x=torch.zeros(2), y=torch.ones(3)))
+    with pytest.raises(ValueError, match="same names"):
+        a + Fields(z=torch.ones(2))
+
+
+def test_a_product_says_whether_it_is_flat_and_categorical():
+    assert Product({"a": OneHot(2), "b": Euclidean(1)}).flat and not Product({"a": OneHot(2), "b": Sphere(3)}).flat
+    assert is_categorical(Product({"a": OneHot(2)})) and not is_categorical(Product({"a": Euclidean(2)}))
+    assert Product({"a": OneHot(2), "b": Euclidean(1)}).sizes() == {"a": 2, "b": None}
