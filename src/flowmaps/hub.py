@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .configuration.parsing import task_from
+from .fields import Data
 from .maps import FlowMap
 from .reading import Document
 from .samplers import Jumps, Sampler
@@ -53,7 +54,7 @@ class Model:
     @torch.no_grad()
     def sample(
         self, n: int, steps: int | Tensor = 1, seed: int = 0, sampler: Sampler | None = None, **options: object
-    ) -> Any:
+    ) -> Data:
         """``n`` samples as the modality gives them; a seed reproduces them exactly.
 
         Arguments:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any
 
 import torch
 
 from ..configuration.parsing import parse
-from ..fields import Data
+from ..fields import Data, take
 from ..files import write_json
 from ..maps import FlowMap
 from ..samplers import Sampler
@@ -63,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     by_steps, samples = measure(task, opened.flow_map, rows, n, seeds)
     by_steps["data"] = data
     directory = results(cfg, opened, "evaluation")
-    task.write({name: first(row, SHOWN) for name, row in samples.items()}, directory)
+    task.write({name: take(row, slice(SHOWN)) for name, row in samples.items()}, directory)
     report = {**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": by_steps}
     for name, study in studies.items():
         report[name], files = study(opened.flow_map, rows, n, cfg.seed, data, directory)
@@ -109,15 +108,6 @@ def show(by_steps: Rows, title: str) -> None:
     for metric, cells in metric_rows(by_steps):
         table.add_row(metric, *cells)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def first(samples: Any, n: int) -> Any:
-    """The first ``n`` of a tree of samples."""
-    if isinstance(samples, dict):
-        return {name: first(part, n) for name, part in samples.items()}
-    if isinstance(samples, tuple):
-        return tuple(first(part, n) for part in samples)
-    return samples[:n]
 
 
 def metric_rows(by_steps: Mapping[str, Mapping[str, float]]) -> list[tuple[str, list[str]]]:

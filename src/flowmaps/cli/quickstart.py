@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..configuration.parsing import parse
-from ..fields import Data
+from ..fields import Data, take
 from ..files import numbered, write_json
 from ..likelihood import CutOff
 from ..reading import Document
@@ -17,7 +17,7 @@ from ..train import Report
 from ..train.folder import check_free, taken
 from ..train.logs import finite
 from .config import Experiment, experiment, steps_list, training_parser
-from .evaluate import first, measure, show
+from .evaluate import measure, show
 from .presets import find_preset
 from .train import check_directory, fit, interrupted, summary
 
@@ -105,7 +105,7 @@ def measured(chosen: Experiment, report: Report, steps: Sequence[int], ode: int)
     task = chosen.task
     rows = task.rows(steps, ode)
     by_steps, samples = measure(task, report.flow_map, rows, task.samples, [chosen.trainer["seed"]])
-    few = {name: first(row, 16) for name, row in samples.items()}
+    few: dict[str, Data] = {name: take(row, slice(16)) for name, row in samples.items()}
     return {"train_seconds": round(report.seconds, 2), "by_steps": by_steps}, few
 
 

@@ -81,7 +81,7 @@ def trust(*classes: type) -> None:
 trust()
 
 
-def check(value: Any, where: str = "", depth: int = 0) -> None:
+def check(value: object, where: str = "", depth: int = 0) -> None:
     """Refuse what could make a parser import something that is not on the list.
 
     Arguments:
@@ -129,7 +129,7 @@ def _number(text: str) -> bool:
         return False
 
 
-def load_yaml(text: str, what: str) -> Any:
+def load_yaml(text: str, what: str) -> Any:  # noqa: ANN401  (YAML may be any value)
     """The value of a YAML text, whose size with all aliases written out is known before it is built.
 
     Raises: ValueError if it is no YAML, too deep or too large.

@@ -290,7 +290,7 @@ def fitted(
         raise ValueError(f"the network does not fit: {error}; leave it out, or choose another network") from error
 
 
-def _to(tree: Any, device: torch.device) -> Any:
+def _to(tree: Any, device: torch.device) -> Any:  # noqa: ANN401  (any part of a batch)
     if isinstance(tree, Tensor):
         return tree.to(device)
     if isinstance(tree, dict):

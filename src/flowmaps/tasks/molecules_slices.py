@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..fields import FREE, Condition, fieldwise, select
+from ..fields import FREE, Condition, S, fieldwise, select
 from ..maps import FlowMap
 from ..networks.graph import GraphTransformer
 
@@ -26,7 +25,7 @@ class Sliced(nn.Module):
         super().__init__()
         self.network, self.rows = network, rows
 
-    def forward(self, x: Any, s: Tensor, t: Tensor, condition: Condition | None = None) -> Any:
+    def forward(self, x: S, s: Tensor, t: Tensor, condition: Condition | None = None) -> S:
         condition = condition or FREE
         slices = [slice(start, start + self.rows) for start in range(0, len(s), self.rows)]
         parts = [

@@ -42,7 +42,7 @@ def load(
     path: str | os.PathLike | None = None,
     tokeniser: str | Tokeniser = "letters",
     length: int = 128,
-    **options: Any,
+    **options: Any,  # noqa: ANN401  (those of text_splits)
 ) -> TextSplits:
     """A text by name (``tiny_shakespeare``, ``text8``, ``novels``, ``lm1b``, ``openwebtext``) or path, as windows.
 

@@ -25,7 +25,7 @@ class Divided(Protocol):
 
     share: float
 
-    def apart(self, batch: Batch, draw: Any) -> Sequence[tuple[Batch, Any]]:
+    def apart(self, batch: Batch, draw: Any) -> Sequence[tuple[Batch, Any]]:  # noqa: ANN401  (each objective has its own)
         """The part of a batch on the diagonal and that off it, each with its draw."""
         ...
 
