@@ -6,7 +6,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterable
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,8 +128,3 @@ def _sample(corpus: Corpus, kind: str) -> Iterable[str]:
     if kind in ("characters", "bpe", "wordpiece"):
         return islice(corpus.pieces(), None if kind == "characters" else 200)
     return ()
-
-
-def distinct_words(texts: Iterable[str]) -> set[str]:
-    """The words of texts, by white space."""
-    return set(chain.from_iterable(text.split() for text in texts))
