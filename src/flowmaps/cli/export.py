@@ -24,6 +24,7 @@ OF_ONE_MACHINE = ("path", "cache")  # settings that mean nothing elsewhere
 def run(arguments: Sequence[str]) -> int:
     p = checkpoint_parser("export", HELP)
     p.add_argument("folder", type=str, help="where to write; its name is the model's")
+    p.add_argument("--half", action="store_true", help="write weights in half precision, in half the space")
     p.add_argument("--note", type=str | None, help="a file of Markdown that the card begins with")
     cfg = parse(p, arguments)
     place = Path(cfg.folder)
@@ -36,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     config = portable(opened.config)
     state = {name: opened.state.get(name) for name in ("step", "epoch", "seconds", "seed", "precision", "versions")}
     documents = {"README.md": card(place.name, opened, config, measured(opened.folder), note)}
-    export(place, opened.flow_map, config, state, documents)
+    export(place, opened.flow_map, config, state, documents, cfg.half)
     size = sum(path.stat().st_size for path in place.iterdir())
     print(f"wrote {place}: {size / 1e6:.1f} MB; draw from it by `flowmaps sample {place}`")
     return 0

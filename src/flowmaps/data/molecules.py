@@ -20,7 +20,7 @@ from torch import Tensor
 from ..fields import Batch, Condition
 from .base import fingerprint
 from .molecules_files import PARTS, Alphabet, Progress, Settings, load, prepare, read_smiles, shuffled
-from .molecules_graph import LOST, Fragments
+from .molecules_graph import LOST, Fragments, Order
 from .sources import data_folder, download, writable
 
 VERSION = 3  # of the prepared files
@@ -165,6 +165,7 @@ def molecules(
     aromatic: bool = False,
     max_atoms: int | None = None,
     fragments: Fragments = "refuse",
+    order: Order = "file",
     cache: str | os.PathLike | None = None,
     processes: int | None = None,
     progress: Progress | None = None,
@@ -183,6 +184,7 @@ def molecules(
         aromatic: Keep aromatic bonds as a category of their own.
         max_atoms: Refuse larger molecules; default: none.
         fragments: Of salts and mixtures, ``refuse`` all or keep the ``largest`` fragment.
+        order: Of the atoms of a molecule: as in the ``file``, or that of its ``canonical`` SMILES.
         cache: Folder of prepared files; default the ``molecules`` folder of the cache.
         processes: Worker processes; default one per core.
         progress: Called with the rows done and the rows in all.
@@ -190,9 +192,11 @@ def molecules(
     """
     if fragments not in ("refuse", "largest"):
         raise ValueError(f"fragments is {fragments!r}, expected refuse or largest")
+    if order not in ("file", "canonical"):
+        raise ValueError(f"order is {order!r}, expected file or canonical")
     sources = [read_smiles(file, column) for file in _files(path, valid, test)]
-    settings = Settings(aromatic, max_atoms, fragments)
-    prepared = _place(path, cache, [*settings, sources])
+    settings = Settings(aromatic, max_atoms, fragments, order)
+    prepared = _place(path, cache, [*settings.key(), sources])
     if not prepared.exists():
         prepare(prepared, sources, settings, processes, progress)
     return _splits(prepared)
@@ -233,6 +237,7 @@ class Options(TypedDict, total=False):
     aromatic: bool
     max_atoms: int | None
     fragments: Fragments
+    order: Order
     cache: str | os.PathLike | None
     processes: int | None
     progress: Progress | None

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..files import replacing, write_text
 from ..reading import check_size, expect
-from .molecules_graph import BONDS, LONGEST, LOST, Fragments, Graph, Unreadable, encode
+from .molecules_graph import BONDS, LONGEST, LOST, Fragments, Graph, Order, Unreadable, encode
 from .molecules_rows import Rows as Rows
 from .molecules_rows import read_smiles as read_smiles
 
@@ -74,12 +74,17 @@ class Settings(NamedTuple):
     Arguments:
         aromatic: Keep aromatic bonds as a category of their own.
         max_atoms: Leave out larger molecules; never more than ``MOST_ATOMS``.
-        fragments: As :func:`~flowmaps.data.molecules_graph.encode` has it.
+        fragments, order: As :func:`~flowmaps.data.molecules_graph.encode` has them.
     """
 
     aromatic: bool = False
     max_atoms: int | None = None
     fragments: Fragments = "refuse"
+    order: Order = "file"
+
+    def key(self) -> list[object]:
+        """What names prepared data; the order of the file, which they always had, says nothing."""
+        return [value for name, value in self._asdict().items() if (name, value) != ("order", "file")]
 
 
 USUAL = Settings()
@@ -94,12 +99,12 @@ class _Row(NamedTuple):
 
 
 def _read_rows(job: tuple[int, Rows, Settings]) -> list[_Row]:
-    part, rows, (aromatic, max_atoms, fragments) = job
-    most = MOST_ATOMS if max_atoms is None else min(max_atoms, MOST_ATOMS)
+    part, rows, settings = job
+    most = MOST_ATOMS if settings.max_atoms is None else min(settings.max_atoms, MOST_ATOMS)
     result = []
     for line, text in rows:
         try:
-            graph = encode(text, aromatic, fragments)
+            graph = encode(text, settings.aromatic, settings.fragments, settings.order)
             if len(graph.atoms) > most:
                 raise Unreadable(f"{len(graph.atoms)} atoms, more than {most}")
             result.append(_Row(part, line, text, graph))

@@ -28,6 +28,7 @@ _NAME = re.compile(r"([A-Z][a-z]?)([+-]\d+)?(H\d+)?")
 LOST = ("stereochemistry", "isotopes", "atom maps", "smaller fragments")
 LONGEST = 5_000  # characters of one SMILES: RDKit's time and the table of bonds grow with their square
 Fragments = Literal["refuse", "largest"]
+Order = Literal["file", "canonical"]
 
 
 class Graph(NamedTuple):
@@ -144,7 +145,7 @@ def canonical(text: str) -> str:
     return Chem.MolToSmiles(_plain(parse(text))[0], isomericSmiles=False)
 
 
-def encode(text: str, aromatic: bool = False, fragments: Fragments = "refuse") -> Graph:
+def encode(text: str, aromatic: bool = False, fragments: Fragments = "refuse", order: Order = "file") -> Graph:
     """The graph of a SMILES string.
 
     Arguments:
@@ -152,6 +153,8 @@ def encode(text: str, aromatic: bool = False, fragments: Fragments = "refuse") -
         aromatic: Keep aromatic bonds as their own category; otherwise one Kekulé structure is taken.
         fragments: Of a salt or mixture, ``refuse`` all or keep the ``largest`` fragment: of the most heavy atoms, then
             the heaviest, charges as they are.
+        order: Of the atoms: as in the text, or that of the canonical SMILES, in which every spelling of a molecule is
+            the same graph, Kekulé structure included.
     Raises: Unreadable if it cannot be parsed, is not connected, holds bonds or atoms without a category, or does not
         come back from its graph.
     Invariant: ``sanitised(build(graph.atoms, graph.bonds)) == graph.smiles``.
@@ -163,6 +166,8 @@ def encode(text: str, aromatic: bool = False, fragments: Fragments = "refuse") -
             raise Unreadable(f"{smiles.count('.') + 1} fragments")
         mol, lost = _largest(mol), (*lost, "smaller fragments")
         smiles = Chem.MolToSmiles(mol, isomericSmiles=False)
+    if order == "canonical":
+        mol = Chem.RenumberAtoms(mol, list(mol.GetPropsAsDict(True, True)["_smilesAtomOutputOrder"]))
     if not aromatic:
         Chem.Kekulize(mol, clearAromaticFlags=True)
     graph = Graph(tuple(_names(mol)), tuple(_bonds(mol)), smiles, lost)

@@ -135,11 +135,15 @@ class GraphTransformer(Network):
         width, edge: Channels of an atom and of a bond; ``width`` is a multiple of ``heads``.
         depth, heads: Blocks, and heads of their attention.
         paths: Channels in which bonds see paths of two bonds through any third atom; 0 for none.
+        places: Largest number of atoms, whose places in the molecule then get learned vectors, and so do distances of
+            places; for data whose atoms come in an order that says something. ``None``: the order says nothing.
         classes, properties: Kind of label (``embeddings.Label``); ``None``, ``None``: unconditional.
         times: Features of both times, with their band and clock; default ``embeddings.TimeFeatures``.
     Returns (of a call): logits, the shapes of the state.
-    Raises: ValueError if the fields are missing or their shapes do not belong together.
-    Invariant: permuting atoms permutes logits and their derivatives; padding changes neither (``tests/networks``).
+    Raises: ValueError if the fields are missing, their shapes do not belong together, or there are more atoms than
+        places.
+    Invariant: without places, permuting atoms permutes logits and their derivatives; padding changes neither
+        (``tests/networks``).
     Reference: in the place of Vignac et al. 2022, *DiGress: discrete denoising diffusion for graph generation*,
         arXiv 2209.14734, whose attention has a score for every channel.
     """
@@ -153,6 +157,7 @@ class GraphTransformer(Network):
         depth: int = 6,
         heads: int = 8,
         paths: int = 16,
+        places: int | None = None,
         classes: int | None = None,
         properties: int | None = None,
         times: TimeFeatures | None = None,
@@ -164,6 +169,8 @@ class GraphTransformer(Network):
         self.edge = edge
         self.read_atoms, self.read_bonds = read_in(atoms, width), read_in(bonds, edge)
         self.ends = nn.Linear(width, 2 * edge)
+        self.places = None if places is None else nn.Parameter(torch.randn(places, width) / 2)
+        self.distances = None if places is None else nn.Parameter(torch.randn(places, edge) / 2)
         self.context = Context(width, classes, properties, times)
         self.pool = nn.Linear(atoms + bonds + 1, width)
         self.blocks = nn.ModuleList(GraphBlock(width, edge, heads, paths) for _ in range(depth))
@@ -178,8 +185,11 @@ class GraphTransformer(Network):
         a = self._scaled(x["atoms"], s, places.atoms, places.known_atoms)
         b = self._scaled(x["bonds"], s, places.pairs, places.known_pairs)
         c = self.context(s, t, condition) + self.pool(self._pooled(a, b, places)).unsqueeze(1)
-        h = self.read_atoms(a)
-        e = self.read_bonds((b + b.transpose(1, 2)) / 2) + meet(self.ends(h))
+        h, e = self.read_atoms(a), self.read_bonds((b + b.transpose(1, 2)) / 2)
+        if self.places is not None and self.distances is not None:
+            place = self._places(a.shape[1], len(self.places))
+            h, e = h + self.places[place], e + self.distances[(place - place.unsqueeze(1)).abs()]
+        e = e + meet(self.ends(h))
         keys, real = places.keys(), places.pairs.unsqueeze(-1).to(e.dtype)
         for block in self.blocks:
             h, e = block(h, e, c, places, keys, real)
@@ -196,6 +206,11 @@ class GraphTransformer(Network):
         """The state in unit norm where there is one, else 0, in the precision of the weights."""
         unit = x * across(input_scale(own_time(s, known), x.shape[-1]), x)
         return torch.where(exists.unsqueeze(-1), unit, 0.0).to(torch.promote_types(x.dtype, torch.float32))
+
+    def _places(self, n: int, most: int) -> Tensor:
+        if n > most:
+            raise ValueError(f"the graph has {n} atoms, expected at most the {most} places of the network")
+        return torch.arange(n, device=self.pool.weight.device)
 
     @staticmethod
     def _pooled(a: Tensor, b: Tensor, places: Places) -> Tensor:

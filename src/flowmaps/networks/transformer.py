@@ -29,18 +29,26 @@ class Neighbours(nn.Conv1d):
 
 
 class Block(nn.Module):
-    """Attention and a SwiGLU layer, each between an adaptive norm and a gate that starts at zero."""
+    """Attention and a SwiGLU layer, each between an adaptive norm and a gate that starts at zero.
 
-    def __init__(self, width: int, heads: int, reach: int):
+    Arguments:
+        modulation: That of the block, or one of all blocks, to which each then adds a constant.
+    """
+
+    def __init__(self, width: int, heads: int, reach: int, modulation: Modulation | None = None):
         super().__init__()
-        self.modulation = Modulation(width, width, parts=6)
+        self.modulation = modulation or Modulation(width, width, parts=6)
+        self.offset = None if modulation is None else nn.Parameter(torch.zeros(6, width))
         self.attention = Attention(width, heads)
         hidden = 8 * round(width / 3)  # as many weights as a plain layer four times as wide
         self.up, self.down = nn.Linear(width, 2 * hidden), nn.Linear(hidden, width)
         self.neighbours = Neighbours(width, reach) if reach else None
 
     def forward(self, h: Tensor, c: Tensor, share: Tensor | None, mask: Tensor | None, turn: Tensor) -> Tensor:
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation(c, share)
+        parts = self.modulation(c, share)
+        if self.offset is not None:
+            parts = [part + own for part, own in zip(parts, self.offset, strict=True)]
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = parts
         h = h + gate_a * self.attention(adapt(h, scale_a, shift_a), mask, turn)
         seen = adapt(h, scale_f, shift_f)
         a, b = self.up(seen if self.neighbours is None else self.neighbours(seen, mask)).chunk(2, dim=-1)
@@ -64,6 +72,8 @@ class Transformer(Network):
         K: Categories in the input scale; default ``d``. Give it for ``Embedded``; 1 for Euclidean states.
         reach: Positions to either side that a feed-forward layer reads besides its own; 0 for none. On text it spares
             attention the discovery of neighbours, which on small budgets it does not make.
+        shared: One modulation for all blocks, to which each adds a constant: two thirds of the weights, for models that
+            are to be small (Chen et al. 2023, *PixArt-alpha*, arXiv 2310.00426).
         shape: Positions that get learned vectors; other shapes are then refused.
         classes, properties: Kind of label (``embeddings.Label``); ``None``, ``None``: unconditional.
         times: Features of both times, with their band and clock; default ``embeddings.TimeFeatures``.
@@ -81,6 +91,7 @@ class Transformer(Network):
         out: int | None = None,
         K: int | None = None,
         reach: int = 0,
+        shared: bool = False,
         shape: Sequence[int] | None = None,
         classes: int | None = None,
         properties: int | None = None,
@@ -92,7 +103,8 @@ class Transformer(Network):
         self.read = read_in(d, width)
         self.table = None if shape is None else nn.Parameter(torch.randn(*shape, width) / 2)
         self.context = Context(width, classes, properties, times)
-        self.blocks = nn.ModuleList(Block(width, heads, reach) for _ in range(depth))
+        modulation = Modulation(width, width, parts=6) if shared else None
+        self.blocks = nn.ModuleList(Block(width, heads, reach, modulation) for _ in range(depth))
         self.norm = Modulation(width, width, parts=2)
         self.out = nn.Identity() if out is None else ReadOut(width, out)
 

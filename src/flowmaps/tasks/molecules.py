@@ -14,7 +14,7 @@ from rdkit import Chem
 from torch import Tensor
 
 from ..data.molecules import Alphabet, MoleculeData, MoleculeSplits, graph_masks, molecules, qm9, zinc250k
-from ..data.molecules_graph import Fragments, Unreadable, encode
+from ..data.molecules_graph import Fragments, Order, Unreadable, encode
 from ..fields import Condition, named_fields
 from ..maps import EndpointMap, FlowMap
 from ..metrics.molecules import PROPERTIES, MoleculeQuality, category_counts, graph_of, properties
@@ -48,9 +48,11 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
         aromatic: Keep aromatic bonds as a category instead of one Kekulé structure.
         max_atoms: Leave out larger molecules.
         fragments: Of salts and mixtures, ``refuse`` all or keep the ``largest`` fragment.
+        order: Of the atoms: that of the ``file`` does not matter, while the network sees the places of atoms in the
+            ``canonical`` SMILES.
         cache: Folder of prepared data.
-        network: What makes the network, called as ``network(K_a, K_b, properties=p)``; by default a
-            :class:`~flowmaps.networks.graph.GraphTransformer`.
+        network: What makes the network, called as ``network(K_a, K_b, properties=p)``, and with ``places=N`` where the
+            order matters; by default a :class:`~flowmaps.networks.graph.GraphTransformer`.
         width, edge, depth, heads, paths: Settings of the network, where they are to differ from its own.
         known_share: Share of training examples of which a random part is given, for completion of scaffolds.
         conditions: Properties to condition on, of ``logp``, ``qed``, ``rings``, ``weight``.
@@ -75,6 +77,7 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
         aromatic: bool = False,
         max_atoms: int | None = None,
         fragments: Fragments = "refuse",
+        order: Order = "file",
         cache: str | None = None,
         network: Callable[[int, int], Network] | None = None,
         width: int | None = None,
@@ -97,6 +100,7 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
         self.source, self.column, self.valid, self.test = source, column, valid, test
         self.path, self.fetch = path, fetch
         self.options = {"aromatic": aromatic, "max_atoms": max_atoms, "fragments": fragments, "cache": cache}
+        self.order: Order = order
         self.network: Callable[..., Network] = network or GraphTransformer
         self.sizes = {"width": width, "edge": edge, "depth": depth, "heads": heads, "paths": paths}
         self.known_share, self.conditions, self.drop_label = known_share, tuple(conditions), drop_label
@@ -106,7 +110,7 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
 
     def load(self) -> MoleculeSplits:
         with preparing(Path(self.source).name) as progress:
-            found = self._read(**self.options, progress=progress)
+            found = self._read(**self.options, order=self.order, progress=progress)
         if report := found.report():
             warnings.warn(report, stacklevel=1)
         return found
@@ -161,7 +165,8 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
     def build_map(self) -> FlowMap:
         K_a, K_b = len(self.alphabet.atoms), len(self.alphabet.bonds)
         space = Product({"atoms": OneHot(K_a), "bonds": OneHot(K_b, symmetric=True)})
-        network = fitted(self.network, K_a, K_b, properties=len(self.conditions) or None, settings=self.sizes)
+        places = {} if self.order == "file" else {"places": self.alphabet.size}
+        network = fitted(self.network, K_a, K_b, properties=len(self.conditions) or None, settings=self.sizes, **places)
         return self.flow_map(GeodesicPath(space), network, None, None)
 
     # -- samples ---------------------------------------------------------------------------------------------------
@@ -201,8 +206,10 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
         parts = []
         for part in sizes.split(batch):
             k, mask = len(part), graph_masks(part, N)
-            asked, clean = None if label is None else label.expand(k, -1).to(device), _repeat(given, k, device)
-            condition = Condition(_to(mask, device), _repeat(known, k, device), asked)
+            asked = None if label is None else label.expand(k, -1).to(device)
+            places = self._places(part, known, generator)
+            there, clean = (_repeat(tree, places, device) for tree in (known, given))
+            condition = Condition(_to(mask, device), there, asked)
             shape, decode = {"atoms": (k, N), "bonds": (k, N, N)}, decoder or self.decoder
             x = generate(flow_map, sampler, shape, generator, condition=condition, given=clean, decoder=decode)
             parts.append(_symmetric(x, mask))
@@ -240,7 +247,7 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
     def _scaffold(self, smiles: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Known positions and their categories, (N,) and (N, N)."""
         try:
-            graph = encode(smiles, aromatic="aromatic" in self.alphabet.bonds)
+            graph = encode(smiles, aromatic="aromatic" in self.alphabet.bonds, order=self.order)
         except Unreadable as error:
             raise ValueError(f"fixed part {smiles!r} cannot be used: {error}") from None
         alphabet = self.alphabet
@@ -256,6 +263,15 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
             given["bonds"][i, j] = given["bonds"][j, i] = bond
         ball = torch.arange(N) < k
         return {"atoms": ball, "bonds": ball.unsqueeze(0) & ball.unsqueeze(1)}, given
+
+    def _places(self, sizes: Tensor, known: dict[str, Tensor] | None, generator: torch.Generator) -> Tensor:
+        """Which row of a scaffold each atom is: its atoms come first; where the order matters, from a random place on."""
+        shift = torch.zeros_like(sizes)
+        if known is not None and self.order != "file":
+            free = sizes - int(known["atoms"].sum()) + 1
+            u = torch.rand(len(sizes), generator=generator, device=generator.device, dtype=torch.float64).cpu()
+            shift = (u * free).long()
+        return (torch.arange(self.alphabet.size) - shift.unsqueeze(1)) % self.alphabet.size
 
     # -- steering --------------------------------------------------------------------------------------------------
 
@@ -374,5 +390,9 @@ def _to(tree: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     return {name: leaf.to(device) for name, leaf in tree.items()}
 
 
-def _repeat(tree: dict[str, Tensor] | None, n: int, device: torch.device) -> dict[str, Tensor] | None:
-    return None if tree is None else {name: leaf.expand(n, *leaf.shape).to(device) for name, leaf in tree.items()}
+def _repeat(tree: dict[str, Tensor] | None, places: Tensor, device: torch.device) -> dict[str, Tensor] | None:
+    """Atoms and bonds of one graph in other places, (B, N) and (B, N, N)."""
+    if tree is None:
+        return None
+    atoms, bonds = tree["atoms"][places], tree["bonds"][places.unsqueeze(2), places.unsqueeze(1)]
+    return {"atoms": atoms.to(device), "bonds": bonds.to(device)}

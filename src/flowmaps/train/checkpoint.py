@@ -83,9 +83,20 @@ def export(
     config: Mapping[str, object],
     state: Mapping[str, object],
     documents: Mapping[str, object],
+    half: bool = False,
 ) -> Path:
-    """Write a checkpoint that is there to be drawn from: the weights of ``flow_map`` and no state of a training."""
-    return write_folder(place, {MODEL: flow_map.state_dict()}, {CONFIG: config, STATE: state, **documents})
+    """Write a checkpoint that is there to be drawn from: the weights of ``flow_map`` and no state of a training.
+
+    Arguments:
+        half: Write weights of single precision in half precision, which has 11 bits, in half the space.
+    Raises: ValueError if a weight is too large for half precision.
+    """
+    weights = flow_map.state_dict()
+    if half:
+        weights = {name: w.half() if w.dtype == torch.float32 else w for name, w in weights.items()}
+        if large := [name for name, w in weights.items() if not w.isfinite().all()]:
+            raise ValueError(f"{large[0]} is too large for half precision (65,504); export without it")
+    return write_folder(place, {MODEL: weights}, {CONFIG: config, STATE: state, **documents})
 
 
 def verify(folder: Path) -> None:
@@ -214,7 +225,8 @@ def size_of_map(folder: Path) -> int:
 def load_map(folder: Path, flow_map: nn.Module, ema: bool = True) -> None:
     """Fill a map with the weights of a checkpoint, averaged ones if it has them and ``ema`` is set.
 
-    A map in single precision takes on the double precision of a checkpoint that was trained in it.
+    A map in single precision takes on the double precision of a checkpoint that was trained in it, and reads one that
+    was exported in half precision.
 
     Raises: CheckpointError if a name, shape or type differs; the weights are then as they were.
     """
@@ -223,6 +235,7 @@ def load_map(folder: Path, flow_map: nn.Module, ema: bool = True) -> None:
     stored, sharing = read_tensors(path, 2 * nbytes(flow_map.state_dict()))
     if any(name in stored and stored[name].dtype == torch.float64 for name, _ in flow_map.named_parameters()):
         flow_map.double()
+    stored = {name: w.float() if w.dtype == torch.float16 else w for name, w in stored.items()}
     fill(flow_map.state_dict(), stored, sharing, path)
 
 

@@ -53,8 +53,9 @@ class Clock:
     def steps(self, step: int) -> int:
         """The updates of the whole run that the schedule of update ``step`` is stretched over.
 
-        All of ``max_steps``, or as many as the processor time is seen to allow, if these are fewer.
+        All of ``max_steps``, or as many as the time that it is stretched over is seen to allow, if these are fewer.
         """
-        limit, most = self.budget.max_cpu_seconds, self.budget.max_steps
-        share = 0.0 if limit is None else self.cpu_seconds / limit
+        budget, most = self.budget, self.budget.max_steps
+        limits = [(self.cpu_seconds, budget.max_cpu_seconds), (self.seconds, budget.max_seconds if budget.stretch else None)]
+        share = max((spent / limit for spent, limit in limits if limit), default=0.0)
         return max(step, round(min(most, (step - 1) / share))) if share else most

@@ -50,19 +50,25 @@ class Budget(Group):
     Arguments:
         max_steps: Updates in all; the schedule is stretched over them.
         max_seconds: Time budget over all sessions of the run, validation included. It ends the run between two updates
-            (several processes: at a record) and does not change the schedule, which counts updates.
+            (several processes: at a record) and does not change the schedule, which counts updates, unless it is
+            stretched.
+        stretch: Stretch the schedule over the updates that ``max_seconds`` is seen to allow, so that it ends with the
+            time; the updates then depend on the machine.
         max_cpu_seconds: Budget of processor time of the updates alone, over all sessions and threads of one process;
             for comparisons on a shared machine. The schedule is stretched over the updates that it is seen to allow.
     """
 
     max_steps: int = 10_000
     max_seconds: float | None = None
+    stretch: bool = False
     max_cpu_seconds: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_one("max_steps")
         self._above_zero("max_seconds", "max_cpu_seconds")
+        if self.stretch and self.max_seconds is None:
+            raise ValueError("stretch fits the schedule to max_seconds, but there is none; give the seconds")
 
 
 @dataclass(kw_only=True)
