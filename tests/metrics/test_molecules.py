@@ -111,8 +111,9 @@ def test_the_headlines_come_first_and_name_the_aromatic_share():
     measure = MoleculeQuality(["C"], ["CCO", "CC=O"], counts, aromatic, fcd=find_spec("fcd") is not None, repeats=2)
     result = measure({"atoms": atoms, "bonds": bonds}, graph_masks(torch.tensor([6, 3, 3]), 6))
     shown = [name for name in result if name != "samples"]
-    assert [name for name in shown if name in HEADLINES] == shown[: 2 + ("fcd" in result)]
-    assert result["aromatic"] == pytest.approx({"value": 1 / 3, "error": (2 / 27) ** 0.5})
+    assert [name for name in shown if name in HEADLINES] == shown[: 4 + ("fcd" in result)]
+    assert result["aromatic"] == result["modes/aromatic"] and result["aromatic"]["value"] == 1 / 3
+    assert result["modes/alcohol"]["value"] == 2 / 3 and result["modes/double_bonds"]["value"] == 0
 
 
 def test_all_values_are_numbers_and_the_seed_fixes_the_errors():
@@ -137,6 +138,10 @@ def test_fcd_is_zero_for_the_same_molecules_and_grows():
     other = measure(*from_smiles("C#N", "C#C", "C#N", "N", "O"))
     assert same["fcd"]["value"] == pytest.approx(0, abs=1e-6) and other["fcd"]["value"] > 1
     assert other["fcd"]["value"] != other["fcd_distinct"]["value"]
+    assert same["fcd_largest_fragment"] == same["fcd"]
+    parted = measure(*graphs(BROKEN, PARTS, HALF, HALF))
+    assert "fcd" not in parted and parted["fcd_largest_fragment"]["value"] > 1
+    assert not any(name.startswith("fcd") for name in measure(*graphs(BROKEN, BROKEN)))
 
 
 def test_activations_depend_on_the_molecule_alone():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
@@ -28,6 +27,7 @@ from .checkpoints import (
     results,
 )
 from .config import steps_list
+from .tables import lost_modes, show
 
 HELP = """Measure samples at several step counts and of the flow's own differential equation, beside real data."""
 SHOWN = 64  # samples a row that are written as files
@@ -64,11 +64,12 @@ def run(arguments: Sequence[str]) -> int:
     directory = results(cfg, opened, "evaluation")
     task.write({name: take(row, slice(SHOWN)) for name, row in samples.items()}, directory)
     report = {**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": by_steps}
+    report["lost_modes"] = lost_modes(by_steps)
     for name, study in studies.items():
         report[name], files = study(opened.flow_map, rows, n, cfg.seed, data, directory)
         print("wrote " + ", ".join(str(file) for file in files))
     write_json(directory / "metrics.json", finite(report))
-    show(by_steps, f"{opened.folder}: {n} samples a row")
+    show(by_steps, f"{opened.folder}: {n} samples a row", task.headlines)
     print(f"wrote {directory / 'metrics.json'}")
     return 0
 
@@ -93,32 +94,3 @@ def measure(
         if len(runs) > 1:
             values[name] |= {f"{metric}_spread": stdev(run[metric] for run in runs) for metric in runs[0]}
     return values, samples
-
-
-def show(by_steps: Rows, title: str) -> None:
-    """A table on the terminal: one line a metric, one column a step count."""
-    from rich.console import Console
-    from rich.table import Table
-
-    columns = list(by_steps)
-    table = Table(title=title, title_justify="left")
-    table.add_column("", no_wrap=True)
-    for name in columns:
-        table.add_column(f"{name} step{'s' * (name != '1')}" if name.isdigit() else name, justify="right")
-    for metric, cells in metric_rows(by_steps):
-        table.add_row(metric, *cells)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def metric_rows(by_steps: Mapping[str, Mapping[str, float]]) -> list[tuple[str, list[str]]]:
-    """Each metric with a cell for each row: its value, and its spread or error where it has one."""
-    metrics = dict.fromkeys(metric for row in by_steps.values() for metric in row)
-    shown = [metric for metric in metrics if not metric.endswith(("_error", "_spread"))]
-    return [(metric, [_cell(row, metric) for row in by_steps.values()]) for metric in shown]
-
-
-def _cell(row: Mapping[str, float], metric: str) -> str:
-    if row.get(metric) is None:
-        return "-"
-    error = row.get(f"{metric}_spread", row.get(f"{metric}_error"))
-    return f"{row[metric]:.4g}" + (f" ± {error:.2g}" if error is not None else "")

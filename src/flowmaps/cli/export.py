@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -14,7 +14,7 @@ from ..hub import Model
 from ..reading import Document
 from ..train import export
 from .checkpoints import checkpoint_parser, open_checkpoint
-from .evaluate import metric_rows
+from .tables import markdown
 
 HELP = """Keep what sampling needs of a checkpoint: averaged weights, configuration, and a card with what was measured
 (of `flowmaps evaluate`, if it was run). Every command takes the folder in the place of a run."""
@@ -72,13 +72,12 @@ def card(name: str, opened: Model, config: Document, found: Document | None, not
         "",
     ]
     if found:
-        lines += [f"## {found['n']:,} samples a row, seeds {found['seeds']}", "", *markdown(found["by_steps"]), ""]
+        lines += [
+            f"## {found['n']:,} samples a row, seeds {found['seeds']}",
+            "",
+            *markdown(found["by_steps"], opened.task.headlines),
+            "",
+        ]
     settings = yaml.safe_dump({key: config.get(key) for key in ("task", "objective", "trainer")}, sort_keys=False)
     lines += ["## Settings", "", "```yaml", settings.rstrip(), "```", ""]
     return "\n".join(line for line in lines if line is not None)
-
-
-def markdown(by_steps: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """What `flowmaps evaluate` shows, as Markdown."""
-    table = [f"| | {' | '.join(by_steps)} |", "|---" * (len(by_steps) + 1) + "|"]
-    return table + [f"| {' | '.join([metric.replace('_', ' '), *cells])} |" for metric, cells in metric_rows(by_steps)]

@@ -17,8 +17,9 @@ from ..train import Report
 from ..train.folder import check_free, taken
 from ..train.logs import finite
 from .config import Experiment, experiment, steps_list, training_parser
-from .evaluate import measure, show
+from .evaluate import measure
 from .presets import find_preset
+from .tables import show
 from .train import check_directory, fit, interrupted, summary
 
 HELP = """Train a categorical flow map on scikit-learn's handwritten digits (preset `digits`), sample it in 1, 2, 4

@@ -26,6 +26,7 @@ _TYPES = {
 _CATEGORIES = {kind: category for category, kind in _TYPES.items()}
 _NAME = re.compile(r"([A-Z][a-z]?)([+-]\d+)?(H\d+)?")
 LOST = ("stereochemistry", "isotopes", "atom maps", "smaller fragments")
+_MARKS = frozenset("[@/\\| ")  # a text without them has nothing that its graph loses
 LONGEST = 5_000  # characters of one SMILES: RDKit's time and the table of bonds grow with their square
 Fragments = Literal["refuse", "largest"]
 Order = Literal["file", "canonical"]
@@ -142,7 +143,9 @@ def canonical(text: str) -> str:
 
     Raises: Unreadable with the reason.
     """
-    return Chem.MolToSmiles(_plain(parse(text))[0], isomericSmiles=False)
+    mol = parse(text)
+    plain = mol if _MARKS.isdisjoint(text) else _plain(mol)[0]
+    return Chem.MolToSmiles(plain, isomericSmiles=False)
 
 
 def encode(text: str, aromatic: bool = False, fragments: Fragments = "refuse", order: Order = "file") -> Graph:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..data.molecules_files import Alphabet
 from ..data.molecules_graph import build, canonical, sanitised
-from .molecules_modes import is_aromatic
+from .modes import GROUP, Measure
+from .molecules_modes import shares
 from .two_sample import frechet_distance
 
 PROPERTIES: dict[str, Callable[[Chem.Mol], float]] = {
@@ -26,7 +27,7 @@ PROPERTIES: dict[str, Callable[[Chem.Mol], float]] = {
 }
 
 
-HEADLINES = ("valid_connected", "fcd", "aromatic")
+HEADLINES = ("valid_connected", "fcd", "aromatic", "unique", "novel")
 
 
 class Sample(NamedTuple):
@@ -75,26 +76,16 @@ def decode(x_1: Mapping[str, Tensor], mask: Tensor, alphabet: Alphabet) -> list[
     return [inspect(graph_of(atoms, bonds, exists, alphabet)) for atoms, bonds, exists in rows]
 
 
-class Value(NamedTuple):
-    """A number with its standard error over samples, by bootstrap unless a formula is exact."""
-
-    value: float
-    error: float
-
-    def to_json(self) -> dict[str, float]:
-        return {"value": self.value, "error": self.error}
-
-
-def _share(part: int, n: int) -> Value:
+def _share(part: int, n: int) -> Measure:
     p = part / n
-    return Value(p, (p * (1 - p) / n) ** 0.5)
+    return Measure(p, (p * (1 - p) / n) ** 0.5)
 
 
 class MoleculeQuality:
     r"""The metrics of generated molecules against training and held-out ones.
 
-    Shares are of *all* samples unless said otherwise, duplicates included. ``valid_connected``, ``fcd`` and
-    ``aromatic`` come first: none of them alone tells a good model.
+    Shares are of *all* samples unless said otherwise, duplicates included. ``valid_connected``, ``fcd``,
+    ``aromatic``, ``unique`` and ``novel`` come first: none of them alone tells a good model.
 
     - ``valid_connected`` (the headline): RDKit sanitises the graph as generated and it is one molecule.
     - ``valid``: RDKit sanitises the graph as generated; several molecules may float beside each other.
@@ -109,12 +100,14 @@ class MoleculeQuality:
       and the held-out ones.
     - ``logp``, ``qed``, ``rings``, ``weight``: Wasserstein-1 distances between the distributions of valid and
       connected samples and of held-out molecules.
-    - ``aromatic``: share of the valid and connected samples that have an aromatic atom, a mode that is easily lost;
-      :func:`~flowmaps.metrics.molecules_modes.modes` looks at two dozen.
+    - ``modes/...``: share of each of two dozen kinds (aromatic, charged, ring sizes, functional groups) among valid and
+      connected samples, and their mean number of double and triple bonds (:mod:`~flowmaps.metrics.molecules_modes`);
+      ``aromatic`` is that of the molecules with an aromatic atom, a mode that is easily lost.
     - ``internal_diversity``: mean Tanimoto distance between two valid and connected samples (Morgan fingerprints of
       radius 2, 2,048 bits, first ``pairs`` samples).
     - ``fcd``: Fréchet ChemNet distance of valid and connected samples, duplicates included, to held-out molecules;
-      ``fcd_distinct`` without duplicates. It is biased upwards for few samples: use 10,000, and compare equal numbers.
+      ``fcd_distinct`` without duplicates, ``fcd_largest_fragment`` by the convention of the papers. It is biased
+      upwards for few samples: use 10,000, and compare equal numbers.
 
     Arguments:
         training: Canonical SMILES of the training molecules.
@@ -155,21 +148,24 @@ class MoleculeQuality:
         samples = decode(x_1, mask["atoms"], self.alphabet)
         result = self._shares(samples) | self._types(x_1, mask)
         whole = [sample.whole for sample in samples if sample.whole is not None]
+        largest = [sample.largest for sample in samples if sample.largest is not None]
         if len(whole) >= 2:
-            result |= self._distances(whole)
+            result |= self._distances(whole) | self._modes(whole)
+        if self.chemnet is not None:
+            result |= self._fcd(self.chemnet, whole, largest)
         ordered = {name: result[name] for name in HEADLINES if name in result} | result
-        return {"samples": len(samples), **{name: value.to_json() for name, value in ordered.items()}}
+        return {"samples": len(samples), **{name: value._asdict() for name, value in ordered.items()}}
 
     def _random(self) -> np.random.Generator:
         return np.random.default_rng(self.seed)
 
-    def _bootstrap(self, statistic: Callable[[np.ndarray], float], n: int, repeats: int | None = None) -> Value:
+    def _bootstrap(self, statistic: Callable[[np.ndarray], float], n: int, repeats: int | None = None) -> Measure:
         """A statistic of row numbers, with the deviation it has over rows drawn again."""
         random = self._random()
         again = [statistic(random.integers(0, n, n)) for _ in range(repeats or self.repeats)]
-        return Value(float(statistic(np.arange(n))), float(np.std(again, ddof=1)))
+        return Measure(float(statistic(np.arange(n))), float(np.std(again, ddof=1)))
 
-    def _shares(self, samples: list[Sample]) -> dict[str, Value]:
+    def _shares(self, samples: list[Sample]) -> dict[str, Measure]:
         flags = {
             "valid_connected": [sample.whole is not None for sample in samples],
             "valid": [sample.smiles is not None for sample in samples],
@@ -178,12 +174,12 @@ class MoleculeQuality:
             "kept_atoms": [sample.kept for sample in samples],
         }
         n = len(samples)
-        result = {name: Value(float(np.mean(f)), float(np.std(f)) / n**0.5) for name, f in flags.items()}
+        result = {name: Measure(float(np.mean(f)), float(np.std(f)) / n**0.5) for name, f in flags.items()}
         result |= self._distinct([sample.whole for sample in samples], "")
         result |= self._distinct([sample.largest for sample in samples], "_largest_fragment")
         return result
 
-    def _distinct(self, smiles: list[str | None], suffix: str) -> dict[str, Value]:
+    def _distinct(self, smiles: list[str | None], suffix: str) -> dict[str, Measure]:
         """Uniqueness and novelty with binomial errors: a bootstrap repeats rows, which would count as duplicates."""
         good = [text for text in smiles if text is not None]
         if not good:
@@ -196,7 +192,7 @@ class MoleculeQuality:
             f"valid_unique_novel{suffix}": _share(new, len(smiles)),
         }
 
-    def _types(self, x_1: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Value]:
+    def _types(self, x_1: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Measure]:
         result = {}
         for name, field in (("atom_types", "atoms"), ("bond_types", "bonds")):
             K = len(self.histograms[field])
@@ -211,7 +207,7 @@ class MoleculeQuality:
             result[name] = self._bootstrap(variation, len(counts))
         return result
 
-    def _distances(self, whole: list[str]) -> dict[str, Value]:
+    def _distances(self, whole: list[str]) -> dict[str, Measure]:
         from scipy.stats import wasserstein_distance  # imported here, for the time it takes
 
         own, n = properties(whole), len(whole)
@@ -219,22 +215,30 @@ class MoleculeQuality:
             name: self._bootstrap(lambda rows, x=own[name], y=y: wasserstein_distance(x[rows], y), n)
             for name, y in self.reference.items()
         }
-        result["aromatic"] = _share(sum(is_aromatic(Chem.MolFromSmiles(text)) for text in whole), n)
         result["internal_diversity"] = diversity(whole[: self.pairs])
-        if self.chemnet is not None:
-            result["fcd"] = self._fcd(self.chemnet, whole)
-            result["fcd_distinct"] = self._fcd(self.chemnet, sorted(set(whole)))
         return result
 
-    def _fcd(self, chemnet: ChemNet, smiles: list[str]) -> Value:
-        mean, covariance = chemnet.law(self.held_out)
-        x = chemnet(smiles)
+    @staticmethod
+    def _modes(whole: list[str]) -> dict[str, Measure]:
+        found = shares(whole)
+        return {"aromatic": found["aromatic"], **{GROUP + name: one for name, one in found.items()}}
 
-        def distance(rows: np.ndarray) -> float:
+    def _fcd(self, chemnet: ChemNet, whole: list[str], largest: list[str]) -> dict[str, Measure]:
+        """By both conventions, and without duplicates; every molecule is seen once by the network."""
+        mean, covariance = chemnet.law(self.held_out)
+        seen = chemnet(whole + largest)
+        first = np.unique(np.asarray(whole), return_index=True)[1]
+        sets = {"fcd": seen[: len(whole)], "fcd_distinct": seen[first], "fcd_largest_fragment": seen[len(whole) :]}
+
+        def distance(rows: np.ndarray, x: np.ndarray) -> float:
             part = torch.from_numpy(x[rows])
             return frechet_distance(part.mean(0), part.T.cov(), mean, covariance)
 
-        return self._bootstrap(distance, len(x), min(self.repeats, 10))
+        return {
+            name: self._bootstrap(lambda rows, x=x: distance(rows, x), len(x), min(self.repeats, 10))
+            for name, x in sets.items()
+            if len(x) >= 2
+        }
 
 
 class ChemNet:
@@ -290,11 +294,11 @@ def tanimoto(smiles: Sequence[str]) -> np.ndarray:
     return np.array([DataStructs.BulkTanimotoSimilarity(one, bits) for one in bits])
 
 
-def diversity(smiles: Sequence[str]) -> Value:
+def diversity(smiles: Sequence[str]) -> Measure:
     """Mean Tanimoto distance between two of at least two molecules; the error is that of a U-statistic."""
     n = len(smiles)
     to_others = (1 - tanimoto(smiles)).sum(1) / (n - 1)
-    return Value(float(to_others.mean()), float(2 * to_others.std() / n**0.5))
+    return Measure(float(to_others.mean()), float(2 * to_others.std() / n**0.5))
 
 
 def category_counts(x: Tensor, mask: Tensor, K: int) -> Tensor:

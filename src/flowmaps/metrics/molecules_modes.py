@@ -1,17 +1,14 @@
-"""Which kinds of molecules samples hold, and whether some that the data have are missing.
-
-Distances such as the FCD fall when a rare kind is left out and the rest is drawn well; shares by kind do not.
-"""
+"""Which kinds of molecules there are: aromatic, charged and acyclic ones, ring sizes, groups, multiple bonds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from statistics import NormalDist
-from typing import NamedTuple
 
 import numpy as np
 from rdkit import Chem
+
+from .modes import Measure, Mode, share
 
 RING_SIZES = range(3, 8)  # the last stands for itself and all larger ones
 GROUPS = {
@@ -29,6 +26,8 @@ GROUPS = {
     "alkyne": "[CX2]#[CX2]",
     "halide": "[#6][F,Cl,Br,I]",
     "nitro": "[NX3+](=[OX1])[OX1-]",
+    "sulfonyl": "[SX4](=[OX1])=[OX1]",
+    "thioether": "[SX2]([#6])[#6]",
 }
 
 
@@ -61,22 +60,6 @@ MODES: dict[str, Callable[[Chem.Mol], float]] = {
 }
 
 
-class Mode(NamedTuple):
-    """One kind of molecule among samples and among data.
-
-    Arguments:
-        value, error: Share of the samples (or number a molecule, of bonds) and its standard error.
-        data, data_error: The same of the data.
-        z: Difference over its standard error if both had one distribution, so 0 where neither has any.
-    """
-
-    value: float
-    error: float
-    data: float
-    data_error: float
-    z: float
-
-
 def features(smiles: Sequence[str]) -> dict[str, np.ndarray]:
     """For every mode 1 or 0 for each molecule, or its number of bonds, ``(n,)``; distinct ones are looked at once."""
     distinct, place = np.unique(np.asarray(smiles), return_inverse=True)
@@ -84,10 +67,13 @@ def features(smiles: Sequence[str]) -> dict[str, np.ndarray]:
     return {name: np.array([f(mol) for mol in molecules])[place] for name, f in MODES.items()}
 
 
-def modes(samples: Sequence[str], data: Sequence[str]) -> dict[str, Mode]:
-    r"""Every mode of samples beside that of data.
+def shares(smiles: Sequence[str]) -> dict[str, Measure]:
+    """The share of each kind among molecules (of bonds, the number a molecule), with its standard error."""
+    return {name: share(hits) for name, hits in features(smiles).items()}
 
-    .. math:: z = \frac{\bar x - \bar y}{\sigma \sqrt{1/n + 1/m}}, \qquad \sigma \text{ of both together}
+
+def modes(samples: Sequence[str], data: Sequence[str]) -> dict[str, Mode]:
+    """Every kind among samples beside that among data, see :mod:`~flowmaps.metrics.modes`.
 
     Arguments:
         samples: SMILES of valid samples ``(n,)``, duplicates included.
@@ -96,29 +82,5 @@ def modes(samples: Sequence[str], data: Sequence[str]) -> dict[str, Mode]:
     """
     if not len(samples) or not len(data):
         raise ValueError(f"{len(samples)} samples and {len(data)} molecules of data; give at least one of each")
-    own, real = features(samples), features(data)
-    return {name: _mode(own[name], real[name]) for name in MODES}
-
-
-def _mode(x: np.ndarray, y: np.ndarray) -> Mode:
-    n, m = len(x), len(y)
-    deviation = float(np.concatenate([x, y]).std()) * (1 / n + 1 / m) ** 0.5
-    difference = float(x.mean() - y.mean())
-    z = difference / deviation if deviation else 0.0
-    return Mode(float(x.mean()), float(x.std()) / n**0.5, float(y.mean()), float(y.std()) / m**0.5, z)
-
-
-def differing(found: Mapping[str, Mode], level: float = 0.01) -> list[str]:
-    """Modes whose shares differ by more than chance, the largest z first.
-
-    Arguments:
-        level: Probability that any is named although samples and data have one distribution (Bonferroni).
-    """
-    least = NormalDist().inv_cdf(1 - level / (2 * len(found)))
-    named = [name for name, mode in found.items() if abs(mode.z) > least]
-    return sorted(named, key=lambda name: -abs(found[name].z))
-
-
-def lost(found: Mapping[str, Mode], level: float = 0.01, share: float = 0.5) -> list[str]:
-    """Modes that the samples hold less than ``share`` as often as the data, by more than chance: dropped modes."""
-    return [name for name in differing(found, level) if found[name].value < share * found[name].data]
+    own, real = shares(samples), shares(data)
+    return {name: Mode(*own[name], *real[name]) for name in MODES}

@@ -10,21 +10,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .modes import Measure
+
 Token = int | str
 Rows = Sequence[Sequence[Token]] | Sequence[NDArray[np.integer]] | NDArray[np.integer]
 T = TypeVar("T")
-
-
-class Measure(NamedTuple):
-    """A mean over samples with its standard error."""
-
-    value: float
-    error: float
 
 
 def mean(values: Sequence[float] | NDArray[np.floating]) -> Measure:

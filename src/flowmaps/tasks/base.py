@@ -95,6 +95,7 @@ class Task(ABC, Generic[P, D]):
     Arguments:
         kinds: Suffixes of the files that samples are written as.
         files: Patterns of their names, and of the files of :meth:`studies`.
+        headlines: Metrics that head the tables of ``flowmaps evaluate``; by default all that are no modes.
         teaching: Pattern of what :meth:`learned` gives, see :func:`~flowmaps.reading.expect`.
     Invariant: with a restored ``state``, ``splits`` are the data that taught it, or ChangedData is raised
         (``tests/tasks/test_changed_data.py``).
@@ -102,6 +103,7 @@ class Task(ABC, Generic[P, D]):
 
     kinds: ClassVar[tuple[str, ...]]
     files: ClassVar[tuple[str, ...]] = ("samples.*",)
+    headlines: ClassVar[tuple[str, ...]] = ()
     teaching: ClassVar[Document]
     _state: Document | None = None
 
@@ -184,7 +186,11 @@ class Task(ABC, Generic[P, D]):
 
     @abstractmethod
     def quality(self, samples: D) -> dict[str, float]:
-        """Metrics of samples; the first is the headline. Loads the data if it compares with them."""
+        """Metrics of samples; the first is the headline. Loads the data if it compares with them.
+
+        A name that ends in ``_error`` is the standard error of another, and ``modes/NAME`` is the share of a kind of
+        example, which the data's own share stands beside (:mod:`~flowmaps.metrics.modes`).
+        """
 
     @abstractmethod
     def of_data(self, n: int | None = None) -> dict[str, float]:

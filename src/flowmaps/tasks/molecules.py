@@ -17,7 +17,7 @@ from ..data.molecules import Alphabet, MoleculeData, MoleculeSplits, graph_masks
 from ..data.molecules_graph import Fragments, Order, Unreadable, encode
 from ..fields import Condition, named_fields
 from ..maps import EndpointMap, FlowMap
-from ..metrics.molecules import PROPERTIES, MoleculeQuality, category_counts, graph_of, properties
+from ..metrics.molecules import HEADLINES, PROPERTIES, MoleculeQuality, category_counts, graph_of, properties
 from ..networks import Network
 from ..networks.graph import GraphTransformer
 from ..paths import GeodesicPath
@@ -64,6 +64,7 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
 
     kinds = (".smi", ".sdf", ".png")
     files = ("samples.png", "molecules-*.*")
+    headlines = HEADLINES
     teaching = {"alphabet": Alphabet.pattern, "size_weights": [range(2**53)], "scale": {str: [float, float]}}
 
     def __init__(
