@@ -2,6 +2,7 @@ r"""Exact flow maps under the interface of learned ones: the truth that every ot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from .fields import FREE, Condition, across, one_field
 from .maps import EndpointMap, VelocityMap
 from .paths import GeodesicPath
-from .spaces import Euclidean, OneHot, Space
+from .spaces import Euclidean, OneHot, Space, Torus
 from .times import LAST
 
 
@@ -236,3 +237,113 @@ class PointMass(nn.Module):
 
     def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition = FREE) -> Tensor:
         return self.space.log(x, self.y.expand_as(x)) / (1 - across(s, x))
+
+
+class LinearField(nn.Module):
+    r"""A velocity that is linear in the coordinates and keeps to the space: a rotation of the sphere, of SO(3) by both
+    sides, or an isometry of the hyperboloid.
+
+    .. math:: v(x) = G x, \qquad X_{s,t}(x) = e^{(t-s) G}\, x, \qquad
+              v_{s,t}(x) = \frac{\log_x X_{s,t}(x)}{t-s}
+
+    Its divergence is 0. A call as a network returns v_{s,t}; jumps must not reach the cut locus.
+
+    Arguments:
+        space: Where the flow lives.
+        G: Its generator, ``(dim, dim)``.
+    """
+
+    G: Tensor
+
+    def __init__(self, space: Space[Tensor], G: Tensor):
+        super().__init__()
+        self.space = space
+        self.register_buffer("G", G)
+
+    def flow_map(self) -> VelocityMap[Tensor]:
+        """The exact flow map."""
+        return VelocityMap(GeodesicPath(self.space), self)
+
+    def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition = FREE) -> Tensor:
+        here = x @ self.G.mT
+        if s is t:
+            return here
+        gap = (t - s).reshape(-1, 1, 1)
+        end = torch.einsum("bij,b...j->b...i", torch.linalg.matrix_exp(gap * self.G), x)
+        apart = across(torch.where(t > s, t - s, 1), x)
+        return torch.where(across(t - s, x) > 0, self.space.log(x, end) / apart, here)
+
+
+class WrappedNormalLaw(nn.Module):
+    r"""Independent angles, wrapped normal, with the exact flow map from uniform ones.
+
+    Given x_1, the difference u of the source to it is uniform, so that x_t = x_1 - (1 - t) u and
+
+    .. math:: \rho_t(x) = \frac1{2a} \sum_k \Big[\Phi\Big(\frac{z_k + a}\sigma\Big)
+              - \Phi\Big(\frac{z_k - a}\sigma\Big)\Big], \quad z_k = x - m + 2\pi k, \; a = \pi (1 - t),
+              \qquad X_{s,t} = F_t^{-1} \circ F_s
+
+    with F the mass between m and x: nothing flows through m, by symmetry. F is inverted by bisection, and one step of
+    Newton's gives it its derivatives. A call as a network returns [X - x]/(t - s), and its limit at s = t.
+
+    Arguments:
+        m: Mean, ``(dim,)``.
+        deviation: σ, at most 1.5.
+    Invariant: identities and likelihood are exact (``tests/identities``, ``tests/test_likelihood.py``).
+    """
+
+    m: Tensor
+    turns: Tensor
+
+    def __init__(self, m: Tensor, deviation: float, windings: int = 4):
+        super().__init__()
+        if not 0 < deviation <= 1.5:
+            raise ValueError(f"deviation is {deviation}, expected a number in (0, 1.5]")
+        self.deviation, self.space = deviation, Torus(m.shape[-1])
+        self.register_buffer("m", m)
+        self.register_buffer("turns", 2 * math.pi * torch.arange(-windings, windings + 1, dtype=m.dtype))
+
+    def flow_map(self) -> VelocityMap[Tensor]:
+        """The exact flow map."""
+        return VelocityMap(GeodesicPath(self.space), self)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Exact samples ``(n, dim)``."""
+        noise = torch.randn(n, self.m.shape[-1], generator=generator, dtype=self.m.dtype)
+        return self.space.exp(self.m.expand_as(noise), self.deviation * noise)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Of data."""
+        return self.space.log_wrapped(self.m, x, self.deviation)
+
+    def _sums(self, z: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mass from 0 to z, density and flux of ρ at z = x - m."""
+        c, phi = self.deviation, lambda w: torch.exp(-w.square() / 2) / math.sqrt(2 * math.pi)
+        Phi = torch.special.ndtr
+        integral = lambda w: w * Phi(w) + phi(w)  # noqa: E731
+        z, a = z.unsqueeze(-1) + self.turns, a.unsqueeze(-1)
+        ahead, behind, zero = (z + a) / c, (z - a) / c, self.turns
+        mass = integral(ahead) - integral(behind) - integral((zero + a) / c) + integral((zero - a) / c)
+        share = Phi(ahead) - Phi(behind)
+        # u = (x_1 - x)/(1 - t) with x_1 normal between x - a and x + a.
+        moment = -z * share - c * (phi(ahead) - phi(behind))
+        return c * mass.sum(-1) / (2 * a[..., 0]), share.sum(-1) / (2 * a[..., 0]), moment.sum(-1) / (2 * a[..., 0])
+
+    def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition = FREE) -> Tensor:
+        z = self.space.log(self.m.to(x.dtype).expand_as(x), x)
+        a, b = (math.pi * (1 - across(time.clamp(max=LAST), x)).expand_as(x) for time in (s, t))
+        mass, density, moment = self._sums(z, a)
+        here = moment / density / (a / math.pi)
+        if s is t:
+            return here
+        with torch.no_grad():
+            low, high = torch.full_like(z, -math.pi), torch.full_like(z, math.pi)
+            for _ in range(60):
+                middle = (low + high) / 2
+                below = self._sums(middle, b)[0] < mass
+                low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        end = ((low + high) / 2).detach()
+        reached, slope, _ = self._sums(end, b)
+        end = end + (mass - reached) / slope
+        apart = across(torch.where(t > s, t - s, 1), x)
+        return torch.where(across(t - s, x) > 0, (end - z) / apart, here)

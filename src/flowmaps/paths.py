@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Generic
 
 import torch
 from torch import Tensor, nn
 
 from .fields import FREE, Condition, Data, S, Shape, State, across, first_leaf, hold, leaves, like, take, zeros_like
-from .spaces import Categorical, Space
+from .spaces import Categorical, Manifold, Space
 
 
 class Source(nn.Module):
@@ -26,6 +27,13 @@ class Source(nn.Module):
         """The source point x_0 made of that noise."""
         return space.random(noise)
 
+    def log_density(self, space: Space[S], x: S) -> S:
+        """The log-density of x_0 in the volume of the metric, ``(*batch, *positions)`` per field.
+
+        Raises: ValueError where it is not known.
+        """
+        return space.log_density(x)
+
 
 class Gaussian(Source):
     """x_0 ~ N(0, I) at each position of a flat space: the default there, and the only source with a closed-form score.
@@ -35,7 +43,50 @@ class Gaussian(Source):
 
 
 class Uniform(Source):
-    """x_0 uniform on a compact space: the default there."""
+    """x_0 uniform on a compact space: the default there. (On a hyperbolic one, the default is the wrapped normal around
+    the origin, with deviation 1.)"""
+
+
+class WrappedNormal(Source):
+    r"""A normal distribution of the tangent space at a point, carried to the space by its geodesics.
+
+    .. math:: x_0 = \exp_m(\sigma \varepsilon), \qquad \varepsilon \sim N(0, 1_{T_m M})
+
+    Arguments:
+        mean: m, coordinates of a point of the space, the same at every position.
+        deviation: σ, positive, in the units of the metric.
+    Invariant: the density integrates to 1 and is that of the draws (``tests/spaces/test_densities.py``).
+    Reference: Nagano et al. 2019, *A wrapped normal distribution on hyperbolic space*, arXiv 1902.02992.
+    """
+
+    mean: Tensor
+
+    def __init__(self, mean: Sequence[float], deviation: float = 1.0):
+        super().__init__()
+        if not deviation > 0:
+            raise ValueError(f"deviation is {deviation}, expected a positive number")
+        self.deviation = deviation
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64), persistent=False)
+
+    def _mean(self, space: Space[Tensor], x: Tensor) -> Tensor:
+        if not isinstance(space, Manifold):
+            raise ValueError(f"a wrapped normal needs one curved space, not {type(space).__name__}; use Gaussian()")
+        mean = self.mean.to(x)
+        space.check(mean)
+        return mean.expand(*x.shape[:-1], space.dim)
+
+    def state(self, space: Space[S], noise: S) -> S:
+        def start(space: Space[Tensor], noise: Tensor) -> Tensor:
+            mean = self._mean(space, noise)
+            return space.exp(mean, self.deviation * space.tangent(mean, noise))
+
+        return space.each(start, noise)
+
+    def log_density(self, space: Space[S], x: S) -> S:
+        def density(space: Manifold, x: Tensor) -> Tensor:
+            return space.log_wrapped(self._mean(space, x), x, self.deviation)
+
+        return space.each(density, x)
 
 
 class Dirichlet(Source):
@@ -55,6 +106,9 @@ class Dirichlet(Source):
             return space.lift(exponential / exponential.sum(-1, keepdim=True))
 
         return space.each(lift, noise)
+
+    def log_density(self, space: Space[S], x: S) -> S:
+        raise ValueError("the density of Dirichlet() is not known in the coordinates of states; use Gaussian()")
 
 
 def normal(space: Space[S], shape: Shape, generator: torch.Generator) -> S:
@@ -123,7 +177,7 @@ class GeodesicPath(nn.Module, Generic[S]):
 
     Arguments:
         space: Where states live.
-        source: Distribution of x_0: normal on a flat space, uniform on a compact one.
+        source: Distribution of x_0; the space's own by default: normal where flat, uniform where compact.
     Reference: Roos et al. 2026, *Categorical Flow Maps*, arXiv 2602.12233; Davis et al. 2025, *Generalised flow maps
     on Riemannian manifolds*, arXiv 2510.21608.
     """

@@ -83,8 +83,7 @@ def point_panels(path: str | os.PathLike, rows: Mapping[str, Tensor], names: Seq
         names: Of the coordinates.
     Raises: ValueError if there is nothing to draw.
     """
-    if not rows or min(map(len, rows.values())) == 0:
-        raise ValueError(f"{len(rows)} rows of points, expected one or more with at least one point each")
+    _check_rows(rows)
     points = {label: x.double().cpu() for label, x in rows.items()}
     last = list(points.values())[-1]
     low, high = last.amin(0), last.amax(0)
@@ -99,12 +98,73 @@ def point_panels(path: str | os.PathLike, rows: Mapping[str, Tensor], names: Seq
             axis.hist(x[:, 0].numpy(), bins=60, range=(low[0], high[0]), density=True)
             axis.set(title=label, xlabel=names[0])
         else:
-            dots = {"s": 90 / max(len(x), 90) ** 0.5, "alpha": max(0.25, min(1.0, 1000 / len(x))), "linewidths": 0}
-            axis.scatter(x[:, 0].numpy(), x[:, 1].numpy(), **dots)
+            axis.scatter(x[:, 0].numpy(), x[:, 1].numpy(), **_dots(len(x)))
             axis.set(title=label, xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel=names[0], ylabel=names[1])
     for axis in axes[len(points) :]:
         axis.set_axis_off()
     save(figure, path)
+
+
+def globes(path: str | os.PathLike, rows: Mapping[str, Tensor]) -> None:
+    """Draw places on maps of the Earth of equal area (Mollweide's), one for each entry.
+
+    Arguments:
+        path: PNG file to write.
+        rows: Label of the map to latitudes and longitudes in degrees ``(n, 2)``.
+    Raises: ValueError if there is nothing to draw.
+    """
+    _check_rows(rows)
+    columns = min(2, len(rows))
+    lines = math.ceil(len(rows) / columns)
+    figure = blank(5.2 * columns, 2.9 * lines, dpi=110, layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False, subplot_kw={"projection": "mollweide"}).ravel()
+    for axis, (label, x) in zip(axes, rows.items(), strict=False):
+        latitude, longitude = (x.double().cpu() * (math.pi / 180)).unbind(1)
+        axis.scatter(longitude.numpy(), latitude.numpy(), **_dots(len(x)))
+        axis.set(title=label, xticklabels=[], yticklabels=[])
+        axis.grid(alpha=0.3)
+    for axis in axes[len(rows) :]:
+        axis.set_axis_off()
+    save(figure, path)
+
+
+def angle_panels(path: str | os.PathLike, rows: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    """Draw angles two by two from -180 to 180 (Ramachandran plots), a line for each entry, at most three pairs.
+
+    Arguments:
+        path: PNG file to write.
+        rows: Label of the line to angles in degrees ``(n, d)``; one angle is drawn as a histogram.
+        names: Of the angles.
+    Raises: ValueError if there is nothing to draw.
+    """
+    _check_rows(rows)
+    pairs = [(i, i + 1) for i in range(0, len(names) - 1, 2)][:3] or [(0, 0)]
+    figure = blank(2.9 * len(pairs) + 0.4, 2.8 * len(rows), dpi=110, layout="constrained")
+    lines = figure.subplots(len(rows), len(pairs), squeeze=False)
+    ticks = [-180, -90, 0, 90, 180]
+    for axes, (label, x) in zip(lines, rows.items(), strict=True):
+        x = x.double().cpu()
+        for axis, (i, j) in zip(axes, pairs, strict=True):
+            if i == j:
+                axis.hist(x[:, i].numpy(), bins=60, range=(-180, 180), density=True)
+                axis.set(xlabel=names[i], xticks=ticks)
+            else:
+                axis.scatter(x[:, i].numpy(), x[:, j].numpy(), **_dots(len(x)))
+                axis.set(
+                    xlabel=names[i], ylabel=names[j], xticks=ticks, yticks=ticks, xlim=(-180, 180), ylim=(-180, 180)
+                )
+        axes[0].set_title(label, loc="left")
+    save(figure, path)
+
+
+def _check_rows(rows: Mapping[str, Tensor]) -> None:
+    if not rows or min(map(len, rows.values())) == 0:
+        raise ValueError(f"{len(rows)} rows of points, expected one or more with at least one point each")
+
+
+def _dots(n: int) -> dict[str, float]:
+    """The size and strength of n points of a scatter plot."""
+    return {"s": 90 / max(n, 90) ** 0.5, "alpha": max(0.25, min(1.0, 1000 / n)), "linewidths": 0}
 
 
 def blank(width: float, height: float, dpi: int, layout: Literal["constrained"] | None = None) -> Figure:

@@ -7,10 +7,20 @@ from torch import nn
 from flowmaps import objectives as O
 from flowmaps.fields import Fields, across, leaves
 from flowmaps.maps import EndpointMap, FlowMap, VelocityMap
-from flowmaps.oracles import GaussianLaw, PointMass
+from flowmaps.oracles import GaussianLaw, LinearField, PointMass, WrappedNormalLaw
 from flowmaps.paths import Dirichlet, Gaussian, GeodesicPath
 from flowmaps.samplers import Dopri5, Euler, Heun, Jumps, generate
-from flowmaps.spaces import Embedded, Euclidean, OneHot, Product, Sphere
+from flowmaps.spaces import (
+    Embedded,
+    Euclidean,
+    Hyperboloid,
+    OneHot,
+    PoincareBall,
+    Product,
+    Rotations,
+    Sphere,
+    Torus,
+)
 from identities.cases import finite, gaussian, randomised, seeded, times
 
 POLE = torch.tensor([[0.0, 0.0, 1.0], [0.6, 0.0, -0.8]], dtype=torch.float64)
@@ -49,7 +59,48 @@ def product() -> FlowMap:
     return VelocityMap(GeodesicPath(space), Both(flat=gaussian(), round=PointMass(Sphere(3), POLE)))
 
 
+def point(space) -> FlowMap:
+    """All geodesics end in one random point for each of two positions."""
+    noise = torch.randn(space.noise_shape((2,)), generator=seeded(5), dtype=torch.float64)
+    return PointMass(space, space.random(noise)).flow_map()
+
+
+def skew(n: int, seed: int, size: float = 0.7) -> torch.Tensor:
+    A = size * torch.randn(n, n, generator=seeded(seed), dtype=torch.float64)
+    return A - A.mT
+
+
+def rotation_field() -> FlowMap:
+    return LinearField(Sphere(3), skew(3, 0)).flow_map()
+
+
+def boost() -> FlowMap:
+    """An isometry of the hyperboloid: the generator is skew for the product of Minkowski."""
+    G = skew(3, 1)
+    G[0] = -G[0]
+    return LinearField(Hyperboloid(3), G).flow_map()
+
+
+def flow_of_rotations() -> FlowMap:
+    """dR/dt = A R + R B, which is no geodesic."""
+    one = torch.eye(3, dtype=torch.float64)
+    A, B = skew(3, 2, 0.5), skew(3, 3, 0.5)
+    return LinearField(Rotations(), torch.kron(A, one) + torch.kron(one, B.mT.contiguous())).flow_map()
+
+
+def wrapped_normal() -> FlowMap:
+    return WrappedNormalLaw(torch.tensor([1.0, -2.5], dtype=torch.float64), 0.7).flow_map()
+
+
 EXACT = {
+    "point of the torus": (lambda: point(Torus(3)), (6, 2)),
+    "point of the ball": (lambda: point(PoincareBall(3)), (6, 2)),
+    "point of the hyperboloid": (lambda: point(Hyperboloid(3)), (6, 2)),
+    "point of the rotations": (lambda: point(Rotations()), (6, 2)),
+    "rotation field": (rotation_field, (6, 2)),
+    "boost": (boost, (6, 2)),
+    "flow of rotations": (flow_of_rotations, (6, 2)),
+    "wrapped normal": (wrapped_normal, (6, 2)),
     "Euclidean": (lambda: gaussian().flow_map(), (6, 2)),
     "Euclidean point": (lambda: PointMass(Euclidean(3), POLE).flow_map(), (6, 2)),
     "OneHot": (lambda: finite().flow_map(), (6, 3)),

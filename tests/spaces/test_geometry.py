@@ -7,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowmaps.fields import Fields, leaves
-from flowmaps.spaces import Embedded, Euclidean, OneHot, Product, Sphere, is_categorical
+from flowmaps.spaces import (
+    Embedded,
+    Euclidean,
+    Hyperboloid,
+    OneHot,
+    PoincareBall,
+    Product,
+    Rotations,
+    Sphere,
+    Torus,
+    is_categorical,
+)
 from identities.cases import randomised, seeded
 
 SPACES = {
@@ -17,6 +28,14 @@ SPACES = {
     "Embedded": (lambda: randomised(Embedded(7, 3)), (4, 2)),
     "Sphere": (lambda: Sphere(3), (4, 2)),
     "circle": (lambda: Sphere(2), (4, 2)),
+    "Torus": (lambda: Torus(3), (4, 2)),
+    "PoincareBall": (lambda: PoincareBall(3), (4, 2)),
+    "Hyperboloid": (lambda: Hyperboloid(4), (4, 2)),
+    "Rotations": (lambda: Rotations(), (4, 2)),
+    "curved Product": (
+        lambda: Product({"a": Torus(2), "b": Rotations(), "c": PoincareBall(2)}),
+        dict.fromkeys("abc", (4,)),
+    ),
     "Product": (lambda: Product({"a": Euclidean(2), "b": Sphere(4)}), {"a": (4, 2), "b": (4, 1)}),
 }
 

@@ -39,17 +39,19 @@ CLASSES = {
     "samplers.flow_map": ("Jumps", "Renoise", "Stochastic"),
     "samplers.ode": ("Dopri5", "Euler", "Heun"),
     "samplers.sde": ("EulerMaruyama",),
+    "tasks.earth": ("Earth",),
     "tasks.images": ("Images",),
     "tasks.molecules": ("Molecules",),
     "tasks.points": ("Points",),
     "tasks.text": ("Text",),
+    "tasks.torsions": ("Torsions",),
     "times": ("DecodeRateClock", "FullJump", "LogitNormal", "OnClock", "PairOnClock", "Sorted", "ToData", "Triangle",
               "Uniform", "UniformBelow", "UniformGap"),
     "train.optim": ("AdamW", "Cosine"),
     "train.two_stage": ("TwoStage",),
 }  # fmt: skip
-TEXTS = {"base", "cache", "column", "conditions", "devices", "judge", "monitor", "path", "source", "strategy", "test",
-         "tokeniser", "valid"}  # fmt: skip  # settings whose texts are texts and never name a class
+TEXTS = {"base", "cache", "column", "columns", "conditions", "devices", "judge", "monitor", "path", "source",
+         "strategy", "test", "tokeniser", "valid"}  # fmt: skip  # settings whose texts are texts and never name a class
 ROOTS = {"bound", "decoder", "objective", "sampler", "task", "trainer"}  # options that classes stand below
 CHARACTERS, DEPTH, NODES = 2**18, 64, 10_000
 

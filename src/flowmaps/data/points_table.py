@@ -38,18 +38,18 @@ def read_table(path: str | os.PathLike) -> Table:
     """
     path = Path(path).expanduser()
     names, numbers, width, delimiter, rows = None, array("d"), 0, None, 0
-    for line, text in _rows(path):
+    for line, text in rows_of(path):
         if not width:
             delimiter = next((mark for mark in "\t;," if mark in text), None)
-        cells = _cells(text, delimiter)
+        row = cells(text, delimiter)
         if not width:
-            width = len(cells)
-            if not any(NUMBER.fullmatch(cell) for cell in cells):
-                names = cells
+            width = len(row)
+            if not any(NUMBER.fullmatch(cell) for cell in row):
+                names = row
                 continue
-        if len(cells) != width:
-            raise ValueError(f"{path}, line {line} has {len(cells)} cells where the first row has {width}; complete it")
-        numbers.extend(_number(cell, f"{path}, line {line}, column {i}") for i, cell in enumerate(cells, 1))
+        if len(row) != width:
+            raise ValueError(f"{path}, line {line} has {len(row)} cells where the first row has {width}; complete it")
+        numbers.extend(finite_number(cell, f"{path}, line {line}, column {i}") for i, cell in enumerate(row, 1))
         rows += 1
         if rows % OFTEN == 0:
             check_size(str(path), 8 * len(numbers))
@@ -58,7 +58,7 @@ def read_table(path: str | os.PathLike) -> Table:
     return Table(names or [f"x{i + 1}" for i in range(width)], np.array(numbers).reshape(rows, width))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, str]]:
+def rows_of(path: Path) -> Iterator[tuple[int, str]]:
     """Lines that say something, with their numbers from 1."""
     rest, number = "", 0
     for part in chain(characters(path), ("\n",)):
@@ -71,7 +71,8 @@ def _rows(path: Path) -> Iterator[tuple[int, str]]:
             raise ValueError(f"{path}, line {number + 1} has more than {LINE:,} characters; give one point a line")
 
 
-def _cells(text: str, delimiter: str | None) -> list[str]:
+def cells(text: str, delimiter: str | None) -> list[str]:
+    """The cells of a line."""
     if delimiter is None:
         return text.split()
     if '"' in text:
@@ -79,7 +80,11 @@ def _cells(text: str, delimiter: str | None) -> list[str]:
     return [cell.strip() for cell in text.split(delimiter)]
 
 
-def _number(cell: str, where: str) -> float:
+def finite_number(cell: str, where: str) -> float:
+    """The number of a cell.
+
+    Raises: ValueError naming ``where`` it stands if it is none, or not finite.
+    """
     value = float(cell) if NUMBER.fullmatch(cell) else None
     if value is None:
         hint = (

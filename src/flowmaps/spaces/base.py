@@ -69,6 +69,33 @@ class Space(nn.Module, ABC, Generic[S]):
     def random(self, noise: S) -> S:
         """The space's own random points, made of standard normal numbers: normal where flat, uniform where compact."""
 
+    def log_density(self, x: S) -> S:
+        """The log-density of :meth:`random` points in the volume of the metric, ``(*batch, *positions)`` per field.
+
+        Raises: ValueError where it is not known.
+        """
+        raise ValueError(f"the density of random points of {type(self).__name__} is not known; use another space")
+
+    def tangent(self, x: S, noise: S) -> S:
+        """A tangent at x with standard normal coordinates in an orthonormal frame, made of the numbers that
+        :meth:`random` points are made of."""
+        return self.project(x, noise)
+
+    def frame(self, x: S) -> tuple[S, ...]:
+        r"""Tangents at x with :math:`\sum_i e_i e_i^\top = 1` in the metric there: an orthonormal basis is one.
+
+        Raises: ValueError where it is not known.
+        """
+        raise ValueError(f"{type(self).__name__} has no frame for divergences; use another space")
+
+    def growth(self, x: S, v: S) -> S:
+        r"""What a divergence has beside :math:`\sum_i \langle e_i, \partial_{e_i} v\rangle`.
+
+        It is the derivative along v of the logarithm of the volume of the coordinates: 0 where points lie in a
+        surrounding space.
+        """
+        return self.inner(x, v, 0 * v)
+
     def sizes(self) -> Tree[int | None]:
         """The number of categories, per field; ``None`` where data are points."""
         return None

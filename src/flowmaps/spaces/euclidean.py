@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 from ..fields import Data, Shape, one_field
@@ -32,6 +35,12 @@ class Euclidean(Flat):
 
     def check(self, x_1: Data) -> None:
         coordinates(x_1, self.dim)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        return -(x.square().sum(-1) + self.dim * math.log(2 * math.pi)) / 2
+
+    def frame(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(e.expand_as(x) for e in torch.eye(self.dim, dtype=x.dtype, device=x.device))
 
 
 def coordinates(x_1: Data, dim: int) -> Tensor:

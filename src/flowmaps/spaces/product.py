@@ -76,6 +76,20 @@ class Product(Space[Fields]):
     def random(self, noise: Fields) -> Fields:
         return self.each(lambda space, noise: space.random(noise), noise)
 
+    def log_density(self, x: Fields) -> Fields:
+        return self.each(lambda space, x: space.log_density(x), x)
+
+    def tangent(self, x: Fields, noise: Fields) -> Fields:
+        return self.each(lambda space, x, noise: space.tangent(x, noise), x, noise)
+
+    def frame(self, x: Fields) -> tuple[Fields, ...]:
+        still = {name: torch.zeros_like(leaf) for name, leaf in x.items()}
+        each: Fields = self.each(lambda space, x: space.frame(x), x)
+        return tuple(Fields({**still, name: e}) for name, frame in each.items() for e in frame)
+
+    def growth(self, x: Fields, v: Fields) -> Fields:
+        return self.each(lambda space, x, v: space.growth(x, v), x, v)
+
     def check(self, x_1: Data) -> None:
         self.each(lambda space, x_1: space.check(x_1), x_1)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from ..fields import Data, Shape, one_field
-from .base import Space, check_size, one_shape
-from .euclidean import coordinates
+from .base import check_size
+from .manifold import Closed, norm, settled
 
 
-class Sphere(Space[Tensor]):
+class Sphere(Closed):
     r"""The unit sphere :math:`S^{d-1} \subset \mathbb{R}^d` per position, with the metric of :math:`\mathbb{R}^d`.
 
     .. math:: \exp_x v = \cos|v|\, x + \frac{\sin|v|}{|v|}\, v, \qquad
@@ -26,13 +27,17 @@ class Sphere(Space[Tensor]):
     Reference: Davis et al. 2025, *Generalised flow maps on Riemannian manifolds*, arXiv 2510.21608.
     """
 
+    place = "the unit sphere; divide them by their norm"
+
     def __init__(self, dim: int):
         super().__init__()
         self.dim = check_size("dim, the number of coordinates,", dim, least=2)
+        self.dimension = dim - 1
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         angle = norm(v)
-        return angle.cos() * x + torch.sinc(angle / torch.pi) * v
+        y = angle.cos() * x + torch.sinc(angle / torch.pi) * v
+        return settled(y, y / norm(y), angle == 0)
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
         cos = (x * y).sum(-1, keepdim=True)
@@ -54,31 +59,19 @@ class Sphere(Space[Tensor]):
     def sharp(self, x: Tensor, gradient: Tensor) -> Tensor:
         return self.project(x, gradient)
 
-    def encode(self, x_1: Data) -> Tensor:
-        return one_field(x_1)
-
-    def check(self, x_1: Data) -> None:
-        x = coordinates(x_1, self.dim)
-        if x.device.type == "cpu" and x.numel():
-            far = float((x.norm(dim=-1) - 1).abs().amax())
-            if far > 1e-3:
-                raise ValueError(f"data are up to {far:.3g} off the unit sphere; divide them by their norm")
-
-    def decode(self, x: Tensor) -> Tensor:
-        return x
-
-    def positions(self, x_1: Data) -> Shape:
-        return tuple(one_field(x_1).shape[:-1])
-
-    def noise_shape(self, shape: Shape) -> Shape:
-        return (*one_shape(shape), self.dim)
+    def off(self, x: Tensor) -> Tensor:
+        return (x.norm(dim=-1) - 1).abs()
 
     def random(self, noise: Tensor) -> Tensor:
         return noise / norm(noise)
 
+    def log_density(self, x: Tensor) -> Tensor:
+        area = math.log(2) + self.dim / 2 * math.log(math.pi) - math.lgamma(self.dim / 2)
+        return torch.full_like(x[..., 0], -area)
 
-def norm(v: Tensor) -> Tensor:
-    """|v| over the last dimension, kept; its derivatives at 0 are 0, not NaN."""
-    square = v.square().sum(-1, keepdim=True)
-    zero = square == 0
-    return torch.where(zero, 0, torch.where(zero, 1, square).sqrt())
+    def frame(self, x: Tensor) -> tuple[Tensor, ...]:
+        basis = torch.eye(self.dim, dtype=x.dtype, device=x.device)
+        return tuple(self.project(x, e.expand_as(x)) for e in basis)
+
+    def log_volume(self, r: Tensor) -> Tensor:
+        return (self.dim - 2) * torch.sinc(r / torch.pi).abs().clamp(min=torch.finfo(r.dtype).tiny).log()

@@ -1,0 +1,102 @@
+"""Torsion angles of RNA and proteins, and files of angles of one's own."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .columns import Columns, by_name, read_columns
+from .points import PointSplits
+from .points_table import NUMBER
+from .sources import data_folder, download
+from .splits import parted
+
+RNA = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "chi"]
+RNA_MIRROR = (
+    "https://raw.githubusercontent.com/vislearn/FFF/7b99c97693c0ea24ca8b84d1884766cec751fb5f/"
+    "fff/data/raw_data/torus/rna.tsv"
+)
+RNA_SHA256 = "189183ca25bd45c8a7578d3c1cd8a555b5139bb1ab0ac1a0bd25672be19badf7"
+SOURCES = ("rna", "protein")
+MOST = 1e6  # degrees: beyond, a number is no angle
+
+
+def torsions(
+    source: str,
+    path: str | os.PathLike | None = None,
+    columns: str | None = None,
+    unit: str = "degrees",
+    skip: bool = False,
+    fetch: bool = False,
+    seed: int = 42,
+) -> PointSplits:
+    """Angles in radians from -π to π, split 80 / 10 / 10 per cent at random.
+
+    Arguments:
+        source: ``rna`` (9,478 nucleotides, seven angles), ``protein`` (204,995 residues, φ and ψ), or a file.
+        path: Folder of ``rna.tsv`` and ``protein_top8000.csv.gz``; default ``$FLOWMAPS_DATA/torsions``, else a cache
+            folder.
+        columns: Names or numbers of the angles in a file; without, all columns that begin with a number.
+        unit: ``degrees`` or ``radians``, of a file.
+        skip: Leave damaged rows out instead of refusing the file.
+        fetch: Download ``rna.tsv`` if it is missing, with a checksum.
+        seed: Of the split.
+    Raises: ValueError naming the lines of rows without their angles.
+
+    Reference: Murray et al. 2003, RNA backbone is rotameric; Lovell et al. 2003, Structure validation by Cα geometry.
+    """
+    if unit not in ("degrees", "radians"):
+        raise ValueError(f"unit is {unit!r}, expected degrees or radians")
+    if source in SOURCES:
+        found, unit = _known(source, data_folder("torsions", path), fetch), "degrees"
+    else:
+        found = angles(source, columns, skip)
+    if unit == "degrees" and len(found.numbers) > 20 and abs(found.numbers).max() <= 2 * math.pi:
+        warnings.warn(
+            f"{source}: all angles lie within 2π; if they are in radians, add --task.unit radians", stacklevel=2
+        )
+    x = torch.from_numpy(found.numbers)
+    return parted(radians(x) if unit == "degrees" else around(x), found.names, seed)
+
+
+def _known(source: str, folder: Path, fetch: bool) -> Columns:
+    if source == "protein":
+        return angles(folder / "protein_top8000.csv.gz", "phi,psi")._replace(names=["phi", "psi"])
+    if fetch and not (folder / "rna.tsv").exists():
+        download([RNA_MIRROR], folder / "rna.tsv", RNA_SHA256)
+    return angles(folder / "rna.tsv", "3,4,5,6,7,8,9")._replace(names=RNA)
+
+
+def angles(path: str | os.PathLike, columns: str | None = None, skip: bool = False) -> Columns:
+    """The angles of the rows of a file, in its own unit."""
+
+    def choose(names: list[str] | None, row: list[str]) -> list[int]:
+        if columns is not None:
+            return by_name(columns, names, row)
+        found = [i for i, cell in enumerate(row) if NUMBER.fullmatch(cell)]
+        if not found:
+            raise ValueError("its first row has no number; say which columns are angles by --task.columns phi,psi")
+        return found
+
+    return read_columns(path, choose, _check, skip)
+
+
+def _check(values: Sequence[float]) -> str | None:
+    largest = max(values, key=abs)
+    return f"{largest:g} is no angle" if abs(largest) > MOST else None
+
+
+def radians(degrees: Tensor) -> Tensor:
+    """Angles modulo 360, in radians from -π to π."""
+    return around(degrees.double() * (math.pi / 180))
+
+
+def around(x: Tensor) -> Tensor:
+    """Angles modulo 2π, from -π to π."""
+    return x - 2 * math.pi * (x / (2 * math.pi)).round()

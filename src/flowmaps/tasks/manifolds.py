@@ -1,0 +1,147 @@
+"""What tasks on curved spaces share: one set of objectives, samplers and metrics, whatever the space."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data.points import PointSplits
+from ..files import replacing
+from ..maps import FlowMap, VelocityMap
+from ..metrics.manifolds import PAIRS, Kernel, geodesic_kernel, mmd
+from ..networks import Network, PointNetwork
+from ..paths import GeodesicPath, Source
+from ..reading import Document
+from ..samplers import Sampler, generate
+from ..seeds import check_seed
+from ..spaces import Manifold, Torus
+from .base import ChangedData, Kind, Task, fitted
+
+
+class OnManifold(Task[PointSplits, Tensor]):
+    """Points of a curved space, by default modelled by the velocity of a perceptron.
+
+    Arguments:
+        network: What makes the network of the coordinates; by default a :class:`~flowmaps.networks.PointNetwork`.
+        width, depth, frequencies, band: Settings of the network, where they are to differ from its own.
+        flow_map: What the network predicts: a velocity.
+        seed: Of the split.
+    """
+
+    kinds = (".png", ".csv")
+    files = ("samples.*", "samples-*.csv")
+    teaching = {"names": [str]}
+
+    def __init__(
+        self,
+        network: Callable[[int], Network] | None = None,
+        width: int | None = None,
+        depth: int | None = None,
+        frequencies: int | None = None,
+        band: float | None = None,
+        flow_map: Kind = VelocityMap,
+        seed: int = 42,
+    ):
+        self.network, self.flow_map, self.seed = network or PointNetwork, flow_map, check_seed(seed, bits=32)
+        self.sizes = {"width": width, "depth": depth, "frequencies": frequencies, "band": band}
+
+    @property
+    @abstractmethod
+    def space(self) -> Manifold:
+        """Where the points live."""
+
+    @property
+    def source(self) -> Source | None:
+        """Where flows start; the space's own random points by default."""
+        return None
+
+    @abstractmethod
+    def shown(self, x: Tensor) -> Tensor:
+        """Points as their files and users have them, float64."""
+
+    @abstractmethod
+    def points(self, shown: Tensor) -> Tensor:
+        """The inverse of :meth:`shown`."""
+
+    @abstractmethod
+    def picture(self, path: Path, rows: Mapping[str, Tensor]) -> None:
+        """Draw what is shown, one panel or line of panels a row."""
+
+    @property
+    def kernels(self) -> dict[str, Kernel]:
+        """The kernels of the discrepancies by name, the headline first."""
+        return {"mmd": geodesic_kernel(self.space)}
+
+    def learned(self, splits: PointSplits) -> Document:
+        return {"names": splits.names}
+
+    def build_map(self) -> FlowMap:
+        space = self.space
+        more = {"periodic": True} if isinstance(space, Torus) else {}
+        network = fitted(self.network, space.dim, settings=self.sizes, **more)
+        return self.flow_map(GeodesicPath(space, self.source), network, None, None)
+
+    def sample(
+        self, flow_map: FlowMap, n: int, sampler: Sampler, generator: torch.Generator, batch: int = 10_000
+    ) -> Tensor:
+        """Points as their files have them, float64.
+
+        Arguments:
+            batch: Points at a time.
+        """
+        if n < 1 or batch < 1:
+            raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
+        parts = [generate(flow_map, sampler, (len(rows),), generator) for rows in torch.arange(n).split(batch)]
+        return self.shown(torch.cat(parts))
+
+    @cached_property
+    def held_out(self) -> Tensor:
+        """The points that samples are compared with."""
+        return self.splits.test.original(PAIRS).double()
+
+    def quality(self, samples: Tensor) -> dict[str, float]:
+        """``mmd``, the root of the V-statistic with k = exp(-d²) against held-out points, at most 4,000 of each."""
+        x = self.points(samples[:PAIRS].double().cpu())
+        return {name: mmd(x, self.held_out, kernel) for name, kernel in self.kernels.items()}
+
+    def of_data(self, n: int | None = None) -> dict[str, float]:
+        """The metrics of points for training: what as many exact points score."""
+        return self.quality(self.real(n or self.samples))
+
+    def real(self, n: int) -> Tensor:
+        """At most ``n`` points for training, of which no neighbours are neighbours in the file."""
+        train = self.splits.train
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:n]
+        return self.shown(train.original(len(train))[order])
+
+    @property
+    def samples(self) -> int:
+        return min(len(self.splits.test), PAIRS)
+
+    def write(self, rows: Mapping[str, Tensor], directory: Path, **options: object) -> list[Path]:
+        """``samples-ROW.csv`` with the points of each row, and ``samples.png`` with real ones beside, if any."""
+        tables = []
+        for name, x in rows.items():
+            tables.append(directory / f"samples-{name.replace(' ', '-')}.csv")
+            with replacing(tables[-1]) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows([self.state()["names"], *x.tolist()])
+        picture = directory / "samples.png"
+        named = {f"{name} step{'s' * (name != '1')}" if name.isdigit() else name: x for name, x in rows.items()}
+        self.picture(picture, {**named, **self._beside(max(map(len, rows.values())))})
+        return [picture, *tables]
+
+    def _beside(self, n: int) -> dict[str, Tensor]:
+        try:
+            return {"real": self.real(n)}
+        except ChangedData as error:
+            warnings.warn(f"real points are left out: {error}", stacklevel=3)
+        except (OSError, ValueError):
+            pass  # sampling needs no data
+        return {}

@@ -1,0 +1,135 @@
+"""Tasks on curved spaces: data, map, samples in their units, metrics, files; and through the command line."""
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+
+from flowmaps.cli.main import main
+from flowmaps.metrics.manifolds import excess, geodesic_kernel, mmd, per_angle_kernel
+from flowmaps.oracles import PointMass, WrappedNormalLaw
+from flowmaps.pictures import angle_panels, globes
+from flowmaps.samplers import Euler, Jumps
+from flowmaps.spaces import Sphere, Torus
+from flowmaps.tasks.earth import Earth
+from flowmaps.tasks.torsions import Torsions
+from identities.cases import seeded
+
+TINY = {"width": 8, "depth": 1, "frequencies": 2}
+SHORT = [f"--task.{name}={value}" for name, value in TINY.items()]
+SHORT += ["--trainer.max_steps=3", "--trainer.batch_size=16", "--trainer.valid_examples=16", "--trainer.curves=false"]
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A catalogue around Hawaii with texts in it, and one of angles."""
+    generator = seeded()
+    noise = torch.randn(200, 2, generator=generator).tolist()
+    places, angles = tmp_path / "places.csv", tmp_path / "angles.tsv"
+    places.write_text("place,lat,lon\n" + "".join(f"Hawaii,{19 + a:.4f},{205 + b:.4f}\n" for a, b in noise))
+    angles.write_text("".join(f"res{i}\t{179 + 20 * a:.3f}\t{-60 + 5 * b:.3f}\n" for i, (a, b) in enumerate(noise)))
+    return str(places), str(angles)
+
+
+def test_construction_loads_nothing_and_the_state_samples_without_data():
+    earth, torsions = Earth("nowhere.csv", **TINY), Torsions("nowhere.csv", **TINY)
+    earth.restore({"names": ["latitude", "longitude"]})
+    torsions.restore({"names": ["a", "b", "c"]})
+    for task, size, most in ((earth, 2, 180), (torsions, 3, 180)):
+        x = task.sample(task.build_map().eval(), 50, Jumps(2), seeded(), batch=20)
+        assert x.shape == (50, size) and x.dtype == torch.float64 and float(x.abs().max()) <= most
+    assert float(earth.sample(earth.build_map().eval(), 500, Jumps(1), seeded())[:, 0].abs().max()) <= 90
+
+
+def test_an_exact_map_is_measured_as_exact_and_samples_have_their_units(table):
+    places, angles = table
+    earth, torsions = Earth(places, **TINY), Torsions(angles, **TINY)
+    centre = earth.points(torch.tensor([[19.0, 205.0]]))
+    x = earth.sample(PointMass(Sphere(3), centre[0].float()).flow_map(), 20, Jumps(1), seeded())
+    assert torch.allclose(x, torch.tensor([[19.0, -155.0]]).double().expand(20, 2), atol=1e-3)
+    assert earth.quality(x)["mmd"] < 0.1 < 0.5 < earth.quality(-x)["mmd"]
+    law = WrappedNormalLaw(torsions.points(torch.tensor([179.0, -60.0])), 0.2)
+    x = torsions.sample(law.flow_map(), 300, Euler(20), seeded())
+    found = torsions.quality(x)
+    assert list(found) == ["mmd", "mmd_per_angle"] and found["mmd"] < 0.3
+
+
+def test_points_and_what_is_shown_are_inverse():
+    x = Sphere(3).random(torch.randn(50, 3, generator=seeded(), dtype=torch.float64))
+    assert torch.allclose(Earth().points(Earth().shown(x)), x)
+    x = Torus(2).random(torch.randn(50, 2, generator=seeded(), dtype=torch.float64))
+    assert torch.allclose(Torsions().points(Torsions().shown(x)), x)
+
+
+def test_the_discrepancy_on_three_points_by_hand():
+    x, y = torch.tensor([[0.0], [1.0]]).double(), torch.tensor([[2.0]]).double()
+    kernel = geodesic_kernel(Torus(1))
+    e = lambda r: math.exp(-(r**2))  # noqa: E731
+    square = (2 + 2 * e(1)) / 4 - (e(2) + e(1)) + 1
+    assert math.isclose(mmd(x, y, kernel), square**0.5) and math.isclose(mmd(x, x, kernel), 0, abs_tol=1e-8)
+    y = torch.tensor([[2.0], [3.0]]).double()
+    away = e(1) + e(1) - (e(2) + e(3) + e(1) + e(2)) / 2
+    assert math.isclose(excess(x, y, kernel), away)
+
+
+def test_distances_are_joint_and_the_printed_ones_are_per_angle():
+    """Two samples with the same single angles: only the joint kernel sees that they differ."""
+    x = Torus(2).random(torch.randn(400, 2, generator=seeded(), dtype=torch.float64))
+    together = torch.stack([x[:, 0], x[:, 0]], 1)
+    apart = torch.stack([x[:, 0], x[:, 0].flip(0)], 1)
+    assert mmd(together, apart, per_angle_kernel) < 1e-6 < 0.1 < mmd(together, apart, geodesic_kernel(Torus(2)))
+    away = torch.tensor([[math.pi - 0.1, 0.0]]).double(), torch.tensor([[-math.pi + 0.1, 0.3]]).double()
+    assert math.isclose(float(geodesic_kernel(Torus(2))(*away)), math.exp(-(0.2**2) - 0.3**2), rel_tol=1e-6)
+    assert math.isclose(float(per_angle_kernel(*away)), (math.exp(-(0.2**2)) + math.exp(-(0.3**2))) / 2, rel_tol=1e-6)
+
+
+def test_exact_samples_score_the_floor():
+    law = WrappedNormalLaw(torch.tensor([1.0, 2.0]).double(), 0.5)
+    n, kernel = 1000, geodesic_kernel(Torus(2))
+    x, y = (law.sample(n, seeded(i)) for i in range(2))
+    expected = (2 * (1 - float(kernel(x, y).mean())) / n) ** 0.5
+    assert abs(mmd(x, y, kernel) / expected - 1) < 0.5 and abs(excess(x, y, kernel)) < 1.5 * expected**2
+
+
+@pytest.mark.parametrize("task", [Earth("moon"), Torsions("dna")])
+def test_other_sources_are_refused(task):
+    with pytest.raises(ValueError, match="neither one of .* nor a file"):
+        _ = task.splits
+    with pytest.raises(ValueError, match="expected at least 1 of each"):
+        task.restore({"names": ["a", "b"]})
+        task.sample(task.build_map(), 0, Jumps(1), seeded())
+
+
+@pytest.mark.parametrize("names", [["a"], ["phi", "psi"], list("abcdefg")])
+def test_pictures(names, tmp_path):
+    x = 360 * torch.rand(30, len(names), generator=seeded()) - 180
+    angle_panels(tmp_path / "p.png", {"1": x, "real": x[:7]}, names)
+    globes(tmp_path / "g.png", {str(i): torch.tensor([[10.0, 20.0]]) for i in range(3)})
+    assert min((tmp_path / name).stat().st_size for name in ("p.png", "g.png")) > 1000
+    with pytest.raises(ValueError, match="at least one point"):
+        globes(tmp_path / "q.png", {"a": x[:0]})
+
+
+@pytest.mark.parametrize(("preset", "which"), [("earth", 0), ("torsions", 1)])
+def test_through_the_command_line(preset, which, table, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", preset, "--data.path", table[which], "--out", str(run), *SHORT]) == 0
+    assert {"samples.png", "samples-1.csv", "samples-8.csv"} <= {path.name for path in run.iterdir()}
+    named = [str(tmp_path / "c.csv"), str(tmp_path / "c.png")]
+    assert main(["sample", str(run), "--n=7", "--steps=2", "--out", *named]) == 0
+    with open(named[0], newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == [["latitude", "longitude"], ["x2", "x3"]][which] and len(rows) == 8
+    assert main(["evaluate", str(run), "--steps=1,2", "--ode=8", "--out", str(tmp_path / "e")]) == 0
+    found = json.loads((tmp_path / "e/metrics.json").read_text())["by_steps"]
+    assert set(found) == {"1", "2", "ode8", "data"} and found["1"]["mmd"] > found["data"]["mmd"]
+    again = ["train", preset, "--data.path", named[0], "--out", str(tmp_path / "again"), *SHORT]
+    assert main([*again, "--trainer.max_steps=1"]) == 2 and "parts" in capsys.readouterr().err  # 7 rows are too few
+
+
+def test_damaged_files_end_in_a_line(table, tmp_path, capsys):
+    (tmp_path / "bad.csv").write_text("lat,lon\n91,5\n1,2\n")
+    arguments = ["train", "earth", "--data.path", str(tmp_path / "bad.csv"), "--out", str(tmp_path / "r"), *SHORT]
+    assert main(arguments) == 2 and "line 2: latitude is 91" in capsys.readouterr().err
