@@ -21,7 +21,7 @@ IMAGES = ("--task.width=8", "--task.lower=[16]", "--task.depth=1")
 POINTS = ("--task.width=8", "--task.depth=1", "--task.frequencies=2", "--task.size=64", "--task.held_out=16")
 FIRST_STAGE = {"text8-distilled": "text8-base"}
 WORDS = ("--task.embedding=16", "--task.chunk=16")
-MODALITIES = ("digits", "qm9", "tiny-shakespeare", "lm1b", "checkerboard")
+MODALITIES = ("digits", "qm9", "tiny-shakespeare", "lm1b", "checkerboard", "earth", "torsions")
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +30,7 @@ def own(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     smiles = ["C" * i + x + "C" * j for x in "ONS" for i in range(1, 9) for j in range(i)]
     (folder / "molecules.csv").write_text("\n".join(["smiles", *smiles]) + "\n")
+    (folder / "angles.csv").write_text("lat,lon\n" + "".join(f"{i},{3 * i}\n" for i in range(80)))
     text = "the cat sat on the mat and the dog ran off with a red hat\n" * 60
     (folder / "text.txt").write_text(text)
     # Learned once: what ties between merges come to differs from one learning to the next.
@@ -51,6 +52,8 @@ def train(name, own, out, *options):
         options = (*IMAGES, *(["--task.path", str(own)] if name == "mnist" else []), *options)
     elif "tasks.points" in family:
         options = (*POINTS, *options)
+    elif "tasks.earth" in family or "tasks.torsions" in family:
+        options = (*POINTS[:3], "--data.path", str(own / "angles.csv"), *options)
     elif "tasks.molecules" in family:
         options = (*MOLECULES, "--data.path", str(own / "molecules.csv"), *options)
     else:
