@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,11 +17,13 @@ from .fields import Data
 from .maps import FlowMap
 from .reading import Document
 from .samplers import Jumps, Sampler
+from .samplers.grids import TimeGrid
 from .seeds import check_seed
 from .tasks.base import Task
-from .train import load_map, read_config, read_state, resolve, size_of_map
+from .train import Tuned, load_map, read_config, read_grids, read_state, resolve, size_of_map
 from .train.sizes import built
 
+Choice = Literal["tuned", "uniform"]  # of a grid
 MODELS = tuple(Path(__file__).parents[depth] / "models" for depth in (0, 2))  # of the package, of a working copy
 
 
@@ -51,17 +55,54 @@ class Model:
         """The source of randomness on the device of the map."""
         return torch.Generator(self.device).manual_seed(check_seed(seed))
 
+    @property
+    def grids(self) -> dict[int, Tuned]:
+        """The grids that ``flowmaps tune`` found for the map, by their number of steps.
+
+        Raises: CheckpointError if the file that keeps them is not as it was written.
+        """
+        return read_grids(self.folder)
+
+    def grid(self, steps: int, choice: Choice = "tuned") -> tuple[TimeGrid, str]:
+        """The grid of some jumps, and a line about it; an empty one where there was nothing to choose from.
+
+        A number of steps that was not tuned has equal steps, and the line says so.
+
+        Arguments:
+            choice: ``tuned`` for the grids of the checkpoint, ``uniform`` for equal steps whatever it keeps.
+        Raises: CheckpointError if the file that keeps them is not as it was written.
+        """
+        kept = self.grids if choice == "tuned" and steps > 1 else {}
+        if steps in kept:
+            tuned = kept[steps]
+            what = f"equal, tuning by {tuned.record['metric']} found no better grid"
+            return tuned.grid, f"{steps} steps: {what if tuned.equal else f'tuned grid {tuned.grid}'}"
+        others = ", ".join(map(str, kept))
+        return TimeGrid.uniform(steps), f"{steps} steps: equal, for grids of {others} steps were tuned" if kept else ""
+
     @torch.no_grad()
     def sample(
-        self, n: int, steps: int | Tensor = 1, seed: int = 0, sampler: Sampler | None = None, **options: object
+        self,
+        n: int,
+        steps: int | Tensor = 1,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        grid: Choice = "tuned",
+        **options: object,
     ) -> Data:
         """``n`` samples as the modality gives them; a seed reproduces them exactly.
 
         Arguments:
-            steps: Jumps of the flow map, or their times.
+            steps: Jumps of the flow map, on the grid that was tuned for it if there is one, which a line on standard
+                error then says; or their times.
             sampler: Another way from noise to data; ``steps`` then say nothing.
+            grid: ``uniform`` for equal steps.
             options: Of the modality, see the ``sample`` of its task.
         """
+        if sampler is None and isinstance(steps, int):
+            chosen, line = self.grid(steps, grid)
+            sampler = chosen.sampler()
+            _say(str(self.folder), line)
         return self.task.sample(self.flow_map, n, sampler or Jumps(steps), self.generator(seed), **options)
 
 
@@ -89,6 +130,13 @@ def find(name: str | os.PathLike[str], best: bool = False) -> Path:
     """
     models = [place / name for place in MODELS if Path(name).name == str(name) and (place / name).is_dir()]
     return resolve(models[0] if models and not Path(name).exists() else name, "best" if best else "newest")
+
+
+@cache
+def _say(folder: str, line: str) -> None:
+    """Say a line once about each model."""
+    if line:
+        print(f"{Path(folder).name}: {line}", file=sys.stderr)
 
 
 def find_device(name: str | torch.device) -> torch.device:

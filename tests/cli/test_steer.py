@@ -6,6 +6,7 @@ import torch
 from flowmaps.cli.main import main
 from flowmaps.fields import Condition
 from flowmaps.samplers import Renoise
+from flowmaps.samplers.grids import TimeGrid
 from flowmaps.steering import BestOf, FeynmanKac, Hard, LookAhead, Soft, Tilted
 from flowmaps.tasks.images import Images
 from flowmaps.tasks.steering import reward
@@ -71,10 +72,10 @@ def test_choice_of_the_method():
     from flowmaps.cli.steer import choose
 
     soft, hard = Soft(lambda pi: pi.sum((1, 2)), "s"), Hard(lambda x: x.sum(1), "h")
-    assert isinstance(choose("auto", soft, 4, 0.5, 8), Tilted)
-    assert type(choose("auto", hard, 4, 0.5, 8)) is FeynmanKac
-    assert isinstance(choose("look-ahead", soft, 4, 0.5, 8), LookAhead)
-    best = choose("best-of-n", hard, 4, 0.3, 8)
+    assert isinstance(choose("auto", soft, TimeGrid.uniform(4), 0.5, 8), Tilted)
+    assert type(choose("auto", hard, TimeGrid.uniform(4), 0.5, 8)) is FeynmanKac
+    assert isinstance(choose("look-ahead", soft, TimeGrid.uniform(4), 0.5, 8), LookAhead)
+    best = choose("best-of-n", hard, TimeGrid.uniform(4), 0.3, 8)
     assert isinstance(best, BestOf) and best.n == 8 and isinstance(best.sampler, Renoise) and best.sampler.eta == 0.3
 
 

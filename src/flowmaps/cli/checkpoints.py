@@ -12,8 +12,9 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ..configuration.parsing import parser, task_from
 from ..files import numbered
-from ..hub import Model, find, load
+from ..hub import Choice, Model, find, load
 from ..reading import Document
+from ..samplers.grids import TimeGrid
 from ..seeds import check_seed
 from ..tasks.base import Task
 from ..train import CheckpointError, read_config
@@ -44,6 +45,19 @@ def open_checkpoint(cfg: Namespace) -> Model:
     """
     check_seed(cfg.seed)
     return load(cfg.checkpoint, cfg.device, best=cfg.best)
+
+
+def add_grid(p: ArgumentParser) -> None:
+    """The option that says which times jumps take."""
+    p.add_argument("--grid", type=Choice, default="tuned", help="tuned: the times that `flowmaps tune` found, if it did; uniform: equal steps")  # fmt: skip  # noqa: E501
+
+
+def grid_of(opened: Model, steps: int, choice: Choice) -> TimeGrid:
+    """The times of some jumps; a line tells what was chosen, if there was anything to choose from."""
+    grid, line = opened.grid(steps, choice)
+    if line:
+        print(line)
+    return grid
 
 
 def modality(arguments: Sequence[str]) -> type[Task]:

@@ -12,15 +12,18 @@ from ..fields import Data, take
 from ..files import write_json
 from ..maps import FlowMap
 from ..samplers import Sampler
+from ..samplers.grids import TimeGrid
 from ..seeds import check_seed
 from ..tasks.base import Task
 from ..train.logs import finite
 from ..train.state import versions
 from .checkpoints import (
+    add_grid,
     add_options,
     check_out,
     checkpoint_parser,
     chosen_options,
+    grid_of,
     modality,
     open_checkpoint,
     origin,
@@ -41,6 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     p.add_argument("--ode", type=int, default=128, help="steps of the differential equation; 0 leaves it out")
     p.add_argument("--n", type=int | None, help="samples a row (default: by the task)")
     p.add_argument("--seeds", type=int, default=1, help="repetitions; the table then shows mean and spread")
+    add_grid(p)
     names = add_options(p, modality(arguments), "studies")
     cfg = parse(p, arguments)
     steps = steps_list(cfg.steps)
@@ -58,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     seeds = [cfg.seed + i for i in range(cfg.seeds)]
     n = cfg.n or task.samples
     data = task.of_data(cfg.n)  # first: it tells whether there are data enough
-    rows = task.rows(steps, cfg.ode or None)
+    rows = on_grids(task.rows(steps, cfg.ode or None), {n: grid_of(opened, n, cfg.grid) for n in steps})
     by_steps, samples = measure(task, opened.flow_map, rows, n, seeds)
     by_steps["data"] = data
     directory = results(cfg, opened, "evaluation")
@@ -72,6 +76,15 @@ def run(arguments: Sequence[str]) -> int:
     show(by_steps, f"{opened.folder}: {n} samples a row", task.headlines)
     print(f"wrote {directory / 'metrics.json'}")
     return 0
+
+
+def on_grids(rows: Mapping[str, Sampler], grids: Mapping[int, TimeGrid]) -> dict[str, Sampler]:
+    """The rows of a table, with jumps on the grids of their step counts, each beside the same number of equal ones."""
+    result: dict[str, Sampler] = {}
+    chosen = {str(n): grid for n, grid in grids.items() if grid != TimeGrid.uniform(n)}
+    for name, sampler in rows.items():
+        result |= {name: chosen[name].sampler(), f"{name} uniform": sampler} if name in chosen else {name: sampler}
+    return result
 
 
 def measure(

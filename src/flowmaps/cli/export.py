@@ -13,6 +13,8 @@ from ..configuration.parsing import parse
 from ..hub import Model
 from ..reading import Document
 from ..train import export
+from ..train.checkpoint import GRIDS
+from ..train.grids import as_document
 from .checkpoints import checkpoint_parser, open_checkpoint
 from .tables import markdown
 
@@ -36,7 +38,8 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(f"{opened.folder} does not say its {', '.join(lacking)}; export a checkpoint of a training")
     config = portable(opened.config)
     state = {name: opened.state.get(name) for name in ("step", "epoch", "seconds", "seed", "precision", "versions")}
-    documents = {"README.md": card(place.name, opened, config, measured(opened.folder), note)}
+    documents: Document = {"README.md": card(place.name, opened, config, measured(opened.folder), note)}
+    documents |= {GRIDS: as_document(opened.grids)} if opened.grids else {}
     export(place, opened.flow_map, config, state, documents, cfg.half)
     size = sum(path.stat().st_size for path in place.iterdir())
     print(f"wrote {place}: {size / 1e6:.1f} MB; draw from it by `flowmaps sample {place}`")

@@ -37,5 +37,6 @@ def facts(opened: Model) -> Document:
         "parameters": sum(parameter.numel() for parameter in opened.flow_map.parameters()),
         "bytes": sum(path.stat().st_size for path in opened.folder.iterdir()),
         **{name: state.get(name) for name in ("step", "epoch", "seconds", "seed", "precision", "versions", "metrics")},
+        "grids": {steps: str(tuned.grid) for steps, tuned in opened.grids.items()},
         "config": opened.config,
     }

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "measure samples of a checkpoint at several step counts, beside real data",
     "score": "bounds on the likelihood of held-out data under a checkpoint",
     "info": "what a checkpoint is: its step, settings, size and records",
+    "tune": "find the times of few jumps that suit a trained map, and keep them with it",
     "export": "keep what sampling needs of a checkpoint, with a card",
     "presets": "the experiments that come with the package",
 }

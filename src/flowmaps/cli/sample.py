@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
@@ -14,13 +14,17 @@ from ..configuration.parsing import parse
 from ..fields import Data
 from ..files import replacing, write_json
 from ..samplers import Categorical, Jumps, Sampler
+from ..samplers.grids import TimeGrid
 from ..tasks.base import Task
+from ..times import check_grid
 from .checkpoints import (
+    add_grid,
     add_options,
     check_absent,
     check_out,
     checkpoint_parser,
     chosen_options,
+    grid_of,
     modality,
     open_checkpoint,
     origin,
@@ -38,6 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     p.add_argument("--steps", type=str | None, help="network evaluations, such as 1 or 1,2,4 (default: 1)")
     p.add_argument("--times", type=str | None, help="a grid of times instead, such as 0,0.5,1")
     p.add_argument("--sampler", type=Sampler | None, help="another sampler: --sampler Heun --sampler.times 8")
+    add_grid(p)
     names = add_options(p, modality(arguments), "sample")
     if "decoder" in names:
         p.add_argument("--temperature", type=float | None, help="draw categories at this temperature")
@@ -45,8 +50,10 @@ def run(arguments: Sequence[str]) -> int:
     if cfg.n < 1:
         raise ValueError(f"n is {cfg.n}, expected at least 1")
     chosen = p.instantiate(cfg)
-    samplers = choose(cfg.steps, cfg.times, chosen.sampler)
+    exclusive(cfg.steps, cfg.times, chosen.sampler)
+    counts, times = steps_list(cfg.steps or "1"), times_list(cfg.times)
     opened = open_checkpoint(cfg)
+    samplers = choose(counts, times, chosen.sampler, lambda n: grid_of(opened, n, cfg.grid))
     check_out(cfg, opened.task)
     files = files_named(cfg.out or [], opened.task)
     check_absent((place for file in files for place in (file, *by_row(file, samplers))), cfg.overwrite)
@@ -105,16 +112,28 @@ def by_row(file: Path, rows: Iterable[str]) -> list[Path]:
     return [file.with_stem(f"{file.stem}-{row}") for row in rows]
 
 
-def choose(steps: str | None, times: str | None, sampler: Sampler | None) -> dict[str, Sampler]:
-    """Samplers by the name of their row; one way of choosing at a time."""
-    if sum(choice is not None for choice in (steps, times, sampler)) > 1:
+def exclusive(*choices: object) -> None:
+    """Refuse more than one way of choosing samplers."""
+    if sum(choice is not None for choice in choices) > 1:
         raise ValueError("--steps, --times and --sampler exclude each other; a sampler has --sampler.times")
+
+
+def times_list(times: str | None) -> torch.Tensor | None:
+    """A grid that was given by its times."""
+    try:
+        return None if times is None else check_grid(torch.tensor([float(part) for part in times.split(",")]))
+    except ValueError as error:
+        if "could not convert" not in str(error):
+            raise
+        raise ValueError(f"times are {times!r}, expected numbers separated by commas, such as 0,0.5,1") from None
+
+
+def choose(
+    steps: Sequence[int], times: torch.Tensor | None, sampler: Sampler | None, grid: Callable[[int], TimeGrid]
+) -> dict[str, Sampler]:
+    """Samplers by the name of their row: the one that is given, the one of a grid, or jumps of each step count."""
     if sampler is not None:
         return {type(sampler).__name__.lower(): sampler}
-    if times is None:
-        return {str(n): Jumps(n) for n in steps_list(steps or "1")}
-    try:
-        grid = torch.tensor([float(part) for part in times.split(",")])
-    except ValueError:
-        raise ValueError(f"times are {times!r}, expected numbers separated by commas, such as 0,0.5,1") from None
-    return {f"{len(grid) - 1} on a grid": Jumps(grid)}
+    if times is not None:
+        return {f"{len(times) - 1} on a grid": Jumps(times)}
+    return {str(n): grid(n).sampler() for n in steps}

@@ -13,15 +13,18 @@ from ..configuration.parsing import parse
 from ..fields import Data, fieldwise, leaves, select
 from ..files import write_json
 from ..reading import Document
-from ..samplers import Renoise, Sampler
+from ..samplers import Renoise
+from ..samplers.grids import TimeGrid
 from ..steering import BestOf, FeynmanKac, LookAhead, Method, Reward, Steered, Tilted
 from ..tasks.base import Task
 from ..tasks.steering import reward
 from .checkpoints import (
+    add_grid,
     add_options,
     check_out,
     checkpoint_parser,
     chosen_options,
+    grid_of,
     modality,
     open_checkpoint,
     origin,
@@ -31,6 +34,7 @@ from .checkpoints import (
 HELP = """Steer samples by a reward, such as class:3, qed, keyword:king or ink:0.4, and compare with plain samples.
 feynman-kac and tilted represent the plain distribution times exp(strength * reward) by weighted particles; look-ahead
 and best-of-n only raise the reward."""
+NOISE = 0.5  # of steps whose overshoot nobody chose
 METHODS = ("auto", "tilted", "feynman-kac", "look-ahead", "best-of-n")
 
 
@@ -41,7 +45,8 @@ def _parser() -> ArgumentParser:
     p.add_argument("--particles", type=int, default=64, help="particles, or draws for each sample of best-of-n")
     p.add_argument("--population", type=int | None, help="particles alive at one time (default: all)")
     p.add_argument("--steps", type=int, default=8, help="steps of the flow map")
-    p.add_argument("--noise", type=float, default=0.5, help="of the steps, in [0, 1]: how far they overshoot")
+    p.add_argument("--noise", type=float | None, help="how far steps overshoot, in [0, 1] (default: as tuned, or 0.5)")
+    add_grid(p)
     p.add_argument("--method", type=Literal[METHODS], default="auto", help="auto: tilted if r has a gradient")
     p.add_argument("--n", type=int, default=16, help="samples to write, before and after")
     return p
@@ -61,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     check_out(cfg, opened.task)
     wanted = reward(opened.task, cfg.reward, opened.device, **chosen_options(chosen, of_rewards))
     generator, options = opened.generator(cfg.seed), chosen_options(chosen, of_problem)
-    method = choose(cfg.method, wanted, cfg.steps, cfg.noise, cfg.particles)
+    method = choose(cfg.method, wanted, grid_of(opened, cfg.steps, cfg.grid), cfg.noise, cfg.particles)
     count = cfg.n if isinstance(method, BestOf) else cfg.particles
     setting = opened.task.problem(count, generator, **options)
     common: dict[str, Any] = {**setting._asdict(), "particles": count, "population": cfg.population}
@@ -84,16 +89,17 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def choose(name: str, wanted: Reward, steps: int, noise: float, particles: int) -> Method:
-    """The method by its name."""
+def choose(name: str, wanted: Reward, grid: TimeGrid, noise: float | None, particles: int) -> Method:
+    """The method by its name; without ``noise`` steps overshoot as the grid does, or by half where it does not."""
     if name == "auto":
         name = "tilted" if wanted.differentiable else "feynman-kac"
+    times = torch.tensor(grid.times)
     if name == "look-ahead":
-        return LookAhead(steps)
-    sampler: Sampler = Renoise(steps, noise)
+        return LookAhead(times)
+    sampler = Renoise(times, noise if noise is not None else grid.overshoot or NOISE)
     if name == "best-of-n":
         return BestOf(particles, sampler)
-    return Tilted(Renoise(steps, noise)) if name == "tilted" else FeynmanKac(sampler)
+    return Tilted(sampler) if name == "tilted" else FeynmanKac(sampler)
 
 
 def measures(task: Task, result: Steered) -> Document:

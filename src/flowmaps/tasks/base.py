@@ -26,6 +26,7 @@ from ..samplers import Decoder, Euler, Jumps, Sampler
 from ..steering import Reward
 from ..train.logs import finite
 from ..train.state import changes
+from .aims import Aim
 
 
 class Splits(Protocol):
@@ -215,6 +216,15 @@ class Task(ABC, Generic[P, D]):
     @abstractmethod
     def samples(self) -> int:
         """How many samples a metric is taken over by default."""
+
+    def aim(self) -> Aim:
+        """What ``flowmaps tune`` chooses the grid of a map by.
+
+        Raises: ValueError if the modality does not say.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say by what a grid is chosen; tune by the map's own path: --by path"
+        )
 
     # -- steering ------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from ..data.molecules import Alphabet, MoleculeData, MoleculeSplits, graph_masks
 from ..data.molecules_graph import Fragments, Order, Unreadable, encode
 from ..fields import Condition, named_fields
 from ..maps import EndpointMap, FlowMap
-from ..metrics.molecules import HEADLINES, PROPERTIES, MoleculeQuality, category_counts, graph_of, properties
+from ..metrics.molecules import HEADLINES, PROPERTIES, MoleculeQuality, graph_of, properties
 from ..networks import Network
 from ..networks.graph import GraphTransformer
 from ..paths import GeodesicPath
@@ -25,8 +25,10 @@ from ..reading import Document
 from ..samplers import Argmax, Decoder, Sampler, generate
 from ..spaces import OneHot, Product
 from ..steering import Reward
+from .aims import Aim
 from .base import Kind, Problem, Task, fitted, preparing
 from .molecules_files import draw_grid, write_smiles, write_structures
+from .molecules_measures import Validity, histograms
 from .molecules_rewards import black_boxes, led
 from .molecules_slices import sliced
 
@@ -323,6 +325,9 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
             flat |= {name: value["value"], f"{name}_error": value["error"]} if isinstance(value, dict) else {}
         return flat
 
+    def aim(self) -> Aim:
+        return Validity(self.alphabet, lambda: self.splits).aim()
+
     def of_data(self, n: int | None = None) -> dict[str, float]:
         """The metrics of as many training molecules; they are not novel, and only distances say something."""
         train = self.splits.train
@@ -355,18 +360,6 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
             pictures, names = [*pictures, *shown], [*names, *([name] * len(shown) if len(rows) > 1 else [])]
         draw_grid(directory / "samples.png", pictures, names)
         return [*paths, directory / "samples.png"]
-
-
-def histograms(data: MoleculeData, alphabet: Alphabet) -> dict[str, Tensor]:
-    """How often each category occurs among existing atoms and pairs."""
-    sizes = {"atoms": len(alphabet.atoms), "bonds": len(alphabet.bonds)}
-    total = {field: torch.zeros(K, dtype=torch.long) for field, K in sizes.items()}
-    for rows in torch.arange(len(data)).split(4096):
-        batch = data.batch(rows)
-        x_1, mask = named_fields(batch.x_1), named_fields(batch.condition.mask)
-        for field, K in sizes.items():
-            total[field] += category_counts(x_1[field], mask[field], K).sum(0)
-    return total
 
 
 def _symmetric(samples: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Tensor]:

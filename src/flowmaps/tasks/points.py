@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from torch import Tensor
 from ..data.points import Checkerboard, KnownDistribution, PointSplits, Units, drawn, table
 from ..files import replacing
 from ..maps import FlowMap, VelocityMap
-from ..metrics.points import PointQuality
+from ..metrics.points import PointQuality, histogram_kl
+from ..metrics.text import Measure
+from ..metrics.two_sample import bootstrap, energy_distance
 from ..networks import Network, PointNetwork
 from ..paths import GeodesicPath
 from ..pictures import point_panels
@@ -23,6 +26,7 @@ from ..reading import Document
 from ..samplers import Sampler, generate
 from ..seeds import check_seed
 from ..spaces import Euclidean
+from .aims import Aim
 from .base import ChangedData, Kind, Task, fitted
 
 FRESH = 2**30  # seed of the exact points that stand beside a table
@@ -112,6 +116,21 @@ class Points(Task[PointSplits, Tensor]):
     def quality(self, samples: Tensor) -> dict[str, float]:
         """The metrics of :class:`~flowmaps.metrics.points.PointQuality`."""
         return self.judge(samples)
+
+    def aim(self) -> Aim:
+        """KL of the distribution where it is known, else the energy distance to validation points."""
+        if (known := self.splits.known) is not None:
+            return Aim("kl", lambda x: Measure(*astuple(histogram_kl(x.cpu(), known))), n=50_000)
+        valid = self.splits.valid.original(2000)
+        deviation = valid.std(0, correction=0)
+        real = valid / torch.where(deviation > 0, deviation, 1.0)
+
+        def distance(samples: Tensor) -> Measure:
+            x, random = samples.cpu() / torch.where(deviation > 0, deviation, 1.0), torch.Generator().manual_seed(0)
+            apart = lambda x: energy_distance(x, real)  # noqa: E731
+            return Measure(apart(x), bootstrap(apart, x, generator=random, repeats=5))
+
+        return Aim("energy", distance)
 
     def of_data(self, n: int | None = None) -> dict[str, float]:
         """The metrics of exact points, or of points for training where the distribution is not known."""

@@ -29,7 +29,7 @@ from ..samplers import Argmax, Categorical, Decoder, Euler, Sampler
 from ..spaces import Embedded, OneHot
 from ..steering import Reward, keyword, likelihood, matches, word_length
 from ..times import DecodeRateClock
-from .base import Kind, Problem, Study, Task, fitted, preparing
+from .base import Aim, Kind, Problem, Study, Task, fitted, preparing
 from .steering import number
 from .text_prompts import Template, fill, given_text, template
 from .text_quality import TextQuality, frontier
@@ -291,6 +291,9 @@ class Text(Task[TextSplits, Tensor]):
 
     def quality(self, samples: Tensor) -> dict[str, float]:
         return self.measures(samples)
+
+    def aim(self) -> Aim:
+        return self.measures.aim(self.n)
 
     def of_data(self, n: int | None = None) -> dict[str, float]:
         return self.measures.data(self.splits.test, n or self.n)

@@ -15,6 +15,9 @@ from ..fields import one_field
 from ..metrics.text import Measure, distinct, entropies, jackknife, longest_matches, mean, self_bleu, word_validity
 from ..metrics.text_judges import HuggingFaceJudge, NgramJudge, perplexity
 from ..pictures import blank, save
+from .aims import Aim
+
+CHARACTERS = 512  # the largest alphabet whose tokens are taken for characters, which may spell no word
 
 
 class TextQuality:
@@ -38,7 +41,7 @@ class TextQuality:
         K = splits.tokeniser.size
         self.tokeniser, self.judge = splits.tokeniser, judge
         self.corpus: NDArray[np.integer] = splits.train.tokens(most)
-        self.ngrams = NgramJudge(self.corpus, K, order or (6 if K <= 512 else 3))
+        self.ngrams = NgramJudge(self.corpus, K, order or (6 if K <= CHARACTERS else 3))
         self.vocabulary = set(self.tokeniser.decode(self.corpus.tolist()).split())
 
     def __call__(self, samples: Tensor) -> dict[str, float]:
@@ -58,6 +61,30 @@ class TextQuality:
             measures["hf_perplexity"] = perplexity(self.judge.nats(texts))
         numbers = {name: m.value for name, m in measures.items()}
         return numbers | {f"{name}_error": m.error for name, m in measures.items() if m.error == m.error}
+
+    def aim(self, n: int) -> Aim:
+        """What a grid is chosen by: real words where tokens are characters, else the judge's perplexity; guarded by
+        the entropy within samples and the distinct 3-grams, for collapse raises both.
+
+        Arguments:
+            n: Samples.
+        """
+        decoded = lambda rows: [self.tokeniser.decode(row) for row in rows.tolist()]  # noqa: E731
+        less = lambda m: Measure(-m.value, m.error)  # noqa: E731
+
+        def words(samples: Tensor) -> Measure:
+            return mean(word_validity(decoded(samples), self.vocabulary))
+
+        def judged(samples: Tensor) -> Measure:
+            return perplexity(self.ngrams.nats(samples.cpu().numpy()))
+
+        guards = {
+            "minus_entropy": lambda samples: less(mean(entropies(samples.cpu().numpy()))),
+            "minus_distinct_3": lambda samples: less(jackknife(lambda part: distinct(part, 3), samples.tolist())),
+        }
+        if self.tokeniser.size <= CHARACTERS:
+            return Aim("word_validity", words, rises=True, guards=guards, n=n)
+        return Aim("judge_perplexity", judged, guards=guards, n=n)
 
     def data(self, windows: Windows, n: int, seed: int = 0) -> dict[str, float]:
         """The same of ``n`` held-out windows (as many as there are, if fewer)."""

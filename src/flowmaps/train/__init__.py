@@ -2,6 +2,7 @@
 
 from ..ema import EMA
 from .checkpoint import export, load_map, read_config, read_state, resolve, size_of_map
+from .grids import Tuned, keep_grid, read_grids
 from .learner import NonFiniteError
 from .optim import AdamW, Cosine
 from .run import Report
@@ -18,9 +19,12 @@ __all__ = [
     "Report",
     "Stream",
     "Trainer",
+    "Tuned",
     "export",
+    "keep_grid",
     "load_map",
     "read_config",
+    "read_grids",
     "read_state",
     "resolve",
     "size_of_map",

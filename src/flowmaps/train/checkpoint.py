@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..files import beside, sweep
+from ..files import beside, sweep, write_json, write_text
 from ..reading import JSON, check_size, expect, inside, read_json, read_text
 from .tensors import CheckpointError, fill, nbytes, read_tensors, unwritable, write_tensors
 
@@ -28,6 +28,7 @@ Document = dict[str, Any]  # of JSON
 SUMS = "SHA256SUMS"
 MODEL, EMA_MODEL, TRAINING = "model.safetensors", "ema.safetensors", "training.safetensors"
 CONFIG, STATE = "config.json", "state.json"
+GRIDS = "grids.json"  # what is added to a checkpoint later, and may be removed: its damage is none of the weights'
 LARGEST = 2**35  # bytes of a file of tensors, unless more is allowed
 KINDS: dict[str, object] = {
     "step": range(2**53), "seed": int, "seconds": float, "cpu_seconds": float, "epoch": float, "precision": str,
@@ -106,6 +107,8 @@ def verify(folder: Path) -> None:
     """
     try:
         for name, digest in _sums(folder).items():
+            if name == GRIDS:
+                continue
             path = inside(folder, name)
             check_size(str(path), path.stat().st_size, LARGEST if path.suffix == ".safetensors" else JSON)
             if _sha256(path) != digest:
@@ -117,6 +120,39 @@ def verify(folder: Path) -> None:
         raise
     except ValueError as error:
         raise CheckpointError(f"{error}; or use another checkpoint") from error
+
+
+def attach(folder: Path, name: str, document: Document) -> None:
+    """Put a document beside the weights of a checkpoint, or in the place of an earlier one, with its checksum.
+
+    The checksum goes first and comes last, so that a kill in between leaves a checkpoint that is whole.
+
+    Raises: CheckpointError if the folder cannot be written.
+    """
+    try:
+        others = [f"{digest}  {other}\n" for other, digest in _sums(folder).items() if other != name]
+        write_text(folder / SUMS, "".join(others))
+        write_json(folder / name, document)
+        write_text(folder / SUMS, "".join([*others, f"{_sha256(folder / name)}  {name}\n"]))
+    except OSError as error:
+        raise CheckpointError(unwritable(folder / name, error, "the weights are as they were")) from error
+
+
+def attached(folder: Path, name: str) -> Document | None:
+    """A document that was attached to a checkpoint; ``None`` if there is none.
+
+    Raises: CheckpointError if it is not as it was written.
+    """
+    if not os.path.lexists(folder / name):
+        return None
+    try:
+        path = inside(folder, name)
+        check_size(str(path), path.stat().st_size, JSON)
+    except ValueError as error:
+        raise CheckpointError(f"cannot read {folder / name}: {error}") from error
+    if _sums(folder).get(name) != _sha256(path):
+        raise CheckpointError(f"{path} is not as it was written (its checksum in {SUMS} differs or is missing)")
+    return _read_document(folder, name)
 
 
 def _sums(folder: Path) -> dict[str, str]:
