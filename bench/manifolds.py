@@ -29,6 +29,7 @@ from flowmaps.metrics.manifolds import PAIRS, excess, mmd
 from flowmaps.networks import PointNetwork
 from flowmaps.objectives import Eulerian, Lagrangian, Objective, SelfDistillation, Semigroup
 from flowmaps.objectives.named import mean_flow
+from flowmaps.paths import Independent, MinibatchOT
 from flowmaps.samplers import Euler, Jumps
 from flowmaps.tasks.earth import Earth
 from flowmaps.tasks.manifolds import OnManifold
@@ -53,23 +54,23 @@ def torsions(name: str) -> Callable[[], OnManifold]:
 
 
 TASKS = {name: earth(name) for name in CATALOGUES} | {name: torsions(name) for name in SOURCES}
-METHODS: dict[str, Callable[[FlowMap], Objective]] = {
-    "RFM": lambda flow_map: SelfDistillation(flow_map, share=1.0),
-    "G-LSD": lambda flow_map: SelfDistillation(flow_map, Lagrangian(), **OFF),
-    "G-ESD": lambda flow_map: SelfDistillation(flow_map, Eulerian(), **OFF),
-    "G-PSD": lambda flow_map: SelfDistillation(flow_map, Semigroup(fraction=0.5), **OFF),
-    "MeanFlow": lambda flow_map: mean_flow(flow_map, **OFF),
+METHODS: dict[str, Callable[..., Objective]] = {
+    "RFM": lambda flow_map, coupling: SelfDistillation(flow_map, share=1.0, coupling=coupling),
+    "G-LSD": lambda flow_map, coupling: SelfDistillation(flow_map, Lagrangian(), coupling=coupling, **OFF),
+    "G-ESD": lambda flow_map, coupling: SelfDistillation(flow_map, Eulerian(), coupling=coupling, **OFF),
+    "G-PSD": lambda flow_map, coupling: SelfDistillation(flow_map, Semigroup(fraction=0.5), coupling=coupling, **OFF),
+    "MeanFlow": lambda flow_map, coupling: mean_flow(flow_map, coupling=coupling, **OFF),
 }
 OFF = {"share": 0.5, "pairs": FullJump(Triangle(), probability=0.1)}
 STEPS = (1, 2, 8)
 
 
-def train(task: OnManifold, method: str, seconds: float, seed: int, rate: float) -> tuple[FlowMap, int]:
+def train(task: OnManifold, method: str, group: int, seconds: float, seed: int, rate: float) -> tuple[FlowMap, int]:
     """The averaged map after ``seconds`` of processor time, and its number of updates."""
     task.state()
     torch.manual_seed(seed)
     report = Trainer(
-        METHODS[method](task.build_map()),
+        METHODS[method](task.build_map(), MinibatchOT(group) if group else Independent()),
         task.train_data,
         max_steps=10**9,
         max_cpu_seconds=seconds,
@@ -115,9 +116,9 @@ def main() -> None:
     p.add_argument("--sets", nargs="+", default=list(TASKS), choices=list(TASKS))
     p.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     p.add_argument("--seconds", type=float, default=120.0)
+    p.add_argument("--group", type=int, default=0, help="pairs of noise and data that transport assigns at a time")
     p.add_argument("--rate", type=float, default=2e-3)
     p.add_argument("--seeds", type=int, nargs="+", default=[0])
-    p.add_argument("--keep", type=Path, help="folder for the weights")
     p.add_argument("--out", type=Path, default=Path("bench/results/manifolds"))
     arguments = p.parse_args()
     torch.set_num_threads(1)
@@ -125,8 +126,9 @@ def main() -> None:
     rows = json.loads(path.read_text())["runs"] if path.exists() else []
     for name, method, seed in product(arguments.sets, arguments.methods, arguments.seeds):
         task = TASKS[name]()
-        flow_map, updates = train(task, method, arguments.seconds, seed, arguments.rate)
+        flow_map, updates = train(task, method, arguments.group, arguments.seconds, seed, arguments.rate)
         row = {"set": name, "method": method, "seed": seed, "seconds": arguments.seconds, "rate": arguments.rate}
+        row |= {"group": arguments.group}
         rows.append({**row, "updates": updates, "floor": floors(task), "by_steps": measure(task, flow_map, method)})
         print(json.dumps(rows[-1]), flush=True)
         write_json(path, {"machine": platform.machine(), "torch": torch.__version__, "runs": rows})

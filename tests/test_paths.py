@@ -5,7 +5,7 @@ import torch
 
 from flowmaps.fields import Condition, across
 from flowmaps.paths import Dirichlet, Gaussian, GeodesicPath, MinibatchOT, root_snr
-from flowmaps.spaces import Embedded, OneHot, Product
+from flowmaps.spaces import Embedded, Euclidean, OneHot, Product
 from identities.cases import finite, seeded, state, times
 
 
@@ -69,7 +69,7 @@ def test_minibatch_transport_is_the_cheapest_pairing():
     path = GeodesicPath(OneHot(4))
     x_0, x_1 = torch.randn(7, 2, 4, generator=seeded()), torch.randint(4, (7, 2), generator=seeded())
     e = path.space.encode(x_1)
-    order = MinibatchOT()(x_0, e)
+    order = MinibatchOT()(path.space, x_0, e)
     assert sorted(order.tolist()) == list(range(7))
     cost = lambda order: float((x_0[order] - e).square().sum())  # noqa: E731
     best = min(cost(torch.randperm(7, generator=seeded(i))) for i in range(3000))
@@ -78,9 +78,10 @@ def test_minibatch_transport_is_the_cheapest_pairing():
 
 def test_transport_in_groups_pairs_within_each():
     x_0, x_1 = torch.randn(2, 10, 2, generator=seeded())
-    order = MinibatchOT(group=4)(x_0, x_1)
+    order = MinibatchOT(group=4)(Euclidean(2), x_0, x_1)
     assert [sorted(part.tolist()) for part in order.split(4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    alone = [MinibatchOT()(a, b) + 4 * i for i, (a, b) in enumerate(zip(x_0.split(4), x_1.split(4), strict=True))]
+    pairs = enumerate(zip(x_0.split(4), x_1.split(4), strict=True))
+    alone = [MinibatchOT()(Euclidean(2), a, b) + 4 * i for i, (a, b) in pairs]
     assert torch.equal(order, torch.cat(alone))
     with pytest.raises(ValueError, match="group is 0"):
         MinibatchOT(group=0)

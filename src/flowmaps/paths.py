@@ -9,7 +9,7 @@ from typing import Generic
 import torch
 from torch import Tensor, nn
 
-from .fields import FREE, Condition, Data, S, Shape, State, across, first_leaf, hold, leaves, like, take, zeros_like
+from .fields import FREE, Condition, Data, S, Shape, across, first_leaf, hold, like, take, zeros_like
 from .spaces import Categorical, Manifold, Space
 
 
@@ -121,29 +121,30 @@ class Coupling(ABC):
     """Which noise meets which example within a batch."""
 
     @abstractmethod
-    def __call__(self, x_0: State, e_1: State) -> Tensor | None:
-        """Order of the noise that pairs it with the data, or ``None`` to leave it; states in, shape (*batch, ...)."""
+    def __call__(self, space: Space[S], x_0: S, e_1: S) -> Tensor | None:
+        """Order of the noise that pairs it with the data, or ``None`` to leave it; states of ``space`` in."""
 
 
 class Independent(Coupling):
     """Noise and data as drawn: the coupling of the exact posterior."""
 
-    def __call__(self, x_0: State, e_1: State) -> None:
+    def __call__(self, space: Space[S], x_0: S, e_1: S) -> None:
         return None
 
 
 class MinibatchOT(Coupling):
     r"""Optimal transport within the batch.
 
-    .. math:: \min_\sigma \sum_i \| x_0^{\sigma(i)} - e_{x_1^i} \|^2
+    .. math:: \min_\sigma \sum_i d\big(x_0^{\sigma(i)}, e_{x_1^i}\big)^2
 
     Straighter paths, but noise is no longer independent of the data: likelihood bounds and the closed-form score do
-    not hold. The assignment is solved on the host, in a time that grows with the cube of the number of pairs.
+    not hold; the likelihood of the flow does. The assignment is solved on the host, in a time that grows with the cube
+    of the number of pairs.
 
     Arguments:
         group: Pairs that are assigned at a time, consecutive ones; ``None`` for the whole batch.
     Reference: Tong et al. 2023, *Improving and generalizing flow-based generative models with minibatch optimal
-    transport*, arXiv 2302.00482.
+    transport*, arXiv 2302.00482; Davis et al. 2024, *Fisher flow matching*, arXiv 2405.14664, on curved spaces.
     """
 
     def __init__(self, group: int | None = None):
@@ -151,21 +152,19 @@ class MinibatchOT(Coupling):
             raise ValueError(f"group is {group}, expected a positive number of pairs, or None for the whole batch")
         self.group = group
 
-    def __call__(self, x_0: State, e_1: State) -> Tensor:
+    def __call__(self, space: Space[S], x_0: S, e_1: S) -> Tensor:
         first = first_leaf(x_0)
         size = self.group or len(first)
         groups = [slice(start, start + size) for start in range(0, len(first), size)]
-        orders = [group.start + _assigned(take(x_0, group), take(e_1, group)) for group in groups]
+        orders = [group.start + _assigned(space, take(x_0, group), take(e_1, group)) for group in groups]
         return torch.cat(orders).to(first.device)
 
 
-def _assigned(x_0: State, e_1: State) -> Tensor:
+def _assigned(space: Space[S], x_0: S, e_1: S) -> Tensor:
     """The order of the noise of least squared distance to the data."""
     from scipy.optimize import linear_sum_assignment  # imported here: it takes longer to import than the library
 
-    costs = [torch.cdist(a.flatten(1).to(b.dtype), b.flatten(1)).square() for a, b in leaves(e_1, x_0)]
-    order = linear_sum_assignment(sum(costs[1:], costs[0]).detach().cpu().numpy())[1]
-    return torch.as_tensor(order)
+    return torch.as_tensor(linear_sum_assignment(space.apart(e_1, like(x_0, e_1)).detach().cpu().numpy())[1])
 
 
 class GeodesicPath(nn.Module, Generic[S]):

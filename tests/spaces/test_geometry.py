@@ -65,6 +65,18 @@ def test_exp_and_log_are_inverse(name):
 
 
 @pytest.mark.parametrize("name", SPACES)
+def test_every_two_examples_are_as_far_apart_as_their_geodesic_is_long(name):
+    make, lead = SPACES[name]
+    space = make()
+    x, y = points(space, lead, 0), points(space, lead, 1)
+    away = space.apart(x, y)
+    v = space.log(x, y)
+    squares = [square.reshape(4, -1).sum(1) for (square,) in leaves(space.inner(x, v, v))]
+    assert away.shape == (4, 4) and torch.allclose(away.diagonal(), torch.stack(squares).sum(0), atol=1e-9)
+    assert torch.allclose(space.apart(y, x), away.mT, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SPACES)
 def test_transport_keeps_the_metric_and_the_geodesic(name):
     make, lead = SPACES[name]
     space = make()

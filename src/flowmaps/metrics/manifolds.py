@@ -16,7 +16,7 @@ ROWS = 256  # of them at a time
 
 def geodesic_kernel(space: Manifold) -> Kernel:
     r"""The matrix of :math:`k(x, y) = e^{-d(x, y)^2}` with the distance of the space, of all coordinates together."""
-    return lambda x, y: torch.exp(-_squares(space, x, y))
+    return lambda x, y: torch.exp(-space.apart(x, y))
 
 
 def per_angle_kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -52,11 +52,3 @@ def excess(x: Tensor, y: Tensor, kernel: Kernel) -> float:
     mean = lambda a, b: float(torch.stack([kernel(part, b).sum() for part in a.split(ROWS)]).sum())  # noqa: E731
     within = (mean(x, x) - n * itself(x)) / (n * (n - 1)) + (mean(y, y) - m * itself(y)) / (m * (m - 1))
     return within - 2 * mean(x, y) / (n * m)
-
-
-def _squares(space: Manifold, x: Tensor, y: Tensor) -> Tensor:
-    """Squared distances of every two points."""
-    shape = (len(x), *y.shape)
-    x, y = x.unsqueeze(1).expand(shape), y.expand(shape)
-    v = space.log(x, y)
-    return space.inner(x, v, v)

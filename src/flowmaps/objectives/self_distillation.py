@@ -110,7 +110,7 @@ class SelfDistillation(Objective[Draw]):
         m = self.on_diagonal(n)
         noise = self.flow_map.noise(path.space.positions(batch.x_1), generator)
         with torch.no_grad():
-            order = self.coupling(path.start(noise), path.space.encode(batch.x_1))
+            order = self.coupling(path.space, path.start(noise), path.space.encode(batch.x_1))
         if order is not None:
             noise = take(noise, order)
         t = self.times(stratified(m, generator=generator).squeeze(-1))

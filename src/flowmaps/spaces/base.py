@@ -112,6 +112,10 @@ class Space(nn.Module, ABC, Generic[S]):
         the same: what sums over positions are taken of."""
         return values
 
+    @abstractmethod
+    def apart(self, x: S, y: S) -> Tensor:
+        """Squared distances of every two examples ``(n, m)``, summed over positions and fields."""
+
     def geodesic(self, x: S, y: S, t: Tensor) -> S:
         """The point at times t ``(*batch,)`` on the way from x to y."""
         return self.exp(x, across(t, x) * self.log(x, y))
@@ -144,6 +148,9 @@ class Flat(Space[Tensor]):
 
     def sharp(self, x: Tensor, gradient: Tensor) -> Tensor:
         return gradient
+
+    def apart(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.cdist(x.flatten(1), y.flatten(1)).square()
 
     def noise_shape(self, shape: Shape) -> Shape:
         return (*one_shape(shape), self.dim)

@@ -51,6 +51,11 @@ class Manifold(Space[Tensor]):
 
     place: str  # where data should be, and how to bring them there, for complaints
 
+    def apart(self, x: Tensor, y: Tensor) -> Tensor:
+        a, b = x.unsqueeze(1).expand(-1, len(y), *y.shape[1:]), y.expand(len(x), *y.shape)
+        v = self.log(a, b)
+        return self.inner(a, v, v).reshape(len(x), len(y), -1).sum(2)
+
     @abstractmethod
     def off(self, x: Tensor) -> Tensor:
         """How far coordinates are from being a point, ``(*batch, *positions)``; 0 on the space."""

@@ -61,6 +61,9 @@ class Product(Space[Fields]):
     def geodesic(self, x: Fields, y: Fields, t: Tensor) -> Fields:
         return self.each(lambda space, x, y: space.geodesic(x, y, t), x, y)
 
+    def apart(self, x: Fields, y: Fields) -> Tensor:
+        return torch.stack(list(self.each(lambda space, x, y: space.apart(x, y), x, y).values())).sum(0)
+
     def encode(self, x_1: Data) -> Fields:
         return self.each(lambda space, x_1: space.encode(x_1), x_1)
 

@@ -59,6 +59,11 @@ class Sphere(Closed):
     def sharp(self, x: Tensor, gradient: Tensor) -> Tensor:
         return self.project(x, gradient)
 
+    def apart(self, x: Tensor, y: Tensor) -> Tensor:
+        """By the arc sine of half the chord, with nothing of the size of a state for every two examples."""
+        half = ((1 - torch.einsum("n...d,m...d->nm...", x, y)) / 2).clamp(0, 1).sqrt()
+        return (2 * half.asin()).square().reshape(len(x), len(y), -1).sum(2)
+
     def off(self, x: Tensor) -> Tensor:
         return (x.norm(dim=-1) - 1).abs()
 
