@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from flowmaps.fields import Condition, fieldwise, leaves
-from flowmaps.networks import MLP, LinearHead, TimeFeatures, Transformer, UNet, fused, plain, use_backend
+from flowmaps.networks import MLP, Convolutions, LinearHead, TimeFeatures, Transformer, UNet, fused, plain, use_backend
 from flowmaps.times import DecodeRateClock
 
 BATCH = 2
@@ -23,6 +23,8 @@ NETWORKS = {
     "u-net": (lambda: UNet(3, 4, (6, 8), heads=2, out=3), IMAGE),
     "u-net on cells": (lambda: UNet(3, 4, (6,), heads=2, out=3, patch=2), IMAGE),
     "u-net features": (lambda: UNet(3, 4, (), depth=2, heads=1), IMAGE),
+    "convolutions": (lambda: Convolutions(3, 8, 1, 3, (1, 2), out=3), LINE),
+    "convolutions with places": (lambda: Convolutions(3, 8, 1, 3, (2,), out=3, shape=(5,)), LINE),
     "mlp": (lambda: MLP(LINE, 8, 2), LINE),
     "mlp on fields": (lambda: MLP(FIELDS, 8, 1), FIELDS),
 }
@@ -198,7 +200,7 @@ def test_a_perceptron_knows_what_is_known():
 
 
 @pytest.mark.parametrize("label", ["classes", "properties"])
-@pytest.mark.parametrize("network", [Transformer, UNet, MLP])
+@pytest.mark.parametrize("network", [Transformer, Convolutions, UNet, MLP])
 def test_label(network, label):
     shape = IMAGE if network is UNet else LINE
     net = stirred(network(shape if network is MLP else 3, 8, out=3, **{label: 2}))
@@ -268,5 +270,9 @@ def test_unusable_input_is_explained():
         MLP(LINE, 8)(torch.zeros(BATCH, 4, 3), s, t)
     with pytest.raises(ValueError, match=r"\(batch, H, W, d\)"):
         UNet(3, 4)(torch.zeros(BATCH, 4, 3), s, t)
+    with pytest.raises(ValueError, match=r"shape \(5,\), expected \(4,\)"):
+        Convolutions(3, 8, shape=(4,))(torch.zeros(BATCH, 5, 3), s, t)
+    with pytest.raises(ValueError, match="kernel is 4"):
+        Convolutions(3, 8, kernel=4)
     with pytest.raises(ValueError, match="multiple of heads"):
         Transformer(3, 8, 1, 3)

@@ -2,6 +2,7 @@
 
 from .attention import Attention, automatic, fused, plain, use_backend
 from .base import Network
+from .convolutions import Convolutions
 from .embeddings import Context, Label, Modulation, TimeFeatures, input_scale, own_time
 from .heads import Head, LinearHead, TiedHead
 from .mlp import MLP
@@ -13,6 +14,7 @@ __all__ = [
     "MLP",
     "Attention",
     "Context",
+    "Convolutions",
     "Head",
     "Label",
     "LinearHead",
