@@ -154,6 +154,37 @@ def test_the_network_sees_few_graphs_at_a_time_and_samples_stay_the_same(task, f
     assert all(torch.equal(some[name], whole[name]) and torch.equal(few[name], whole[name]) for name in whole)
 
 
+@pytest.mark.parametrize("labelled", [False, True])
+def test_graphs_of_one_size_go_together_without_padding(labelled):
+    """Logits are those of the padded batch, whatever the mask, what is known and the label."""
+    from flowmaps.data.molecules import graph_masks
+    from flowmaps.fields import Condition
+    from flowmaps.networks.graph import GraphTransformer
+    from flowmaps.tasks.molecules_slices import Sliced
+
+    torch.manual_seed(0)
+    network = GraphTransformer(4, 3, width=16, edge=8, depth=2, heads=2, paths=4, properties=2 if labelled else None)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    network, B, N = network.double(), 30, 11
+    sizes = torch.randint(1, N, (B,))  # no graph fills the padded one
+    x = {"atoms": torch.randn(B, N, 4).double(), "bonds": torch.randn(B, N, N, 3).double()}
+    x["bonds"] = x["bonds"] + x["bonds"].transpose(1, 2)
+    s, t = torch.rand(2, B).double().sort(0).values
+    mask = graph_masks(sizes, N)
+    known = {"atoms": mask["atoms"] & (torch.rand(B, N) < 0.3)}
+    known["bonds"] = known["atoms"].unsqueeze(1) & known["atoms"].unsqueeze(2)
+    label = torch.randn(B, 2).double() if labelled else None
+    seen = []
+    network.register_forward_pre_hook(lambda _, arguments: seen.append(tuple(arguments[0]["bonds"].shape[:2])))
+    sliced = Sliced(network, lambda n: max(1, 60 // n**2))
+    for condition in (Condition(mask, known, label), Condition(mask, None, label), Condition(None, None, label)):
+        whole, few = network(x, s, t, condition), sliced(x, s, t, condition)
+        assert all((whole[name] - few[name]).abs().max() < 1e-12 for name in whole)
+    assert {n for _, n in seen} <= {*sizes.tolist(), N} and min(n for _, n in seen) < 5
+    assert all(rows <= max(1, 60 // n**2) for rows, n in seen if rows < B)
+
+
 def test_files_hold_what_is_valid(task, tmp_path):
     train = task.splits.train
     batch = train.batch(torch.arange(6))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev
 
 import torch
+from jsonargparse import Namespace
 
 from ..configuration.parsing import parse
 from ..fields import Data, take
@@ -30,7 +33,7 @@ from .checkpoints import (
     results,
 )
 from .config import steps_list
-from .tables import lost_modes, show
+from .tables import heading, lost_modes, show
 
 HELP = """Measure samples at several step counts and of the flow's own differential equation, beside real data."""
 SHOWN = 64  # samples a row that are written as files
@@ -41,20 +44,15 @@ Rows = dict[str, dict[str, float]]
 def run(arguments: Sequence[str]) -> int:
     p = checkpoint_parser("evaluate", HELP)
     p.add_argument("--steps", type=str, default="1,2,4,8", help="step counts of the flow map")
-    p.add_argument("--ode", type=int, default=128, help="steps of the differential equation; 0 leaves it out")
+    more = "steps of the differential equation; 0 leaves it out (default: by the task)"
+    p.add_argument("--ode", type=int | None, help=more)
     p.add_argument("--n", type=int | None, help="samples a row (default: by the task)")
     p.add_argument("--seeds", type=int, default=1, help="repetitions; the table then shows mean and spread")
     add_grid(p)
     names = add_options(p, modality(arguments), "studies")
     cfg = parse(p, arguments)
     steps = steps_list(cfg.steps)
-    for name in ("seeds", "n"):
-        value = getattr(cfg, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
-    if cfg.ode < 0:
-        raise ValueError(f"ode is {cfg.ode}, expected a number of steps, or 0 for none")
-    check_seed(cfg.seed + cfg.seeds - 1)
+    check(cfg)
     opened = open_checkpoint(cfg)
     task = opened.task
     check_out(cfg, task)
@@ -62,8 +60,9 @@ def run(arguments: Sequence[str]) -> int:
     seeds = [cfg.seed + i for i in range(cfg.seeds)]
     n = cfg.n or task.samples
     data = task.of_data(cfg.n)  # first: it tells whether there are data enough
-    rows = on_grids(task.rows(steps, cfg.ode or None), {n: grid_of(opened, n, cfg.grid) for n in steps})
-    by_steps, samples = measure(task, opened.flow_map, rows, n, seeds)
+    ode = (task.ode if cfg.ode is None else cfg.ode) or None
+    rows = on_grids(task.rows(steps, ode), {n: grid_of(opened, n, cfg.grid) for n in steps})
+    by_steps, samples = measure(task, opened.flow_map, rows, n, seeds, lambda line: print(line, file=sys.stderr))
     by_steps["data"] = data
     directory = results(cfg, opened, "evaluation")
     task.write({name: take(row, slice(SHOWN)) for name, row in samples.items()}, directory)
@@ -78,6 +77,20 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def check(cfg: Namespace) -> None:
+    """Refuse numbers out of range.
+
+    Raises: ValueError naming the option.
+    """
+    for name in ("seeds", "n"):
+        value = getattr(cfg, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    if cfg.ode is not None and cfg.ode < 0:
+        raise ValueError(f"ode is {cfg.ode}, expected a number of steps, or 0 for none")
+    check_seed(cfg.seed + cfg.seeds - 1)
+
+
 def on_grids(rows: Mapping[str, Sampler], grids: Mapping[int, TimeGrid]) -> dict[str, Sampler]:
     """The rows of a table, with jumps on the grids of their step counts, each beside the same number of equal ones."""
     result: dict[str, Sampler] = {}
@@ -88,21 +101,34 @@ def on_grids(rows: Mapping[str, Sampler], grids: Mapping[int, TimeGrid]) -> dict
 
 
 def measure(
-    task: Task, flow_map: FlowMap, rows: Mapping[str, Sampler], n: int, seeds: Sequence[int]
+    task: Task,
+    flow_map: FlowMap,
+    rows: Mapping[str, Sampler],
+    n: int,
+    seeds: Sequence[int],
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[Rows, dict[str, Data]]:
     """Quality of ``n`` samples a row, and the samples of the first seed.
 
     With several seeds each value is a mean, and ``..._spread`` its standard deviation over them.
+
+    Arguments:
+        tell: Called with a line on each row that is done, for those who wait.
     """
     device = next(iter(flow_map.parameters())).device
     values: Rows = {}
     samples: dict[str, Data] = {}
     for name, sampler in rows.items():
-        runs = []
+        runs, begun, drawing = [], time.monotonic(), 0.0
         for seed in seeds:
+            start = time.monotonic()
             drawn = task.sample(flow_map, n, sampler, torch.Generator(device).manual_seed(seed))
+            drawing += time.monotonic() - start
             samples.setdefault(name, drawn)
             runs.append(task.quality(drawn))
+        if tell is not None:
+            judging = time.monotonic() - begun - drawing
+            tell(f"{heading(name)}: {n * len(seeds):,} samples drawn in {drawing:.0f} s, judged in {judging:.0f} s")
         values[name] = {metric: mean(run[metric] for run in runs) for metric in runs[0]}
         if len(runs) > 1:
             values[name] |= {f"{metric}_spread": stdev(run[metric] for run in runs) for metric in runs[0]}

@@ -198,8 +198,8 @@ class GraphTransformer(Network):
         scale, shift = on_pairs(self.edge_norm, c, places.known_pairs)
         z_b = self.out_bonds(adapt(e, scale, shift))
         return {
-            "atoms": _only(z_a, places.atoms),
-            "bonds": _only((z_b + z_b.transpose(1, 2)) / 2, places.pairs),
+            "atoms": only(z_a, places.atoms),
+            "bonds": only((z_b + z_b.transpose(1, 2)) / 2, places.pairs),
         }
 
     def _scaled(self, x: Tensor, s: Tensor, exists: Tensor, known: Tensor | None) -> Tensor:
@@ -220,7 +220,7 @@ class GraphTransformer(Network):
         return torch.cat([a.sum(1) / atoms, b.sum((1, 2)) / pairs, atoms.log()], dim=-1)
 
 
-def _only(z: Tensor, exists: Tensor) -> Tensor:
+def only(z: Tensor, exists: Tensor) -> Tensor:
     """Logits where there is a position, the vertex of category 0 elsewhere."""
     none = torch.zeros(z.shape[-1], dtype=z.dtype, device=z.device)
     none[0] = NONE

@@ -97,6 +97,7 @@ class Task(ABC, Generic[P, D]):
         kinds: Suffixes of the files that samples are written as.
         files: Patterns of their names, and of the files of :meth:`studies`.
         headlines: Metrics that head the tables of ``flowmaps evaluate``; by default all that are no modes.
+        ode: Steps of the differential equation that few steps stand beside in ``flowmaps evaluate``.
         teaching: Pattern of what :meth:`learned` gives, see :func:`~flowmaps.reading.expect`.
     Invariant: with a restored ``state``, ``splits`` are the data that taught it, or ChangedData is raised
         (``tests/tasks/test_changed_data.py``).
@@ -105,6 +106,7 @@ class Task(ABC, Generic[P, D]):
     kinds: ClassVar[tuple[str, ...]]
     files: ClassVar[tuple[str, ...]] = ("samples.*",)
     headlines: ClassVar[tuple[str, ...]] = ()
+    ode: ClassVar[int] = 128
     teaching: ClassVar[Document]
     _state: Document | None = None
 

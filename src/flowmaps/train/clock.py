@@ -56,6 +56,9 @@ class Clock:
         All of ``max_steps``, or as many as the time that it is stretched over is seen to allow, if these are fewer.
         """
         budget, most = self.budget, self.budget.max_steps
-        limits = [(self.cpu_seconds, budget.max_cpu_seconds), (self.seconds, budget.max_seconds if budget.stretch else None)]
+        limits = [
+            (self.cpu_seconds, budget.max_cpu_seconds),
+            (self.seconds, budget.max_seconds if budget.stretch else None),
+        ]
         share = max((spent / limit for spent, limit in limits if limit), default=0.0)
         return max(step, round(min(most, (step - 1) / share))) if share else most
