@@ -17,6 +17,7 @@ PAIRS = {
     "gap": T.UniformGap(),
     "to data": T.ToData(),
     "full jump": T.FullJump(T.UniformGap(), 0.2),
+    "on a grid": T.OnGrid((0.0, 0.6, 0.8, 1.0), T.UniformGap(), 0.3, overshoot=0.5),
     "on the clock": T.PairOnClock(T.DecodeRateClock(27)),
 }
 
@@ -52,6 +53,36 @@ def test_means_of_the_laws():
     assert float(((s == 0) & (t == 1)).float().mean()) == pytest.approx(0.2, abs=1e-3)
     t = T.LogitNormal(-0.4, 1.0)(u[:, 0])
     assert float(torch.logit(t).mean()) == pytest.approx(-0.4, abs=1e-2)
+
+
+def test_jumps_of_a_grid_come_equally_often_and_the_rest_as_before():
+    grid, law = (0.0, 0.6, 0.8, 1.0), T.UniformGap()
+    u = T.stratified(30_000, 2, generator=seeded())
+    s, t = T.OnGrid(grid, law, 0.3, overshoot=0.5)(u)
+    share = [float(torch.isclose(s, torch.tensor(a)).logical_and(torch.isclose(t, torch.tensor(b))).float().mean())
+             for a, b in ((0.0, 0.8), (0.6, 0.9), (0.8, 1.0))]  # fmt: skip
+    assert share == pytest.approx([0.1] * 3, abs=1e-3)
+    rest = u[:, 0] >= 0.3
+    exact = law(torch.stack([((u[rest, 0] - 0.3) / 0.7).clamp(0, T.LAST), u[rest, 1]], dim=-1))
+    assert torch.equal(s[rest], exact[0]) and torch.equal(t[rest], exact[1])
+    s, t = T.OnGrid(grid, law, 1.0)(u)
+    assert {(round(float(a), 3), round(float(b), 3)) for a, b in zip(s, t, strict=True)} == {
+        (0.0, 0.6), (0.6, 0.8), (0.8, 1.0),
+    }  # fmt: skip
+    assert all(torch.equal(a, b) for a, b in zip(T.OnGrid(grid, law, 0.0)(u), law(u), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"times": (0.0, 0.6, 0.6, 1.0)}, "expected increasing times"),
+        ({"times": (0.0, 1.0), "probability": 2}, "probability is 2, expected a number in"),
+        ({"times": (0.0, 1.0), "overshoot": -1}, "overshoot is -1, expected a number in"),
+    ],
+)
+def test_pairs_of_no_grid(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        T.OnGrid(**arguments)
 
 
 @pytest.mark.parametrize("K", [2, 27, 50_257])

@@ -126,6 +126,45 @@ class FullJump(PairLaw):
         return torch.where(full, 0.0, s), torch.where(full, 1.0, t)
 
 
+class OnGrid(PairLaw):
+    r"""Part of the pairs are the jumps of a grid that a map will be sampled on, the others of another distribution.
+
+    .. math:: (s, t) = (t_i, \; t_{i+1} + \eta\, (1 - t_{i+1})), \qquad i \text{ uniform in } 0, \dots, N-1
+
+    Arguments:
+        times: The grid, ``0 <= t_0 < ... < t_N <= 1``.
+        law: Of the other pairs; the uniform triangle by default.
+        probability: Share of the grid's jumps.
+        overshoot: η in [0, 1] of sampling that re-noises: how far its jumps go beyond the grid's times.
+    Raises: ValueError if the times do not increase, or a number is outside of [0, 1].
+    """
+
+    times: Tensor
+
+    def __init__(
+        self,
+        times: tuple[float, ...],
+        law: PairLaw | None = None,
+        probability: float = 0.25,
+        overshoot: float = 0.0,
+    ):
+        super().__init__()
+        for name, value in (("probability", probability), ("overshoot", overshoot)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}, expected a number in [0, 1]")
+        self.register_buffer("times", check_grid(torch.tensor(times, dtype=torch.float32)), persistent=False)
+        self.law, self.probability, self.overshoot = law or Triangle(), probability, overshoot
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        times, p = self.times.to(u), self.probability
+        chosen, jumps = u[:, 0] < p, len(times) - 1
+        i = (u[:, 0] / max(p, 2**-24) * jumps).long().clamp(max=jumps - 1)
+        end = times[i + 1] + self.overshoot * (1 - times[i + 1])
+        rest = torch.stack([((u[:, 0] - p) / max(1 - p, 2**-24)).clamp(0, LAST), u[:, 1]], dim=-1)
+        s, t = self.law(rest)
+        return torch.where(chosen, times[i], s), torch.where(chosen, end, t)
+
+
 class DecodeRateClock(nn.Module):
     r"""Time measured by how much of a position is decoded already.
 

@@ -60,13 +60,14 @@ def run(arguments: Sequence[str]) -> int:
     seeds = [cfg.seed + i for i in range(cfg.seeds)]
     n = cfg.n or task.samples
     data = task.of_data(cfg.n)  # first: it tells whether there are data enough
-    ode = (task.ode if cfg.ode is None else cfg.ode) or None
-    rows = on_grids(task.rows(steps, ode), {n: grid_of(opened, n, cfg.grid) for n in steps})
+    grids = {n: grid_of(opened, n, cfg.grid) for n in steps}
+    rows = on_grids(task.rows(steps, (task.ode if cfg.ode is None else cfg.ode) or None), grids)
     by_steps, samples = measure(task, opened.flow_map, rows, n, seeds, lambda line: print(line, file=sys.stderr))
     by_steps["data"] = data
     directory = results(cfg, opened, "evaluation")
     task.write({name: take(row, slice(SHOWN)) for name, row in samples.items()}, directory)
     report = {**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": by_steps}
+    report["grids"] = {str(n): grid._asdict() for n, grid in grids.items()}
     report["lost_modes"] = lost_modes(by_steps)
     for name, study in studies.items():
         report[name], files = study(opened.flow_map, rows, n, cfg.seed, data, directory)

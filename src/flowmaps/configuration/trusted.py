@@ -48,8 +48,8 @@ CLASSES = {
     "tasks.points": ("Points",),
     "tasks.text": ("Text",),
     "tasks.torsions": ("Torsions",),
-    "times": ("DecodeRateClock", "FullJump", "LogitNormal", "OnClock", "PairOnClock", "Sorted", "ToData", "Triangle",
-              "Uniform", "UniformBelow", "UniformGap"),
+    "times": ("DecodeRateClock", "FullJump", "LogitNormal", "OnClock", "OnGrid", "PairOnClock", "Sorted", "ToData",
+              "Triangle", "Uniform", "UniformBelow", "UniformGap"),
     "train.optim": ("AdamW", "Cosine"),
     "train.two_stage": ("TwoStage",),
 }  # fmt: skip

@@ -113,7 +113,7 @@ def cheapest(costs: Tensor, steps: int) -> list[int]:
         steps: N, from 1 to M.
     Returns: the points, ``0 = i_0 < ... < i_N = M``.
     Raises: ValueError if there are fewer points than that.
-    Invariant: no other path of N jumps costs less (``tests/samplers/test_tuning.py`` tries all).
+    Invariant: no other path of N jumps costs less (``tests/samplers/test_grids.py`` tries all).
     Reference: Chen et al. 2024, *On the trajectory regularity of ODE-based diffusion sampling*, arXiv 2405.11326.
     """
     last = len(costs) - 1
