@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .fields import FREE, Condition, Data, S, Shape, across, first_leaf, hold, like, take, zeros_like
-from .spaces import Categorical, Manifold, Space
+from .spaces import Categorical, FisherSphere, Manifold, Space
 
 
 class Source(nn.Module):
@@ -108,7 +109,12 @@ class Dirichlet(Source):
         return space.each(lift, noise)
 
     def log_density(self, space: Space[S], x: S) -> S:
-        raise ValueError("the density of Dirichlet() is not known in the coordinates of states; use Gaussian()")
+        def density(space: Space[Tensor], x: Tensor) -> Tensor:
+            if not isinstance(space, FisherSphere):
+                raise ValueError("the density of Dirichlet() is known on a FisherSphere alone; use Gaussian()")
+            return math.lgamma(space.K) + space.log_simplex(x)
+
+        return space.each(density, x)
 
 
 def normal(space: Space[S], shape: Shape, generator: torch.Generator) -> S:

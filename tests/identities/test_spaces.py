@@ -13,6 +13,7 @@ from flowmaps.samplers import Dopri5, Euler, Heun, Jumps, generate
 from flowmaps.spaces import (
     Embedded,
     Euclidean,
+    FisherSphere,
     Hyperboloid,
     OneHot,
     PoincareBall,
@@ -98,6 +99,7 @@ EXACT = {
     "point of the hyperboloid": (lambda: point(Hyperboloid(3)), (6, 2)),
     "point of the rotations": (lambda: point(Rotations()), (6, 2)),
     "rotation field": (rotation_field, (6, 2)),
+    "point of the orthant": (lambda: point(FisherSphere(3)), (6, 2)),
     "boost": (boost, (6, 2)),
     "flow of rotations": (flow_of_rotations, (6, 2)),
     "wrapped normal": (wrapped_normal, (6, 2)),
@@ -252,3 +254,48 @@ def test_a_gaussian_is_carried_in_one_jump():
     x = generate(law.flow_map(), Jumps(1), (20_000,), seeded())
     assert x.shape == (20_000, 3)
     assert torch.allclose(x.mean(0), law.m, atol=0.03) and torch.allclose(x.std(0), torch.full((3,), 0.7), atol=0.02)
+
+
+class Certain(nn.Module):
+    """Logits of one category at each position: the exact endpoints of a distribution on one sequence."""
+
+    def __init__(self, scale: float):
+        super().__init__()
+        logits = scale * torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, x, s, t, condition=None):
+        return (self.logits + 0 * across(t, x)).expand_as(x)
+
+
+@pytest.mark.parametrize("identity", STATE)
+def test_endpoints_on_the_orthant(identity):
+    """Residuals of the endpoint form vanish where endpoints are certain, and not where they are no vertices."""
+    space, (s, t) = FisherSphere(3), times()
+    x_1 = torch.tensor([1, 0]).expand(6, 2)
+    for scale, exact in ((1e4, True), (1.0, False)):
+        flow_map = EndpointMap(GeodesicPath(space), Certain(scale))
+        x_0 = flow_map.path.start(torch.randn(6, 2, 3, generator=seeded(), dtype=torch.float64))
+        here = O.Jump(flow_map.path(x_0, x_1, s), x_0, x_1, s, t, torch.rand(6, generator=seeded(3)).double())
+        loss = STATE[identity]()(flow_map, flow_map, here)["loss"]
+        assert (float(loss.detach().clamp(min=0).sqrt().max()) < 1e-10) == exact
+        if exact:  # the jump arrives, and the velocity is that of the path
+            assert torch.equal(space.decode(flow_map(x_0, 0 * s, s * 0 + 1)), x_1)
+            assert torch.allclose(flow_map.velocity(here.x_s, s), flow_map.path.velocity(x_0, x_1, s), atol=1e-10)
+
+
+def test_cross_entropy_trains_fisher_flow():
+    """The velocity of the exact posterior is the mean velocity of the paths that meet in a state."""
+    space = FisherSphere(3)
+    path, generator = GeodesicPath(space), seeded()
+    n, t = 400_000, 0.3
+    x_1 = torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), n, replacement=True, generator=generator)
+    x_0 = path.start(path.noise((n,), generator))
+    x_t, v = path(x_0, x_1, torch.full((n,), t)), path.velocity(x_0, x_1, torch.full((n,), t))
+    here = torch.tensor([0.65, 0.6, 0.4663689])
+    near = (x_t - here).norm(dim=-1) < 0.08
+    mu = torch.bincount(x_1[near], minlength=3) / near.sum()
+    assert near.sum() > 2000 and int((mu > 0.03).sum()) >= 2
+    wanted = space.toward(x_t[near], mu) / (1 - t)
+    error = v[near].std(0) / near.sum() ** 0.5
+    assert ((v[near].mean(0) - wanted.mean(0)).abs() < 4 * error + 0.01).all()

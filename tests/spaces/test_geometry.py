@@ -1,5 +1,7 @@
 """What every space promises of its geometry, and what each one is by itself."""
 
+import math
+
 import geoopt
 import pytest
 import torch
@@ -7,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowmaps.fields import Fields, leaves
+from flowmaps.paths import Dirichlet, GeodesicPath
 from flowmaps.spaces import (
     Embedded,
     Euclidean,
+    FisherSphere,
     Hyperboloid,
     OneHot,
     PoincareBall,
@@ -19,6 +23,7 @@ from flowmaps.spaces import (
     Torus,
     is_categorical,
 )
+from flowmaps.spaces.fisher import angle_over_sine
 from identities.cases import randomised, seeded
 
 SPACES = {
@@ -28,6 +33,7 @@ SPACES = {
     "Embedded": (lambda: randomised(Embedded(7, 3)), (4, 2)),
     "Sphere": (lambda: Sphere(3), (4, 2)),
     "circle": (lambda: Sphere(2), (4, 2)),
+    "FisherSphere": (lambda: FisherSphere(4), (4, 2)),
     "Torus": (lambda: Torus(3), (4, 2)),
     "PoincareBall": (lambda: PoincareBall(3), (4, 2)),
     "Hyperboloid": (lambda: Hyperboloid(4), (4, 2)),
@@ -139,7 +145,7 @@ def test_random_points_of_the_sphere_are_uniform():
     assert float((height - torch.linspace(-1, 1, len(x))).abs().max()) < 0.01
 
 
-@pytest.mark.parametrize("space", [OneHot(5), Embedded(5, 3), Embedded(3, 8)])
+@pytest.mark.parametrize("space", [OneHot(5), Embedded(5, 3), Embedded(3, 8), FisherSphere(5), FisherSphere(5, 0.1)])
 def test_categories_come_back(space):
     x_1 = torch.arange(space.K).view(1, -1)
     assert torch.equal(space.decode(space.encode(x_1)), x_1)
@@ -175,3 +181,60 @@ def test_a_product_says_whether_it_is_flat_and_categorical():
     assert Product({"a": OneHot(2), "b": Euclidean(1)}).flat and not Product({"a": OneHot(2), "b": Sphere(3)}).flat
     assert is_categorical(Product({"a": OneHot(2)})) and not is_categorical(Product({"a": Euclidean(2)}))
     assert Product({"a": OneHot(2), "b": Euclidean(1)}).sizes() == {"a": 2, "b": None}
+
+
+def test_random_points_of_the_orthant_and_their_densities():
+    """Uniform on the orthant is Dirichlet(1/2) on the simplex; Dirichlet(1) has the density of its volume."""
+    space, generator = FisherSphere(3), seeded()
+    path, simplex = GeodesicPath(space), GeodesicPath(space, Dirichlet())
+    p = path.start(path.noise((200_000,), generator)).square()
+    q = simplex.start(simplex.noise((200_000,), generator))
+    assert torch.allclose(p.sum(-1), torch.ones(len(p)), atol=1e-5)
+    assert torch.allclose(p.mean(0), torch.full((3,), 1 / 3), atol=5e-3)
+    assert torch.allclose(p.var(0), torch.full((3,), (1 / 3) * (2 / 3) / 2.5), atol=2e-3)  # α_0 = 3/2
+    assert torch.allclose(q.square().var(0), torch.full((3,), (1 / 3) * (2 / 3) / 4), atol=2e-3)  # α_0 = 3
+    x = path.start(path.noise((200_000,), generator)).double()
+    area = 4 * math.pi / 8
+    assert torch.allclose(path.source.log_density(space, x).exp(), torch.tensor(1 / area, dtype=torch.float64))
+    assert float(simplex.source.log_density(space, x).exp().mean()) * area == pytest.approx(1, abs=0.01)
+
+
+def test_lengths_on_the_orthant_are_half_of_fisher_rao():
+    p, q = (torch.softmax(torch.randn(2, 5, generator=seeded(k), dtype=torch.float64), -1) for k in range(2))
+    space = FisherSphere(5)
+    v = space.log(space.lift(p), space.lift(q))
+    assert torch.allclose(2 * v.norm(dim=-1), 2 * (p * q).sqrt().sum(-1).arccos())
+
+
+def test_the_angle_over_its_sine_is_smooth():
+    cos = torch.cat(
+        [torch.linspace(-0.9, 1, 4001, dtype=torch.float64)[:-1], torch.tensor([0.95 - 1e-12, 0.95 + 1e-12])]
+    )
+    theta = cos.arccos()
+    assert torch.allclose(angle_over_sine(cos), theta / theta.sin(), rtol=1e-10)
+    assert torch.autograd.gradcheck(angle_over_sine, torch.tensor([0.0, 0.5, 0.97, 1.0]).double().requires_grad_())
+    assert (
+        torch.equal(angle_over_sine(torch.ones(1)), torch.ones(1)) and angle_over_sine(-torch.ones(1)).isfinite().all()
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.02])
+def test_directions_of_certain_endpoints_lead_to_categories(smoothing):
+    space = FisherSphere(4, smoothing)
+    x = points(space, (5, 4), 0)
+    x_1 = torch.arange(4).expand(5, 4)
+    y = space.encode(x_1).double()
+    pi = torch.nn.functional.one_hot(x_1, 4).double()
+    assert torch.allclose(space.exp(x, space.toward(x, pi)), y, atol=1e-7)
+    mixed = torch.softmax(points(Euclidean(4), (5, 4), 3), -1)
+    by_hand = sum(mixed[..., k : k + 1] * space.log(x, space.encode(torch.full((5, 4), k)).double()) for k in range(4))
+    assert torch.allclose(space.toward(x, mixed), by_hand, atol=1e-6)
+
+
+def test_an_orthant_of_no_size_is_refused():
+    with pytest.raises(ValueError, match="K, the number of categories, is 1"):
+        FisherSphere(1)
+    with pytest.raises(ValueError, match="smoothing is 1"):
+        FisherSphere(3, 1.0)
+    with pytest.raises(ValueError, match="FisherSphere alone"):
+        Dirichlet().log_density(OneHot(3), torch.zeros(1, 3))

@@ -40,6 +40,7 @@ CLASSES = {
     "samplers.flow_map": ("Jumps", "Renoise", "Stochastic"),
     "samplers.ode": ("Dopri5", "Euler", "Heun"),
     "samplers.sde": ("EulerMaruyama",),
+    "spaces.fisher": ("FisherSphere",),
     "spaces.one_hot": ("OneHot",),
     "tasks.dna": ("DNA",),
     "tasks.earth": ("Earth",),

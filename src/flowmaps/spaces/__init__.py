@@ -3,6 +3,7 @@
 from .base import Categorical, Flat, Space
 from .embedded import Embedded
 from .euclidean import Euclidean
+from .fisher import FisherSphere
 from .hyperbolic import Hyperboloid, PoincareBall
 from .manifold import Manifold
 from .one_hot import OneHot
@@ -15,6 +16,7 @@ __all__ = [
     "Categorical",
     "Embedded",
     "Euclidean",
+    "FisherSphere",
     "Flat",
     "Hyperboloid",
     "Manifold",
