@@ -97,13 +97,16 @@ def line(found: Tuned) -> str:
 
 @contextmanager
 def telling() -> Iterator[Callable[[Progress], None]]:
-    """A line on a terminal that changes with each measurement; nothing where there is none."""
-    console, column = Console(stderr=True), "{task.description}"
-    with Bar(column, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+    """A line on a terminal that changes with each measurement; elsewhere a line for each over all samples."""
+    console, column, terminal = Console(stderr=True), "{task.description}", sys.stderr.isatty()
+    with Bar(column, console=console, transient=True, disable=not terminal) as bar:
         job = bar.add_task("", total=None)
 
         def told(found: Progress) -> None:
             what = "costs of all jumps" if found.grid is None else f"{found.grid.steps} steps, {found.grid}"
-            bar.update(job, description=f"{what}: {found.value:.4g} over {found.samples:,} samples")
+            text = f"{what}: {found.value:.4g} over {found.samples:,} samples"
+            bar.update(job, description=text)
+            if not terminal and (found.grid is None or found.whole):
+                print(text, file=sys.stderr, flush=True)
 
         yield told

@@ -18,7 +18,7 @@ from ..metrics.text import Measure, mean
 from ..metrics.two_sample import bootstrap, frechet_distance
 from .aims import Aim
 
-HELD_OUT = 5000  # validation molecules that FCD compares with
+HELD_OUT = 2000  # validation molecules that FCD compares with
 REPEATS = 10  # of the bootstrap of FCD
 
 

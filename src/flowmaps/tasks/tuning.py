@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from ..fields import Data
+from ..fields import Data, take
 from ..maps import FlowMap
 from ..metrics.text import Measure, mean
 from ..samplers import Sampler
@@ -26,6 +26,7 @@ By = Literal["both", "metric", "path"]
 PATHS = 128  # states whose path is followed: a cost is a mean over all their positions
 POINTS = 20  # intervals of the path, or twice the steps where those are more
 PARTS = 4  # independent ones, whose spread is the error of a cost
+GROUPS = 8  # of samples, whose spread is the error of a difference
 FINALISTS = 3  # candidates that fresh noise may choose from
 
 
@@ -49,11 +50,13 @@ class Progress(NamedTuple):
         grid: The grid; ``None`` for the costs of all jumps.
         samples: How many it was measured on.
         value: The number, as the aim has it.
+        whole: Whether these were all samples.
     """
 
     grid: TimeGrid | None
     samples: int
     value: float
+    whole: bool = True
 
 
 class Tuner:
@@ -130,7 +133,7 @@ class Tuner:
         def measure(one: TimeGrid, share: float) -> float:
             n = max(2, round(share * self.n))
             value = aim.measure(self._draw(one.sampler(), n, "search")).value
-            self.told(Progress(one, n, value))
+            self.told(Progress(one, n, value, share == 1))
             return sign * value if value == value else math.inf
 
         proposals: list[tuple[float, ...]] = []
@@ -143,30 +146,38 @@ class Tuner:
         return self._decided(aim, sign, steps, ranked[:FINALISTS])
 
     def _decided(self, aim: Aim, sign: int, steps: int, finalists: list[TimeGrid]) -> Tuned:
-        """The first finalist that beats equal steps on fresh noise by more than the error and pays with no guard."""
+        """The first finalist that beats equal steps on fresh noise by more than the error and pays with no guard.
+
+        Both start from the same noise, so what counts is the error of their difference over parts of the samples.
+        """
         equal = TimeGrid.uniform(steps)
-        its, its_guards = self._measured(aim, equal)
+        its_samples, its, its_guards = self._measured(aim, equal)
         for one in finalists:
             if one == equal:
                 break
-            ours, guards = self._measured(aim, one)
-            gain, error = sign * (its.value - ours.value), math.hypot(ours.error, its.error)
+            samples, ours, guards = self._measured(aim, one)
+            gain = self._difference(aim, its_samples, samples)
             paid = [
                 name for name, guard in guards.items()
                 if guard.value - its_guards[name].value > 2 * math.hypot(guard.error, its_guards[name].error)
             ]  # fmt: skip
-            if gain > error and not paid:
+            if sign * gain.value > gain.error and not paid:
                 return self._tuned(
                     one, aim.metric, ours, its, {name: (guards[name], its_guards[name]) for name in guards}
                 )
         return self._tuned(equal, aim.metric, its, its, {name: (guard, guard) for name, guard in its_guards.items()})
 
-    def _measured(self, aim: Aim, one: TimeGrid) -> tuple[Measure, dict[str, Measure]]:
+    def _measured(self, aim: Aim, one: TimeGrid) -> tuple[Data, Measure, dict[str, Measure]]:
         samples = self._draw(one.sampler(), self.n, "decide")
         value = aim.measure(samples)
         self.told(Progress(one, self.n, value.value))
-        guard = lambda measure: measure(samples)  # noqa: E731
-        return value, {name: guard(measure) for name, measure in aim.guards.items()}
+        return samples, value, {name: measure(samples) for name, measure in aim.guards.items()}
+
+    def _difference(self, aim: Aim, first: Data, second: Data) -> Measure:
+        """By how much the aim is larger on the first, a mean over interleaved parts of both."""
+        parts = [slice(k, None, count) for count in [max(2, min(GROUPS, self.n // 2))] for k in range(count)]
+        value = lambda samples, part: aim.measure(take(samples, part)).value  # noqa: E731
+        return mean([value(first, part) - value(second, part) for part in parts])
 
     # -- both ------------------------------------------------------------------------------------------------------
 
