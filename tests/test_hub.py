@@ -21,7 +21,7 @@ def model():
 
 def test_a_model_gives_what_its_modality_samples(model):
     assert isinstance(model.flow_map, EndpointMap) and not model.flow_map.training
-    mine = model.sample(8, steps=2, seed=3, atoms=6)
+    mine = model.sample(8, steps=2, seed=3, grid="uniform", atoms=6)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         its = model.task.sample(model.flow_map, 8, Jumps(2), generator, atoms=6)
