@@ -155,3 +155,14 @@ def test_the_commands_from_training_to_steering(folder, tmp_path, capsys, monkey
     assert main(["steer", str(run), "--reward", "motif:TATAWA", "--particles", "8", "--steps", "2", "--n", "2"]) == 0
     assert main(["steer", str(run), "--reward", "log-class:two", "--particles", "8", "--steps", "2", "--n", "2"]) == 0
     assert main(["score", str(run), "--n", "8"]) == 0
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_grid_is_tuned_by_features_of_validation_sequences(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    task = DNA(str(folder), **SMALL)
+    aim, valid, test = task.aim(), task.splits.valid, task.splits.test
+    assert aim.metric == "frechet" and not aim.rises
+    assert aim.measure(one_field(valid.x_1)).value < 1e-6 < aim.measure(one_field(test.x_1)).value
+    noise = torch.randint(4, (40, 30), generator=seeded())
+    assert aim.measure(noise).value > aim.measure(one_field(test.x_1)).value

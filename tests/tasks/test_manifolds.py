@@ -85,6 +85,13 @@ def test_distances_are_joint_and_the_printed_ones_are_per_angle():
     assert math.isclose(float(per_angle_kernel(*away)), (math.exp(-(0.2**2)) + math.exp(-(0.3**2))) / 2, rel_tol=1e-6)
 
 
+def test_a_grid_is_tuned_by_the_headline_against_validation_points(table):
+    task = Torsions(table[1], **TINY)
+    aim, shown = task.aim(), task.shown(task.splits.valid.original(2000).double())
+    assert aim.metric == next(iter(task.kernels)) and not aim.rises
+    assert aim.measure(shown).value < 1e-6 < aim.measure(shown + 90).value and aim.measure(shown + 90).error > 0
+
+
 def test_exact_samples_score_the_floor():
     law = WrappedNormalLaw(torch.tensor([1.0, 2.0]).double(), 0.5)
     n, kernel = 1000, geodesic_kernel(Torus(2))

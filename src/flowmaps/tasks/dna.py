@@ -13,10 +13,11 @@ from ..data import Dataset
 from ..data.base import CategoricalData
 from ..data.dna import BASES, UNKNOWN, Align, Bases, Sequences, both_strands, decode, from_path, promoters
 from ..data.text_known import PartlyKnown
-from ..fields import FREE, Condition
+from ..fields import FREE, Condition, one_field
 from ..files import cache_folder, write_text
 from ..maps import EndpointMap, FlowMap
 from ..metrics.dna import TATA, DNAClassifier, DNAQuality, cached_classifier, pattern
+from ..metrics.two_sample import frechet
 from ..networks import Convolutions, Network
 from ..paths import GeodesicPath, Source
 from ..reading import Document
@@ -24,6 +25,7 @@ from ..samplers import Argmax, Decoder, Sampler, generate
 from ..seeds import check_seed
 from ..spaces import Categorical, OneHot
 from ..steering import Reward
+from .aims import Aim, against
 from .base import Kind, Problem, Study, Task, fitted
 from .dna_pictures import profiles, sequence_strips
 from .dna_rewards import rewards
@@ -290,6 +292,14 @@ class DNA(Task[Sequences, Tensor]):
         x = samples.cpu()
         values = self.judge(x)
         return values | self.judge.accuracy(x, self.labels(len(x))) if self.conditional else values
+
+    def aim(self) -> Aim:
+        """Fréchet distance to the validation sequences in the classifier's features."""
+        train, valid = self.splits.train, self.splits.valid
+        features = lambda x, mask=None: self.classifier.inspect(x, one_field(mask))[0].double()  # noqa: E731
+        scale = features(one_field(train.x_1), train.condition.mask).var(0).mean().rsqrt()
+        real = features(one_field(valid.x_1), valid.condition.mask) * scale
+        return against("frechet", frechet, lambda x: features(x) * scale, real)
 
     def of_data(self, n: int | None = None) -> dict[str, float]:
         return self.judge.of_data(n or self.samples, labelled=self.conditional)

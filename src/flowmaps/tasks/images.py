@@ -19,8 +19,7 @@ from ..fields import FREE, Condition, one_field, select
 from ..files import cache_folder, replacing
 from ..maps import EndpointMap, FlowMap
 from ..metrics.images import ImageClassifier, ImageQuality, cached_classifier, train_classifier
-from ..metrics.text import Measure
-from ..metrics.two_sample import bootstrap, frechet
+from ..metrics.two_sample import frechet
 from ..networks import Network, UNet
 from ..paths import GeodesicPath
 from ..pictures import sample_grid
@@ -29,7 +28,7 @@ from ..samplers import Argmax, Decoder, Sampler, generate
 from ..seeds import check_seed
 from ..spaces import OneHot
 from ..steering import Reward, class_probability, ink
-from .aims import Aim
+from .aims import Aim, against
 from .base import ChangedData, Kind, Problem, Task, fitted
 from .steering import number
 
@@ -220,14 +219,8 @@ class Images(Task[sources.ImageSplits, Tensor]):
         """Fréchet distance to the validation images in the classifier's features."""
         train, valid = one_field(self.splits.train.x_1), one_field(self.splits.valid.x_1)
         scale = self.classifier.inspect(train)[0].double().var(0).mean().rsqrt()
-        real = self.classifier.inspect(valid)[0].double() * scale
-
-        def distance(samples: Tensor) -> Measure:
-            features, random = self.classifier.inspect(samples.cpu())[0].double() * scale, torch.Generator()
-            to_real = lambda x: frechet(x, real)  # noqa: E731
-            return Measure(to_real(features), bootstrap(to_real, features, generator=random.manual_seed(0), repeats=20))
-
-        return Aim("frechet", distance)
+        features = lambda x: self.classifier.inspect(x)[0].double() * scale  # noqa: E731
+        return against("frechet", frechet, features, features(valid))
 
     def of_data(self, n: int | None = None) -> dict[str, float]:
         return self.judge(n or self.samples).of_data()

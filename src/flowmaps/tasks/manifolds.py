@@ -22,6 +22,7 @@ from ..reading import Document
 from ..samplers import Sampler, generate
 from ..seeds import check_seed
 from ..spaces import Manifold, Torus
+from .aims import Aim, against
 from .base import ChangedData, Kind, Task, fitted
 
 
@@ -110,6 +111,12 @@ class OnManifold(Task[PointSplits, Tensor]):
         """``mmd``, the root of the V-statistic with k = exp(-d²) against held-out points, at most 4,000 of each."""
         x = self.points(samples[:PAIRS].double().cpu())
         return {name: mmd(x, self.held_out, kernel) for name, kernel in self.kernels.items()}
+
+    def aim(self) -> Aim:
+        """The headline's discrepancy to validation points."""
+        name, kernel = next(iter(self.kernels.items()))
+        distance = lambda x, y: mmd(x, y, kernel)  # noqa: E731
+        return against(name, distance, lambda x: self.points(x.double()), self.splits.valid.original(2000).double())
 
     def of_data(self, n: int | None = None) -> dict[str, float]:
         """The metrics of points for training: what as many exact points score."""

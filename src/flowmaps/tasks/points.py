@@ -18,7 +18,7 @@ from ..files import replacing
 from ..maps import FlowMap, VelocityMap
 from ..metrics.points import PointQuality, histogram_kl
 from ..metrics.text import Measure
-from ..metrics.two_sample import bootstrap, energy_distance
+from ..metrics.two_sample import energy_distance
 from ..networks import Network, PointNetwork
 from ..paths import GeodesicPath
 from ..pictures import point_panels
@@ -26,7 +26,7 @@ from ..reading import Document
 from ..samplers import Sampler, generate
 from ..seeds import check_seed
 from ..spaces import Euclidean
-from .aims import Aim
+from .aims import Aim, against
 from .base import ChangedData, Kind, Task, fitted
 
 FRESH = 2**30  # seed of the exact points that stand beside a table
@@ -121,16 +121,10 @@ class Points(Task[PointSplits, Tensor]):
         """KL of the distribution where it is known, else the energy distance to validation points."""
         if (known := self.splits.known) is not None:
             return Aim("kl", lambda x: Measure(*astuple(histogram_kl(x.cpu(), known))), n=50_000)
-        valid = self.splits.valid.original(2000)
+        valid = self.splits.valid.original(2000).double()
         deviation = valid.std(0, correction=0)
-        real = valid / torch.where(deviation > 0, deviation, 1.0)
-
-        def distance(samples: Tensor) -> Measure:
-            x, random = samples.cpu() / torch.where(deviation > 0, deviation, 1.0), torch.Generator().manual_seed(0)
-            apart = lambda x: energy_distance(x, real)  # noqa: E731
-            return Measure(apart(x), bootstrap(apart, x, generator=random, repeats=5))
-
-        return Aim("energy", distance)
+        scaled = lambda x: x.double() / torch.where(deviation > 0, deviation, 1.0)  # noqa: E731
+        return against("energy", energy_distance, scaled, scaled(valid))
 
     def of_data(self, n: int | None = None) -> dict[str, float]:
         """The metrics of exact points, or of points for training where the distribution is not known."""
