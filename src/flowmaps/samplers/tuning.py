@@ -113,8 +113,8 @@ def search(
     """Grids in order of a measure over all samples, the best first; what is tried first is tried on few of them.
 
     Shapes (:func:`~.grids.shapes` and the proposals) meet at the middle overshoot over a quarter of the samples; then
-    the best three of them and the equal steps at every overshoot, over a quarter too; the best six over half, the best
-    three over all. For few steps inner times of the best one are then moved, as long as that helps.
+    the best three of them and the equal steps at every overshoot, over a quarter too; then the best six over half. For
+    few steps inner times of the best one are moved, as long as that helps. The best three meet over all samples.
 
     Arguments:
         steps: N, at least 2: one jump has nothing to choose.
@@ -137,11 +137,11 @@ def search(
     first = best((TimeGrid(times, middle) for times in forms), 0.25)
     kept = dict.fromkeys([*(one.times for one in first[:3]), forms[0]])
     second = best((TimeGrid(times, eta) for times in kept for eta in etas), 0.25)
-    ranked = best(best(second[:6], 0.5)[:3], 1.0)
+    third = best(second[:6], 0.5)
     for _ in range(MOVES if steps <= FEW else 0):
-        before = ranked[0]
+        before = third[0]
         moved = [TimeGrid(times, before.overshoot) for times in neighbours(before.times, 0.05)]
-        ranked = best([*ranked, *moved], 1.0)
-        if ranked[0] == before:
+        third = best([*third, *moved], 0.5)
+        if third[0] == before:
             break
-    return ranked
+    return best(third[:3], 1.0)

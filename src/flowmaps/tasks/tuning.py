@@ -23,7 +23,7 @@ from .aims import Aim
 from .base import Task
 
 By = Literal["both", "metric", "path"]
-PATHS = 128  # states whose path is followed: a cost is a mean over all their positions
+PATHS = 64  # states whose path is followed: a cost is a mean over all their positions
 POINTS = 20  # intervals of the path, or twice the steps where those are more
 PARTS = 4  # independent ones, whose spread is the error of a cost
 GROUPS = 8  # of samples, whose spread is the error of a difference
@@ -84,7 +84,7 @@ class Tuner:
     ):
         self.task, self.flow_map, self.by, self.seed, self.told = task, flow_map, by, seed, told
         self.aim: Aim | None = None if by == "path" else task.aim()
-        self.n = n or (PATHS if self.aim is None else self.aim.n)
+        self.n = n or (PARTS * PATHS if self.aim is None else self.aim.n)
         self.device = next(iter(flow_map.parameters())).device
         self._before: dict[int, TimeGrid] = {}
 
