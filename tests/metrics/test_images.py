@@ -7,6 +7,7 @@ import torch
 
 from flowmaps.data import CategoricalData, digits
 from flowmaps.metrics import ImageQuality, cached_classifier, frechet, nearest_distance, train_classifier
+from flowmaps.metrics.modes import beside, differing, lost
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +71,26 @@ def test_a_collapsed_model_is_seen(quality, data):
     assert collapsed["recall"] < 0.5 < collapsed["precision"]
 
 
+def test_a_removed_class_cries_and_the_data_do_not(quality, data):
+    real = quality.of_data()
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+    x, label = data.train.x_1[order], data.train.condition.label[order]
+    alike = beside(quality(x[: quality.samples]), real)
+    assert len(alike) == 10 and differing(alike) == [] == lost(alike)
+    for k in (0, 8):
+        found = beside(quality(x[label != k][: quality.samples]), real)
+        assert lost(found) == [f"class_{k}"] and found[f"class_{k}"].value < 0.1
+        assert sum(mode.value for mode in found.values()) == pytest.approx(10)
+
+
 def test_accuracy_of_conditional_samples(quality, data):
     label = data.test.condition.label
     assert quality.accuracy(data.test.x_1, label) > 0.96
     assert quality.accuracy(data.test.x_1, (label + 1) % 10) < 0.04
+    assert 0.8 < quality.least_accuracy(data.test.x_1, label) <= quality.accuracy(data.test.x_1, label)
+    x = data.test.x_1.clone()
+    x[label == 3] = x[label == 5][0]  # whoever asks for a three gets a five
+    assert quality.least_accuracy(x, label) < 0.1 < 0.8 < quality.accuracy(x, label)
 
 
 def test_features_have_unit_mean_variance_and_frechet_uses_them(quality, data):

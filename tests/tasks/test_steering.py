@@ -98,6 +98,17 @@ def test_similarity_is_that_of_morgan_fingerprints(molecules):
             reward(molecules, f"similar:{smiles}")
 
 
+def test_what_is_asked_for_is_read_as_data_are(molecules):
+    """Stereochemistry, isotopes, atom maps and drawn hydrogens are not part of any molecule of the data."""
+    x_1, K = graphs(molecules, "CC(O)CN", "CCO"), sizes(molecules)
+    for smiles in ("C[C@H](O)CN", "C[C@@H]([18OH])CN", "[CH3:1]C(O)C[NH2:2]", "[2H]OC(C)CN", "[H]OC(C)CN"):
+        assert reward(molecules, f"similar:{smiles}").of_sample(x_1, K)[0] == 1, smiles
+    for pattern in ("[H]O", "[OH:1]", "C[C@H](O)C"):
+        assert reward(molecules, f"smarts:{pattern}").of_sample(x_1, K)[0] == 1, pattern
+    with pytest.raises(ValueError, match="asks for an isotope"):
+        reward(molecules, "smarts:[2H]O")
+
+
 def test_an_invalid_molecule_earns_the_least(molecules):
     x_1 = graphs(molecules, "CCO", "CCO")
     x_1["bonds"][1, 0, 1] = 3  # O#C-C in some order: oxygen or carbon of too many bonds

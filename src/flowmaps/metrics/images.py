@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..data.base import CategoricalData
 from ..fields import one_field
 from .kept import kept
+from .modes import Measure, flat, share
 from .two_sample import frechet, precision_recall
 
 
@@ -127,7 +128,8 @@ class ImageQuality:
     - ``frechet``: Fréchet distance to held-out images in the classifier's features, in units of their mean
       variance over the training images. It is biased by the number of samples: compare with :meth:`of_data`.
     - ``classifier_confidence``: mean largest class probability.
-    - ``class_coverage``: smallest share of a class among the samples, over the share of even classes.
+    - ``class_coverage``: smallest share of a class among the samples, over the share of even classes;
+      ``modes/class_k``: the same of every class, by the classifier. Real images stand beside, whose classes need not be even.
     - ``precision``, ``recall``: share of samples within the manifold of held-out images in the classifier's features,
       and of held-out images within that of the samples.
     - ``nearest_train_distance``: mean Euclidean distance to the nearest training image, intensities in
@@ -175,7 +177,8 @@ class ImageQuality:
             )
         features, probability = self.classifier.inspect(x)
         classes = probability.shape[1]
-        share = torch.bincount(probability.argmax(1), minlength=classes).double() / len(x)
+        found = probability.argmax(1)
+        counts = torch.bincount(found, minlength=classes)
         features = features.double() * self.scale
         precision, recall = precision_recall(features, self.real)
         return {
@@ -183,13 +186,22 @@ class ImageQuality:
             "precision": precision,
             "recall": recall,
             "classifier_confidence": float(probability.amax(1).double().mean()),
-            "class_coverage": float(share.min() * classes),
+            "class_coverage": float(counts.min() * classes / len(x)),
             "nearest_train_distance": nearest_distance(x, self.train, self.classifier.levels),
+            **flat({f"class_{k}": of_even(found == k, classes) for k in range(classes)}),
         }
 
     def accuracy(self, x: Tensor, label: Tensor) -> float:
         """Share of conditional samples that the classifier puts in the class asked for."""
-        return float((self.classifier.inspect(x)[1].argmax(1) == label).double().mean())
+        return float(self._right(x, label).mean())
+
+    def least_accuracy(self, x: Tensor, label: Tensor) -> float:
+        """The same of the class in which it is smallest: a class that is never drawn has 0."""
+        right = self._right(x, label)
+        return min(float(right[label == k].mean()) for k in label.unique())
+
+    def _right(self, x: Tensor, label: Tensor) -> Tensor:
+        return (self.classifier.inspect(x)[1].argmax(1) == label).double()
 
     def of_data(self) -> dict[str, float]:
         """What real images score: held-out ones, but distances in features are those of training images to them."""
@@ -197,6 +209,12 @@ class ImageQuality:
         chosen = self.train[torch.randperm(len(self.train), generator=generator)[: self.samples]]
         near = ("frechet", "precision", "recall")
         return self(self.held_out) | {name: value for name, value in self(chosen).items() if name in near}
+
+
+def of_even(hits: Tensor, classes: int) -> Measure:
+    """The share of a class over that of even classes, 1 where they are even, with its standard error."""
+    found = share(hits.numpy())
+    return Measure(found.value * classes, found.error * classes)
 
 
 def nearest_distance(x: Tensor, train: Tensor, levels: int, chunk: int = 512) -> float:

@@ -1,5 +1,6 @@
 """Rewards of molecules: ``qed``, ``logp``, ``rings``, ``weight`` (``logp:2.5`` is minus the distance to a target),
-``smarts:PATTERN``, ``similar:SMILES``. Molecules that are invalid or in pieces earn the least."""
+``smarts:PATTERN``, ``similar:SMILES``. Molecules that are invalid or in pieces earn the least. What is asked for is
+read as data are: stereochemistry, isotopes, atom maps and drawn hydrogens do not count."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from rdkit.Chem import rdFingerprintGenerator
 from torch import Tensor
 
 from ..data.molecules import Alphabet, MoleculeSplits
+from ..data.molecules_graph import Unreadable, canonical
 from ..files import cache_folder
 from ..metrics import molecules_surrogate
 from ..metrics.molecules import PROPERTIES, graph_of, inspect
@@ -42,17 +44,20 @@ def black_boxes(alphabet: Alphabet) -> Table:
         return of_molecule(lambda mol: -abs(f(mol) - target), _least(name, target), f"{name} {target:g}")
 
     def smarts(pattern: str) -> Reward:
-        query = Chem.MolFromSmarts(pattern)
+        query = Chem.MolFromSmarts(pattern, mergeHs=True)  # hydrogens of molecules are counted, not drawn
         if query is None or not pattern:
             raise ValueError(f"{pattern!r} is no SMARTS pattern")
+        if any("AtomIsotope" in atom.DescribeQuery() for atom in query.GetAtoms()):
+            raise ValueError(f"{pattern!r} asks for an isotope, which no molecule of the data keeps; leave it out")
         return of_molecule(lambda mol: mol.HasSubstructMatch(query), 0.0, f"smarts {pattern}")
 
     def similar(smiles: str) -> Reward:
-        mol = Chem.MolFromSmiles(smiles)
-        if mol is None or not smiles:
-            raise ValueError(f"{smiles!r} is no SMILES of a molecule")
+        try:
+            plain = canonical(smiles)
+        except Unreadable as error:
+            raise ValueError(f"{smiles!r} is no SMILES of a molecule: {error}") from None
         fingerprint = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048).GetFingerprint
-        bits = fingerprint(mol)
+        bits = fingerprint(Chem.MolFromSmiles(plain))
         return of_molecule(lambda m: DataStructs.TanimotoSimilarity(fingerprint(m), bits), 0.0, f"similar to {smiles}")
 
     return {**{name: partial(of_property, name=name) for name in PROPERTIES}, "smarts": smarts, "similar": similar}

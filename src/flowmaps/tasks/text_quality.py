@@ -12,8 +12,10 @@ from torch import Tensor
 
 from ..data.text import TextSplits, Windows
 from ..fields import one_field
-from ..metrics.text import Measure, distinct, entropies, jackknife, longest_matches, mean, self_bleu, word_validity
+from ..metrics.modes import Measure, flat, share
+from ..metrics.text import distinct, entropies, jackknife, longest_matches, mean, self_bleu, word_validity
 from ..metrics.text_judges import HuggingFaceJudge, NgramJudge, perplexity
+from ..metrics.text_modes import TextModes
 from ..pictures import blank, save
 from .aims import Aim
 
@@ -28,7 +30,9 @@ class TextQuality:
         order: Longest n-gram of the judge; by default 6 for characters and 3 for larger alphabets.
         most: Tokens of the training part that are used.
         judge: A further judge of whole texts.
-    Returns (of a call): for each measure its value, and its standard error as ``..._error``.
+    Returns (of a call): for each measure its value, and its standard error as ``..._error``. Among the modes are those
+        of :class:`~flowmaps.metrics.text_modes.TextModes`; ``low_entropy`` and ``long_match`` are the shares of samples
+        that repeat themselves, or the training text, as one in ten validation windows does.
     """
 
     def __init__(
@@ -42,25 +46,43 @@ class TextQuality:
         self.tokeniser, self.judge = splits.tokeniser, judge
         self.corpus: NDArray[np.integer] = splits.train.tokens(most)
         self.ngrams = NgramJudge(self.corpus, K, order or (6 if K <= CHARACTERS else 3))
-        self.vocabulary = set(self.tokeniser.decode(self.corpus.tolist()).split())
+        self.modes = TextModes(self.tokeniser.decode(self.corpus.tolist()))
+        self.vocabulary, self.valid = self.modes.counts.keys(), splits.valid
+        self._usual: dict[int, tuple[float, float]] = {}
 
     def __call__(self, samples: Tensor) -> dict[str, float]:
         rows = samples.cpu().numpy()
         texts = [self.tokeniser.decode(row.tolist()) for row in rows]
         words = [text.split() for text in texts]
+        entropy, match = entropies(rows), longest_matches(rows, self.corpus)
         grams = words if sum(len(w) > 2 for w in words) > len(words) / 2 else list(rows)
         measures: dict[str, Measure] = {
             "judge_perplexity": perplexity(self.ngrams.nats(rows)),
-            "entropy": mean(entropies(rows)),
+            "entropy": mean(entropy),
             "distinct_3": jackknife(lambda part: distinct(part, 3), grams),
             "self_bleu": mean(self_bleu(words)) if len(words) > 1 else Measure(0.0, float("nan")),
             "word_validity": mean(word_validity(texts, self.vocabulary)),
-            "longest_match": mean(longest_matches(rows, self.corpus).astype(float)),
+            "word_spectrum": self.modes.spectrum(texts),
+            "longest_match": mean(match.astype(float)),
         }
         if self.judge is not None:
             measures["hf_perplexity"] = perplexity(self.judge.nats(texts))
+        low, high = self._usual_range(rows.shape[1])
+        kinds = {"low_entropy": share(entropy < low), "long_match": share(match > high), **self.modes(texts)}
         numbers = {name: m.value for name, m in measures.items()}
-        return numbers | {f"{name}_error": m.error for name, m in measures.items() if m.error == m.error}
+        errors = {f"{name}_error": m.error for name, m in measures.items() if m.error == m.error}
+        return numbers | errors | flat(kinds)
+
+    def _usual_range(self, length: int) -> tuple[float, float]:
+        """The entropy that one in ten validation windows stays below, and the match that one in ten exceeds."""
+        if length not in self._usual:
+            tokens = self.valid.tokens(512 * length)
+            rows = tokens[: len(tokens) // length * length].reshape(-1, length)
+            if not len(rows):
+                return 0.0, float(length)
+            high = float(np.quantile(longest_matches(rows, self.corpus), 0.9))
+            self._usual[length] = float(np.quantile(entropies(rows), 0.1)), high
+        return self._usual[length]
 
     def aim(self, n: int) -> Aim:
         """What a grid is chosen by: real words where tokens are characters, else the judge's perplexity; guarded by
@@ -98,6 +120,7 @@ HEADINGS = {
     "distinct_3": "distinct-3",
     "self_bleu": "self-BLEU",
     "word_validity": "words",
+    "word_spectrum": "word spectrum",
     "longest_match": "longest match",
     "hf_perplexity": "HF perplexity",
 }
