@@ -181,8 +181,7 @@ def molecules(
     Arguments:
         path, column: File of SMILES, and where in it they are; see :func:`read_smiles`.
         valid, test: Files of the other parts; both or neither.
-        aromatic: Keep aromatic bonds as a category of their own.
-        max_atoms: Refuse larger molecules; default: none.
+        aromatic, max_atoms: Keep aromatic bonds as a category of their own; refuse larger molecules.
         fragments: Of salts and mixtures, ``refuse`` all or keep the ``largest`` fragment.
         order: Of the atoms of a molecule: as in the ``file``, or that of its ``canonical`` SMILES.
         cache: Folder of prepared files; default the ``molecules`` folder of the cache.
@@ -190,16 +189,20 @@ def molecules(
         progress: Called with the rows done and the rows in all.
     Raises: ValueError if a file cannot be read or a part ends up empty.
     """
-    if fragments not in ("refuse", "largest"):
-        raise ValueError(f"fragments is {fragments!r}, expected refuse or largest")
-    if order not in ("file", "canonical"):
-        raise ValueError(f"order is {order!r}, expected file or canonical")
+    _check(fragments, order)
     sources = [read_smiles(file, column) for file in _files(path, valid, test)]
     settings = Settings(aromatic, max_atoms, fragments, order)
     prepared = _place(path, cache, [*settings.key(), sources])
     if not prepared.exists():
         prepare(prepared, sources, settings, processes, progress)
     return _splits(prepared)
+
+
+def _check(fragments: str, order: str) -> None:
+    if fragments not in ("refuse", "largest"):
+        raise ValueError(f"fragments is {fragments!r}, expected refuse or largest")
+    if order not in ("file", "canonical"):
+        raise ValueError(f"order is {order!r}, expected file or canonical")
 
 
 def _files(

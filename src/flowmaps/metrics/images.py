@@ -129,7 +129,8 @@ class ImageQuality:
       variance over the training images. It is biased by the number of samples: compare with :meth:`of_data`.
     - ``classifier_confidence``: mean largest class probability.
     - ``class_coverage``: smallest share of a class among the samples, over the share of even classes;
-      ``modes/class_k``: the same of every class, by the classifier. Real images stand beside, whose classes need not be even.
+      ``modes/class_k``: the same of every class, by the classifier. Real images, whose classes need not be even,
+      stand beside.
     - ``precision``, ``recall``: share of samples within the manifold of held-out images in the classifier's features,
       and of held-out images within that of the samples.
     - ``nearest_train_distance``: mean Euclidean distance to the nearest training image, intensities in

@@ -209,18 +209,15 @@ class Images(Task[sources.ImageSplits, Tensor]):
     def quality(self, samples: Tensor) -> dict[str, float]:
         """The metrics of :class:`~flowmaps.metrics.images.ImageQuality`.
 
-        Samples of a conditional map are of all classes in turn; ``accuracy`` is how many are in the class asked for, and
-        ``least_accuracy`` that of the class in which it is smallest.
+        Samples of a conditional map are of all classes in turn; ``accuracy`` is how many are in the class asked for,
+        and ``least_accuracy`` that of the class in which it is smallest.
         """
         samples, judge = samples.cpu(), self.judge(len(samples))
         values, label = judge(samples), self.labels(len(samples))
         if not self.conditional:
             return values
-        accuracies = {
-            "accuracy": judge.accuracy(samples, label),
-            "least_accuracy": judge.least_accuracy(samples, label),
-        }
-        return values | accuracies
+        values["accuracy"] = judge.accuracy(samples, label)
+        return values | {"least_accuracy": judge.least_accuracy(samples, label)}
 
     def aim(self) -> Aim:
         """Fréchet distance to the validation images in the classifier's features."""

@@ -192,13 +192,11 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
 
         Arguments:
             atoms: Number of atoms of every graph; drawn from the training histogram by default.
-            fixed: SMILES of a scaffold: its atoms come first, they and all pairs among them stay as given, the rest
-                is grown around them.
+            fixed: SMILES of a scaffold: its atoms come first, they and all pairs among them stay as given.
             target: Values of the properties the map is conditioned on; those left out are not asked for at all.
             batch: Graphs whose noise is drawn together. The generator draws all numbers of atoms first, then batch by
-                batch the noise of all atoms, that of all bonds, and what the sampler and the decoder ask for. So the
-                seed, ``n`` and ``batch`` fix the samples; the default has always been this. It does not decide the
-                speed: on a CPU the network sees as many graphs at a time as fit its cache, within rounding the same.
+                batch the noise of all atoms, that of all bonds, and what the sampler and the decoder ask for: seed,
+                ``n`` and ``batch`` fix the samples. On a CPU the network sees what fits the cache of them at a time.
         Raises: ValueError if a number of atoms, a scaffold or a target does not fit the model.
         """
         if n < 1 or batch < 1:
