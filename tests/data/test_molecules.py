@@ -13,7 +13,7 @@ pytest.importorskip("rdkit")
 from flowmaps.data import molecules as source
 from flowmaps.data.base import Dataset
 from flowmaps.data.molecules import MoleculeData, graph_masks, molecules, qm9, zinc250k
-from flowmaps.data.molecules_files import Alphabet, load, part_of, read_smiles
+from flowmaps.data.molecules_files import Alphabet, Settings, load, part_of, read_smiles
 from flowmaps.data.molecules_graph import BONDS, Unreadable, atom_of, build, canonical, encode, sanitised
 
 AWKWARD = [
@@ -335,3 +335,39 @@ def test_every_real_molecule_comes_back(name, tmp_path):
 def test_qm9_by_folder(tmp_path):
     (tmp_path / "qm9_smiles.csv").write_text(lines("smiles", *some_molecules()))
     assert sum(map(len, qm9(tmp_path, cache=tmp_path, processes=1)[:3])) == 60
+
+
+@pytest.mark.parametrize(
+    "spellings", [("c1ccccc1O", "Oc1ccccc1", "C1=CC=CC=C1O"), ("CC(C)C#N", "N#CC(C)C"), ("c1cc[nH]c1", "[nH]1cccc1")]
+)
+@pytest.mark.parametrize("aromatic", [False, True])
+def test_in_canonical_order_every_spelling_is_one_graph(spellings, aromatic):
+    graphs = {encode(text, aromatic, order="canonical")[:3] for text in spellings}
+    assert len(graphs) == 1
+    atoms, bonds, smiles = graphs.pop()
+    assert sanitised(build(atoms, bonds)) == smiles
+    letters = [c.upper() for c in smiles if c.isalpha() and c != "H"]
+    assert list(atoms) == letters or any(len(name) > 1 for name in atoms)  # as they stand in the SMILES
+
+
+def test_the_order_of_the_file_keeps_the_names_of_prepared_data(tmp_path):
+    assert Settings().key() == [False, None, "refuse"] and Settings(order="canonical").key()[-1] == "canonical"
+    (tmp_path / "a.smi").write_text("\n".join("C" * k + "O" for k in range(1, 40)))
+    names = {Path(molecules(tmp_path / "a.smi", cache=tmp_path, order=order, processes=1).rejected).name
+             for order in ("file", "canonical")}  # fmt: skip
+    assert len(names) == 2
+    with pytest.raises(ValueError, match="order is 'random', expected file or canonical"):
+        molecules(tmp_path / "a.smi", cache=tmp_path, order="random")
+
+
+def test_matching_molecules_are_repeated(prepared):
+    train = prepared().train
+    oxygen = sum("O" in smiles for smiles in train.smiles)
+    more = train.repeated({"[O]": 3})
+    assert 0 < oxygen < len(train) and len(more) == len(train) + 2 * oxygen
+    assert set(more.smiles) == set(train.smiles) and sum("O" in smiles for smiles in more.smiles) == 3 * oxygen
+    assert len(train.repeated({"[O]": 3, "C": 2}).smiles) > len(more)
+    with pytest.raises(ValueError, match="'C[(]' is no SMARTS pattern"):
+        train.repeated({"C(": 2})
+    with pytest.raises(ValueError, match="repeat of 'C' is 0, expected a whole number of at least 1"):
+        train.repeated({"C": 0})

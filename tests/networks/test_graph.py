@@ -166,3 +166,18 @@ def test_shapes_that_do_not_belong_together_are_named():
         network()({"atoms": x["atoms"], "bonds": x["bonds"][:, :3]}, *times())
     with pytest.raises(ValueError, match="multiple of heads"):
         GraphTransformer(KA, KB, width=10, heads=4)
+
+
+def test_with_places_the_order_of_the_atoms_matters_and_padding_still_does_not():
+    net, (s, t) = network(places=N), times()
+    x = state()
+    order = torch.tensor([1, 0, *range(2, N)])
+    permuted = {"atoms": x["atoms"][:, order], "bonds": x["bonds"][:, order][:, :, order]}
+    z, w = net(x, s, t), net(permuted, s, t)
+    assert (w["atoms"] - z["atoms"][:, order]).abs().max() > 1e-3
+    small = {"atoms": x["atoms"][:, :4], "bonds": x["bonds"][:, :4, :4]}
+    sizes = torch.full((B,), 4)
+    padded, cut = net(x, s, t, Condition(masks(sizes))), net(small, s, t, Condition(masks(sizes, 4)))
+    assert (padded["bonds"][:, :4, :4] - cut["bonds"]).abs().max() < 1e-9
+    with pytest.raises(ValueError, match="the graph has 6 atoms, expected at most the 4 places"):
+        network(places=4)(x, s, t)

@@ -276,3 +276,16 @@ def test_unusable_input_is_explained():
         Convolutions(3, 8, kernel=4)
     with pytest.raises(ValueError, match="multiple of heads"):
         Transformer(3, 8, 1, 3)
+
+
+def test_one_modulation_serves_all_blocks_with_a_constant_of_each():
+    torch.manual_seed(0)
+    own, shared = (Transformer(5, width=32, depth=4, out=5, shared=shared) for shared in (False, True))
+    count = lambda net: sum(p.numel() for p in net.parameters())  # noqa: E731
+    assert count(own) - count(shared) == 3 * (32 + 1) * 6 * 32 - 4 * 6 * 32
+    for p in shared.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    x, s, t = torch.randn(3, 7, 5), torch.full((3,), 0.3), torch.full((3,), 0.6)
+    before = shared(x, s, t)
+    shared.blocks[2].offset.data[0] += 1  # a shift of one block
+    assert (shared(x, s, t) - before).abs().max() > 1e-3

@@ -225,3 +225,18 @@ def test_the_naive_baseline_is_a_velocity_map(build_task):
     flow_map = task.build_map()
     assert isinstance(flow_map, VelocityMap)
     assert torch.equal((x := task.sample(flow_map, 4, ONE, generator()))["bonds"], x["bonds"].mT)
+
+
+def test_where_the_order_matters_a_scaffold_lies_anywhere_and_stays(build_task):
+    task = build_task(order="canonical", repeat={"O": 2})
+    assert len(task.train_data) > len(task.splits.train)
+    torch.manual_seed(0)
+    flow_map = task.build_map().eval()
+    assert flow_map.network.places is not None
+    x = task.sample(flow_map, 40, ONE, generator(), fixed="C1CC1", atoms=6)
+    starts = set()
+    for atoms, bonds in zip(x["atoms"], x["bonds"], strict=True):
+        ring = [k for k in range(4) if (bonds[k : k + 3, k : k + 3] > 0).sum() == 6]
+        assert any((atoms[k : k + 3] == task.alphabet.atoms.index("C")).all() for k in ring)
+        starts |= set(ring)
+    assert len(starts) == 4  # it may begin at any of four places of six

@@ -88,3 +88,13 @@ def test_an_objective_is_one():
 def test_a_run_has_at_most_a_dozen_attributes():
     plan = trainer(None)
     assert len(vars(Run(launchable(plan), plan))) <= 12
+
+
+def test_a_stretched_schedule_ends_with_the_seconds(tmp_path):
+    settings = {"max_seconds": 0.4, "stretch": True, "max_steps": 100_000, "log_every": 1, "validate_every": 100_000}
+    report = trainer(tmp_path, Slow(), schedule=Cosine(warmup=1, floor=0.0), **settings).fit()
+    rates = [row["train/lr"] for row in read_records(tmp_path / "metrics.jsonl") if "train/lr" in row]
+    assert report.reason == "seconds" and report.step < 100_000
+    assert rates[-1] < 0.05 * max(rates)  # plain counting would still be at the top
+    with pytest.raises(ValueError, match="stretch fits the schedule to max_seconds, but there is none"):
+        Budget(stretch=True)

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import flowmaps.train
-from flowmaps.train import CheckpointError, load_map, read_config, read_state, resolve
+from flowmaps.train import CheckpointError, export, load_map, read_config, read_state, resolve
 from flowmaps.train import checkpoint as checkpoints
+from flowmaps.train.checkpoint import MODEL
 from train.toys import LeastSquares, Signalling, assert_equal_bits, tensors_of, trainer
 
 
@@ -244,3 +246,17 @@ def test_what_a_kill_kept_from_being_removed_goes_at_the_next_start(tmp_path):
     (tmp_path / ".metrics.jsonl.17.tmp").write_text("{")
     trainer(tmp_path).fit(resume=True)
     assert contents(tmp_path) == before
+
+
+def test_weights_in_half_precision_take_half_the_space_and_load_as_they_were_rounded(tmp_path):
+    torch.manual_seed(0)
+    module, other = nn.Linear(64, 64), nn.Linear(64, 64)
+    whole = export(tmp_path / "whole", module, {}, {}, {})
+    half = export(tmp_path / "half", module, {}, {}, {}, half=True)
+    assert (half / MODEL).stat().st_size < 0.6 * (whole / MODEL).stat().st_size
+    load_map(half, other)
+    assert other.weight.dtype == torch.float32 and torch.equal(other.weight, module.weight.half().float())
+    with torch.no_grad():
+        module.weight[0, 0] = 1e5
+    with pytest.raises(ValueError, match="weight is too large for half precision"):
+        export(tmp_path / "large", module, {}, {}, {}, half=True)

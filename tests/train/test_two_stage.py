@@ -56,3 +56,9 @@ def test_options_of_the_loss_are_passed_on(tmp_path):
     )
     assert isinstance(second.coupling, MinibatchOT) and second.coupling.group == 4
     assert (second.share, second.strength) == (0.5, 2.0) and isinstance(second.pairs, ToData)
+
+
+def test_factors_of_fields_are_passed_on(tmp_path):
+    train(SelfDistillation(build(0), share=1.0), tmp_path / "base", 1)
+    with pytest.raises(ValueError, match="emphasis has 'bonds'"):  # the map has one field only
+        TwoStage(build(1), str(tmp_path / "base"), emphasis={"bonds": 4.0})

@@ -10,17 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import torch
+from rdkit import Chem
 from torch import Tensor
 
 from ..fields import Batch, Condition
 from .base import fingerprint
 from .molecules_files import PARTS, Alphabet, Progress, Settings, load, prepare, read_smiles, shuffled
-from .molecules_graph import LOST, Fragments, Order
+from .molecules_graph import LOST, Fragments, Order, pattern
 from .sources import data_folder, download, writable
 
 VERSION = 3  # of the prepared files
@@ -108,6 +110,20 @@ class MoleculeData:
         return MoleculeData(
             self.atoms[index], self.bonds[index], self.sizes[index], smiles, label, self.known_share, self.label_dropout
         )
+
+    def repeated(self, times: Mapping[str, int]) -> MoleculeData:
+        """The molecules, those that match a SMARTS pattern as often as it says; several patterns multiply.
+
+        Raises: ValueError if a pattern is no SMARTS, or a number is not at least 1.
+        """
+        count = torch.ones(len(self), dtype=torch.long)
+        for text, k in times.items():
+            if not isinstance(k, int) or k < 1:
+                raise ValueError(f"repeat of {text!r} is {k!r}, expected a whole number of at least 1")
+            query = pattern(text)
+            found = [Chem.MolFromSmiles(smiles).HasSubstructMatch(query) for smiles in self.smiles]
+            count *= torch.where(torch.tensor(found), k, 1)
+        return self.subset(torch.repeat_interleave(torch.arange(len(self)), count))
 
     def conditioned(self, label: Tensor | None, known_share: float = 0.0, label_dropout: float = 0.0) -> MoleculeData:
         """The same molecules with other conditions."""

@@ -138,6 +138,19 @@ def _no_smiles(text: str) -> str | None:
     return "a reaction, not a molecule" if ">>" in text else None
 
 
+def pattern(smarts: str) -> Chem.Mol:
+    """The query of a SMARTS pattern; hydrogens of molecules are counted, not drawn.
+
+    Raises: ValueError if it is none, or asks for an isotope, which no graph keeps.
+    """
+    query = Chem.MolFromSmarts(smarts, mergeHs=True)
+    if query is None or not smarts:
+        raise ValueError(f"{smarts!r} is no SMARTS pattern")
+    if any("AtomIsotope" in atom.DescribeQuery() for atom in query.GetAtoms()):
+        raise ValueError(f"{smarts!r} asks for an isotope, which no molecule of the data keeps; leave it out")
+    return query
+
+
 def canonical(text: str) -> str:
     """The canonical SMILES of all spellings of a molecule that its graph does not tell apart.
 

@@ -57,6 +57,8 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
             order matters; by default a :class:`~flowmaps.networks.graph.GraphTransformer`.
         width, edge, depth, heads, paths: Settings of the network, where they are to differ from its own.
         known_share: Share of training examples of which a random part is given, for completion of scaffolds.
+        repeat: How many times an epoch shows the training molecules that match a SMARTS pattern, such as ``{"a": 3}``,
+            for what a model makes too rarely; several patterns multiply.
         conditions: Properties to condition on, of ``logp``, ``qed``, ``rings``, ``weight``.
         drop_label: Share of training examples whose properties are withheld, for classifier-free guidance.
         flow_map: What the network predicts: an endpoint, or with ``VelocityMap`` a velocity, the naive baseline.
@@ -90,6 +92,7 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
         heads: int | None = None,
         paths: int | None = None,
         known_share: float = 0.0,
+        repeat: Mapping[str, int] | None = None,
         conditions: tuple[str, ...] = (),
         drop_label: float = 0.1,
         flow_map: Kind = EndpointMap,
@@ -105,6 +108,7 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
         self.path, self.fetch = path, fetch
         self.options = {"aromatic": aromatic, "max_atoms": max_atoms, "fragments": fragments, "cache": cache}
         self.order: Order = order
+        self.repeat = dict(repeat or {})
         self.network: Callable[..., Network] = network or GraphTransformer
         self.sizes = {"width": width, "edge": edge, "depth": depth, "heads": heads, "paths": paths}
         self.known_share, self.conditions, self.drop_label = known_share, tuple(conditions), drop_label
@@ -128,7 +132,8 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
 
     @cached_property
     def train_data(self) -> MoleculeData:
-        return self._conditioned(self.splits.train, self.drop_label, self.known_share)
+        shown = self.splits.train.repeated(self.repeat) if self.repeat else self.splits.train
+        return self._conditioned(shown, self.drop_label, self.known_share)
 
     @cached_property
     def valid_data(self) -> MoleculeData:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..maps import FlowMap
 from ..objectives import Average, Consistency, Frozen, SelfDistillation
 from ..paths import Coupling
@@ -20,8 +22,9 @@ class TwoStage(SelfDistillation):
     Arguments:
         flow_map: The flow map in training, of the architecture of the first stage.
         base: Folder of the run of the first stage, or one of its checkpoints; averaged weights are taken.
-        consistency, times, pairs, share, strength, coupling: As in :class:`~flowmaps.objectives.SelfDistillation`; the
-            coupling that of the first stage, whose states the teacher knows.
+        consistency, times, pairs, share, strength, coupling, emphasis: As in
+            :class:`~flowmaps.objectives.SelfDistillation`; the coupling that of the first stage, whose states the
+            teacher knows.
         decay: Of a teacher that follows the map; ``None`` freezes it. A frozen teacher in an embedded space also
             freezes the read-in, so that its states mean what they meant.
     Raises: CheckpointError if there is no such checkpoint or it does not fit the map.
@@ -39,6 +42,7 @@ class TwoStage(SelfDistillation):
         share: float = 0.75,
         strength: float = 1.0,
         coupling: Coupling | None = None,
+        emphasis: Mapping[str, float] | None = None,
         decay: float | None = None,
     ):
         precision = flow_map.dtype
@@ -47,5 +51,6 @@ class TwoStage(SelfDistillation):
         teacher = Frozen(flow_map) if decay is None else Average(flow_map, decay)
         if decay is None:
             flow_map.path.requires_grad_(False)
-        options = {"times": times, "pairs": pairs, "share": share, "strength": strength, "coupling": coupling}
+        options = {"times": times, "pairs": pairs, "share": share, "strength": strength, "coupling": coupling,
+                   "emphasis": emphasis}  # fmt: skip
         super().__init__(flow_map, consistency, teacher=teacher, **options)  # pyright: ignore[reportArgumentType]  (by name)
