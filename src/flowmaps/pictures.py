@@ -128,6 +128,30 @@ def globes(path: str | os.PathLike, rows: Mapping[str, Tensor]) -> None:
     save(figure, path)
 
 
+def discs(path: str | os.PathLike, rows: Mapping[str, Tensor]) -> None:
+    """Draw points of the unit disc side by side, one panel for each entry, with its rim.
+
+    Arguments:
+        path: PNG file to write.
+        rows: Label of the panel to points ``(n, 2)``.
+    Raises: ValueError if there is nothing to draw.
+    """
+    from matplotlib.patches import Circle
+
+    _check_rows(rows)
+    columns = min(3, len(rows))
+    lines = math.ceil(len(rows) / columns)
+    figure = blank(3.2 * columns, 3.3 * lines, dpi=110, layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis, (label, x) in zip(axes, rows.items(), strict=False):
+        axis.add_patch(Circle((0, 0), 1, fill=False))
+        axis.scatter(x[:, 0].cpu().numpy(), x[:, 1].cpu().numpy(), **_dots(len(x)))
+        axis.set(title=label, xlim=(-1.03, 1.03), ylim=(-1.03, 1.03), aspect="equal")
+    for axis in axes:
+        axis.set_axis_off()
+    save(figure, path)
+
+
 def angle_panels(path: str | os.PathLike, rows: Mapping[str, Tensor], names: Sequence[str]) -> None:
     """Draw angles two by two from -180 to 180 (Ramachandran plots), a line for each entry, at most three pairs.
 

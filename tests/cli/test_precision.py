@@ -54,6 +54,8 @@ def train(name, own, out, *options):
         options = (*POINTS, *options)
     elif "tasks.earth" in family or "tasks.torsions" in family:
         options = (*POINTS[:3], "--data.path", str(own / "angles.csv"), *options)
+    elif "tasks.hyperbolic" in family or "tasks.rotations" in family:
+        options = (*POINTS[:3], *options)
     elif "tasks.molecules" in family:
         options = (*MOLECULES, "--data.path", str(own / "molecules.csv"), *options)
     else:

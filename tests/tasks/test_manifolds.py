@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from flowmaps.cli.main import main
+from flowmaps.data.curved import cones, pair, pair_log_density
 from flowmaps.metrics.manifolds import excess, geodesic_kernel, mmd, per_angle_kernel
 from flowmaps.oracles import PointMass, WrappedNormalLaw
 from flowmaps.pictures import angle_panels, globes
 from flowmaps.samplers import Euler, Jumps
-from flowmaps.spaces import Sphere, Torus
+from flowmaps.spaces import PoincareBall, Sphere, Torus
 from flowmaps.tasks.earth import Earth
+from flowmaps.tasks.hyperbolic import Hyperbolic
+from flowmaps.tasks.rotations import Rotations
 from flowmaps.tasks.torsions import Torsions
 from identities.cases import seeded
 
@@ -100,7 +103,7 @@ def test_exact_samples_score_the_floor():
     assert abs(mmd(x, y, kernel) / expected - 1) < 0.5 and abs(excess(x, y, kernel)) < 1.5 * expected**2
 
 
-@pytest.mark.parametrize("task", [Earth("moon"), Torsions("dna")])
+@pytest.mark.parametrize("task", [Earth("moon"), Torsions("dna"), Hyperbolic("plane"), Rotations("rocks")])
 def test_other_sources_are_refused(task):
     with pytest.raises(ValueError, match="neither one of .* nor a file"):
         _ = task.splits
@@ -134,6 +137,52 @@ def test_through_the_command_line(preset, which, table, tmp_path, capsys):
     assert set(found) == {"1", "2", "ode8", "data"} and found["1"]["mmd"] > found["data"]["mmd"]
     again = ["train", preset, "--data.path", named[0], "--out", str(tmp_path / "again"), *SHORT]
     assert main([*again, "--trainer.max_steps=1"]) == 2 and "parts" in capsys.readouterr().err  # 7 rows are too few
+
+
+@pytest.mark.parametrize("preset", ["hyperbolic", "rotations"])
+def test_known_distributions_through_the_command_line(preset, tmp_path, capsys):
+    """Samples of a run can be the data of another; the likelihood is that of held-out points."""
+    run = tmp_path / "run"
+    assert main(["train", preset, "--out", str(run), *SHORT]) == 0
+    arguments = ["evaluate", str(run), "--steps=1", "--ode=0", "--n=100", "--nll=20", "--out", str(tmp_path / "e")]
+    assert main(arguments) == 0
+    found = json.loads((tmp_path / "e/metrics.json").read_text())
+    assert found["nll"]["n"] == 20 and math.isfinite(found["nll"]["nats"])
+    assert ("exact" in found["nll"]) == (preset == "hyperbolic")
+    assert main(["sample", str(run), "--n=60", "--out", str(tmp_path / "c.csv")]) == 0
+    arguments = ["train", preset, "--data.path", str(tmp_path / "c.csv"), "--out", str(tmp_path / "again"), *SHORT]
+    assert main(arguments) == 0
+    assert main(["evaluate", str(run), "--nll=-1"]) == 2 and "nll is -1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("task", "text", "said"), [
+    (Hyperbolic, "0.1,0.2\n0.8,0.8\n", "line 2: the point is 1.13"),
+    (Hyperbolic, "a,x,y\n1,0.1,\n", "line 2: y is ''"),
+    (Rotations, "1,0,0,0\n0,0,0,0\n", "line 2: the quaternion has length 0"),
+    (Rotations, "1,0,0\n", "no column 'w'"),
+    (lambda path: Rotations(path, columns="1,2"), "1,0,0,0\n", "expected 4 for w, x, y, z"),
+])  # fmt: skip
+def test_what_is_no_point_is_refused(task, text, said, tmp_path):
+    (tmp_path / "bad.csv").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        _ = task(str(tmp_path / "bad.csv")).splits
+
+
+def test_the_known_distributions_are_what_they_say():
+    """The pair's density is that of its draws, and cones are symmetric about the axis of the body."""
+    x = pair(0)
+    grid = (torch.arange(400, dtype=torch.float64) + 0.5) / 200 - 1
+    cell = torch.cartesian_prod(grid, grid)
+    cell = cell[cell.norm(dim=1) < 0.995]
+    volume = PoincareBall(2).inner(cell, cell, cell) / cell.square().sum(1)  # λ², the volume of a unit of area
+    mass = pair_log_density(cell).exp() * volume / 200**2
+    assert abs(float(mass.sum()) - 1) < 0.02
+    assert torch.allclose(x.mean(0), (mass.unsqueeze(1) * cell).sum(0), atol=0.01)
+    second = lambda x, w: (w.unsqueeze(1) * x).T @ x  # noqa: E731
+    assert torch.allclose(second(x, torch.full((len(x),), 1 / len(x)).double()), second(cell, mass), atol=0.01)
+    R = cones(0).unflatten(-1, (3, 3))
+    assert torch.allclose(R @ R.mT, torch.eye(3).double().expand_as(R), atol=1e-12)
+    assert float(R[..., 0].mean(0).abs().max()) < 0.03 < 0.2 < float(R[..., 2].mean(0).abs().max())
 
 
 def test_damaged_files_end_in_a_line(table, tmp_path, capsys):

@@ -5,6 +5,7 @@ from .base import Network
 from .convolutions import Convolutions
 from .embeddings import Context, Label, Modulation, TimeFeatures, input_scale, own_time
 from .heads import Head, LinearHead, TiedHead
+from .metric import InMetric
 from .mlp import MLP
 from .points import PointNetwork
 from .transformer import Transformer
@@ -16,6 +17,7 @@ __all__ = [
     "Context",
     "Convolutions",
     "Head",
+    "InMetric",
     "Label",
     "LinearHead",
     "Modulation",

@@ -14,7 +14,7 @@ from ..networks import Network
 from ..pictures import globes
 from ..spaces import Sphere
 from .base import Kind
-from .manifolds import OnManifold
+from .manifolds import OnManifold, file_or
 
 
 class Earth(OnManifold):
@@ -52,9 +52,9 @@ class Earth(OnManifold):
         return Sphere(3)
 
     def load(self) -> PointSplits:
-        if self.data_set not in CATALOGUES and not Path(self.data_set).expanduser().exists():
-            raise ValueError(f"source is {self.data_set!r}, neither one of {', '.join(CATALOGUES)} nor a file")
-        return earth(self.data_set, self.path, self.columns, self.skip, self.fetch, self.seed)
+        return earth(
+            file_or(self.data_set, list(CATALOGUES)), self.path, self.columns, self.skip, self.fetch, self.seed
+        )
 
     def shown(self, x: Tensor) -> Tensor:
         """Latitude and longitude in degrees ``(n, 2)``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..data.points import PointSplits
-from ..files import replacing
+from ..files import replacing, write_json
+from ..likelihood import ProbabilityFlow
 from ..maps import FlowMap, VelocityMap
 from ..metrics.manifolds import PAIRS, Kernel, geodesic_kernel, mmd
 from ..networks import Network, PointNetwork
@@ -23,7 +24,7 @@ from ..samplers import Sampler, generate
 from ..seeds import check_seed
 from ..spaces import Manifold, Torus
 from .aims import Aim, against
-from .base import ChangedData, Kind, Task, fitted
+from .base import ChangedData, Kind, Study, Task, fitted
 
 
 class OnManifold(Task[PointSplits, Tensor]):
@@ -37,7 +38,7 @@ class OnManifold(Task[PointSplits, Tensor]):
     """
 
     kinds = (".png", ".csv")
-    files = ("samples.*", "samples-*.csv")
+    files = ("samples.*", "samples-*.csv", "nll.json")
     teaching = {"names": [str]}
 
     def __init__(
@@ -59,8 +60,12 @@ class OnManifold(Task[PointSplits, Tensor]):
         """Where the points live."""
 
     @property
-    def source(self) -> Source | None:
+    def start(self) -> Source | None:
         """Where flows start; the space's own random points by default."""
+        return None
+
+    def true_log_density(self, x: Tensor) -> Tensor | None:
+        """The log-density of the data in the volume of the metric, where it is known."""
         return None
 
     @abstractmethod
@@ -83,11 +88,13 @@ class OnManifold(Task[PointSplits, Tensor]):
     def learned(self, splits: PointSplits) -> Document:
         return {"names": splits.names}
 
+    def made(self) -> Network:
+        """The network of the coordinates."""
+        more = {"periodic": True} if isinstance(self.space, Torus) else {}
+        return fitted(self.network, self.space.dim, settings=self.sizes, **more)
+
     def build_map(self) -> FlowMap:
-        space = self.space
-        more = {"periodic": True} if isinstance(space, Torus) else {}
-        network = fitted(self.network, space.dim, settings=self.sizes, **more)
-        return self.flow_map(GeodesicPath(space, self.source), network, None, None)
+        return self.flow_map(GeodesicPath(self.space, self.start), self.made(), None, None)
 
     def sample(
         self, flow_map: FlowMap, n: int, sampler: Sampler, generator: torch.Generator, batch: int = 10_000
@@ -132,6 +139,41 @@ class OnManifold(Task[PointSplits, Tensor]):
     def samples(self) -> int:
         return min(len(self.splits.test), PAIRS)
 
+    def studies(self, nll: int = 0) -> Mapping[str, Study]:
+        """The likelihood of held-out points.
+
+        Arguments:
+            nll: Of how many, at most; 0 leaves it out. Nats per point in the volume of the metric, by the flow of the
+                diagonal.
+        """
+        if nll < 0:
+            raise ValueError(f"nll is {nll}, expected a number of points, or 0 for none")
+
+        def study(
+            flow_map: FlowMap,
+            rows: Mapping[str, Sampler],
+            n: int,
+            seed: int,
+            data: Mapping[str, float],
+            directory: Path,
+        ) -> tuple[object, list[Path]]:
+            found, exact = self.negative_log_likelihood(flow_map, nll)
+            result = {"nats": float(found.mean()), "error": float(found.std() / len(found) ** 0.5), "n": len(found)}
+            result |= {} if exact is None else {"exact": float(exact.mean())}
+            write_json(directory / "nll.json", result)
+            print(", ".join(f"{name} {value:.4g}" for name, value in result.items()))
+            return result, [directory / "nll.json"]
+
+        return {"nll": study} if nll else {}
+
+    def negative_log_likelihood(self, flow_map: FlowMap, most: int) -> tuple[Tensor, Tensor | None]:
+        """-log p of at most ``most`` held-out points ``(n,)``, and that of the true density where it is known."""
+        x = self.splits.test.original(most)
+        device = next(iter(flow_map.parameters())).device
+        parts = [ProbabilityFlow()(flow_map, part.to(device, flow_map.dtype)).cpu() for part in x.split(1000)]
+        true = self.true_log_density(x.double())
+        return -torch.cat(parts).double(), None if true is None else -true
+
     def write(self, rows: Mapping[str, Tensor], directory: Path, **options: object) -> list[Path]:
         """``samples-ROW.csv`` with the points of each row, and ``samples.png`` with real ones beside, if any."""
         tables = []
@@ -152,3 +194,13 @@ class OnManifold(Task[PointSplits, Tensor]):
         except (OSError, ValueError):
             pass  # sampling needs no data
         return {}
+
+
+def file_or(source: str, known: Sequence[str]) -> str:
+    """``source``, if it is one of the known data sets or there is such a file.
+
+    Raises: ValueError naming the known ones otherwise.
+    """
+    if source not in known and not Path(source).expanduser().exists():
+        raise ValueError(f"source is {source!r}, neither one of {', '.join(known)} nor a file")
+    return source

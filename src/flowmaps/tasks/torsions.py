@@ -16,7 +16,7 @@ from ..networks import Network
 from ..pictures import angle_panels
 from ..spaces import Torus
 from .base import Kind
-from .manifolds import OnManifold
+from .manifolds import OnManifold, file_or
 
 
 class Torsions(OnManifold):
@@ -58,9 +58,9 @@ class Torsions(OnManifold):
         return Torus(len(self.state()["names"]))
 
     def load(self) -> PointSplits:
-        if self.data_set not in SOURCES and not Path(self.data_set).expanduser().exists():
-            raise ValueError(f"source is {self.data_set!r}, neither one of {', '.join(SOURCES)} nor a file")
-        return torsions(self.data_set, self.path, self.columns, self.unit, self.skip, self.fetch, self.seed)
+        return torsions(
+            file_or(self.data_set, SOURCES), self.path, self.columns, self.unit, self.skip, self.fetch, self.seed
+        )
 
     def shown(self, x: Tensor) -> Tensor:
         """Angles in degrees, from -180 to 180."""
