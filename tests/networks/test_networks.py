@@ -25,6 +25,7 @@ NETWORKS = {
     "u-net features": (lambda: UNet(3, 4, (), depth=2, heads=1), IMAGE),
     "convolutions": (lambda: Convolutions(3, 8, 1, 3, (1, 2), out=3), LINE),
     "convolutions with places": (lambda: Convolutions(3, 8, 1, 3, (2,), out=3, shape=(5,)), LINE),
+    "convolutions on patches": (lambda: Convolutions(3, 8, 1, 3, (1, 2), 2, out=3), LINE),
     "mlp": (lambda: MLP(LINE, 8, 2), LINE),
     "mlp on fields": (lambda: MLP(FIELDS, 8, 1), FIELDS),
 }

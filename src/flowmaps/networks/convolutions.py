@@ -43,8 +43,10 @@ class Convolutions(Network):
         d: Coordinates of the state per position.
         width: Channels.
         rounds: How often the dilations are gone through.
-        kernel: Positions that a convolution reads, odd.
-        dilations: Of the convolutions of a round; by default they reach 122 positions to either side.
+        kernel: Places that a convolution reads, odd.
+        dilations: Of the convolutions of a round.
+        patch: Consecutive positions that share one place: convolutions then cost that much less and reach that much
+            farther.
         out, K, classes, properties, times: As for a transformer.
         shape: ``(length,)`` where each position gets a learned vector p; other lengths are then refused.
     Returns (of a call): ``(batch, length, out)``.
@@ -59,7 +61,8 @@ class Convolutions(Network):
         width: int = 64,
         rounds: int = 2,
         kernel: int = 5,
-        dilations: Sequence[int] = (1, 2, 8, 20),
+        dilations: Sequence[int] = (1, 2, 4, 8),
+        patch: int = 1,
         out: int | None = None,
         K: int | None = None,
         shape: Sequence[int] | None = None,
@@ -68,30 +71,49 @@ class Convolutions(Network):
         times: TimeFeatures | None = None,
     ):
         super().__init__()
-        check_sizes(width=width, rounds=rounds, kernel=kernel)
+        check_sizes(width=width, rounds=rounds, kernel=kernel, patch=patch)
         if kernel % 2 == 0 or not dilations or min(dilations) < 1:
             raise ValueError(
                 f"kernel is {kernel} and dilations {tuple(dilations)}, expected an odd number and some >= 1"
             )
-        self.K, self.width = K or d, width
-        self.read = read_in(d, width)
-        self.table = None if shape is None else nn.Parameter(torch.randn(*shape, width) / 2)
+        self.K, self.width, self.patch, self.shape = K or d, width, patch, shape if shape is None else tuple(shape)
+        self.read = read_in(patch * d, width)
+        nn.init.normal_(self.read.weight, std=patch**-0.5)  # every position has unit norm
+        self.table = None if shape is None else nn.Parameter(torch.randn(-(-shape[0] // patch), width) / 2)
         self.context = Context(width, classes, properties, times)
         self.blocks = nn.ModuleList(Convolved(width, kernel, each) for _ in range(rounds) for each in dilations)
         self.norm = Modulation(width, width, parts=2)
-        self.out = nn.Identity() if out is None else ReadOut(width, out)
+        if out is None and patch > 1:
+            raise ValueError(f"patch is {patch} without out: features are of single positions; give out, or patch 1")
+        self.out = nn.Identity() if out is None else ReadOut(width, patch * out)
 
     def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         condition = condition or Condition()
-        if x.ndim != 3 or self.table is not None and x.shape[1:-1] != self.table.shape[:-1]:
-            wanted = "one axis" if self.table is None else tuple(self.table.shape[:-1])
+        if x.ndim != 3 or self.shape is not None and tuple(x.shape[1:-1]) != self.shape:
+            wanted = self.shape or "one axis"
             raise ValueError(f"positions have shape {tuple(x.shape[1:-1])}, expected {wanted}")
         mask, known = one_field(condition.mask), one_field(condition.known)
-        h = self.read(x * across(input_scale(own_time(s, known), self.K), x))
+        x = x * across(input_scale(own_time(s, known), self.K), x)
+        h = self.read(self._patches(x if mask is None else torch.where(mask.unsqueeze(-1), x, 0.0)))
         h = h.to(torch.promote_types(x.dtype, h.dtype))  # under autocast, sums over blocks stay float32
         h = h if self.table is None else h + self.table
         c = self.context(s, t, condition)
+        exists = None if mask is None else self._patches(mask.unsqueeze(-1)).any(-1)
+        share = None if known is None else self._share(known, mask, h)
         for block in self.blocks:
-            h = block(h, c, known, mask)
-        scale, shift = self.norm(c, known)
-        return self.out(adapt(h, scale, shift))
+            h = block(h, c, share, exists)
+        scale, shift = self.norm(c, share)
+        h = self.out(adapt(h, scale, shift))
+        return h if self.patch == 1 else h.unflatten(-1, (self.patch, -1)).flatten(1, 2)[:, : x.shape[1]]
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """Consecutive positions side by side, zeros after the last."""
+        if self.patch == 1:
+            return x
+        return F.pad(x, (0, 0, 0, -x.shape[1] % self.patch)).unflatten(1, (-1, self.patch)).flatten(2)
+
+    def _share(self, known: Tensor, mask: Tensor | None, h: Tensor) -> Tensor:
+        """The part of the existing positions of each place that is known."""
+        exists = torch.ones_like(known) if mask is None else mask
+        count, all = (self._patches(part.to(h.dtype).unsqueeze(-1)).sum(-1) for part in (known & exists, exists))
+        return count / all.clamp(min=1)
