@@ -299,3 +299,11 @@ def test_cross_entropy_trains_fisher_flow():
     wanted = space.toward(x_t[near], mu) / (1 - t)
     error = v[near].std(0) / near.sum() ** 0.5
     assert ((v[near].mean(0) - wanted.mean(0)).abs() < 4 * error + 0.01).all()
+
+
+@pytest.mark.parametrize("sampler", [Jumps(1), Jumps(3), Euler(8), Heun(8), Dopri5()])
+@pytest.mark.parametrize("source", [None, Dirichlet])
+def test_samples_of_a_certain_sequence_on_the_orthant(sampler, source):
+    flow_map = EndpointMap(GeodesicPath(FisherSphere(3), source() if source else None), Certain(1e4)).float()
+    x = generate(flow_map, sampler, (16, 2), seeded())
+    assert torch.equal(x, torch.tensor([1, 0]).expand(16, 2))
