@@ -5,7 +5,8 @@ import torch
 from torchdiffeq import odeint
 
 from flowmaps.fields import Condition, across
-from flowmaps.oracles import FiniteLaw, GaussianLaw
+from flowmaps.oracles import FiniteLaw, GaussianLaw, OrthantLaw
+from flowmaps.samplers import Euler, generate
 from identities.cases import finite, seeded, state, times
 
 
@@ -155,3 +156,36 @@ def test_gaussian_transports_its_source():
 def test_impossible_laws_are_refused(make):
     with pytest.raises(ValueError, match="expected"):
         make()
+
+
+def test_the_exact_flow_on_the_orthant_has_its_law():
+    """Euler steps of the exact diagonal give every category its probability, at each position."""
+    p = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4]])
+    n = 20_000
+    x = generate(OrthantLaw(p).flow_map(), Euler(100), (n, 2), torch.Generator().manual_seed(0))
+    for column, truth in zip(x.mT, p, strict=True):
+        share = torch.bincount(column, minlength=4) / n
+        assert ((share - truth).abs() < 4 * (truth * (1 - truth) / n).sqrt() + 0.01).all()
+
+
+def test_the_posterior_on_the_orthant_is_that_of_draws():
+    p, t = torch.tensor([0.5, 0.3, 0.2]), 0.3
+    law, generator = OrthantLaw(p), torch.Generator().manual_seed(1)
+    path = law.flow_map().path
+    x_1 = torch.multinomial(p, 400_000, replacement=True, generator=generator)
+    x_t = path(path.start(path.noise((400_000,), generator)), x_1, torch.full((400_000,), t))
+    w = law(x_t, torch.tensor(t), torch.tensor(t)).softmax(-1)
+    hot = torch.nn.functional.one_hot(x_1, 3).float()
+    assert torch.allclose(w.mean(0), p, atol=3e-3)
+    bins = 0
+    for k in range(3):  # calibrated: where the posterior says q, a share q of the draws is of that category
+        for low in (0.1, 0.4, 0.7):
+            some = (w[:, k] > low) & (w[:, k] < low + 0.2)
+            if some.sum() < 1000:
+                continue
+            bins += 1
+            error = (hot[some, k].var() / some.sum()).sqrt()
+            assert abs(float(hot[some, k].mean() - w[some, k].mean())) < 4 * error + 2e-3
+    assert bins >= 5
+    with pytest.raises(ValueError, match="sum to 1"):
+        OrthantLaw(torch.tensor([0.5, 0.2]))

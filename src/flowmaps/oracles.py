@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from .fields import FREE, Condition, across, one_field
 from .maps import EndpointMap, VelocityMap
 from .paths import GeodesicPath
-from .spaces import Euclidean, OneHot, Space, Torus
+from .spaces import Euclidean, FisherSphere, OneHot, Space, Torus
 from .times import LAST
 
 
@@ -347,3 +347,41 @@ class WrappedNormalLaw(nn.Module):
         end = end + (mass - reached) / slope
         apart = across(torch.where(t > s, t - s, 1), x)
         return torch.where(across(t - s, x) > 0, (end - z) / apart, here)
+
+
+class OrthantLaw(nn.Module):
+    r"""Independent positions on the orthant of :class:`~flowmaps.spaces.FisherSphere`, with the exact posterior.
+
+    .. math:: w_k \propto p_k \Big(\frac{\sin r_k}{\sin\theta_k}\Big)^{K-2} [r_k \le \tfrac{\pi}{2}], \qquad
+              r_k = \frac{\theta_k}{1-t}, \quad \cos\theta_k = x_k
+
+    A path that ends in category k shrinks the angle to it from r to θ, and its source is on the orthant while r is at
+    most a right angle. A call as a network returns log w at time s: the diagonal of an :class:`EndpointMap`, whose flow
+    is exact; its jumps are not.
+
+    Arguments:
+        p: Probabilities ``(*positions, K)``.
+    Invariant: samples of the diagonal's flow have the law p (``tests/test_oracles.py``).
+    Reference: Davis et al. 2024, *Fisher flow matching*, arXiv 2405.14664.
+    """
+
+    p: Tensor
+
+    def __init__(self, p: Tensor):
+        super().__init__()
+        if bool((p < 0).any()) or not torch.allclose(p.sum(-1), torch.ones_like(p[..., 0])):
+            raise ValueError(f"probabilities sum to {float(p.sum(-1).amin()):g} or more; give some that sum to 1")
+        self.register_buffer("p", p)
+
+    def flow_map(self) -> EndpointMap[Tensor]:
+        """The map whose diagonal is exact."""
+        return EndpointMap(GeodesicPath(FisherSphere(self.p.shape[-1])), self)
+
+    def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Condition = FREE) -> Tensor:
+        theta = x.clamp(-1, 1).arccos()
+        r = theta / across((1 - s).clamp(min=1 - LAST), x)
+        right = math.pi / 2
+        log_ratio = r.clamp(max=right).sin().log() - theta.sin().log()
+        settled = torch.where(theta > 0, log_ratio, -torch.log1p(-across(s, x)))  # the limit at the category itself
+        beyond = 1e6 * (r - right).clamp(min=0)  # after steps of finite length no source may be left: take the nearest
+        return self.p.log().to(x.dtype) + (x.shape[-1] - 2) * settled - beyond
