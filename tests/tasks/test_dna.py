@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import flowmaps
 from flowmaps.cli.main import main
 from flowmaps.data import dna as D
 from flowmaps.fields import one_field
@@ -166,3 +167,15 @@ def test_a_grid_is_tuned_by_features_of_validation_sequences(folder, monkeypatch
     assert aim.measure(one_field(valid.x_1)).value < 1e-6 < aim.measure(one_field(test.x_1)).value
     noise = torch.randint(4, (40, 30), generator=seeded())
     assert aim.measure(noise).value > aim.measure(one_field(test.x_1)).value
+
+
+def test_the_model_that_comes_with_the_package_designs_around_a_motif(tmp_path):
+    """It samples without data, in any number of steps; its classes differ as their data do."""
+    assert main(["sample", "promoters", "--n", "16", "--out", str(tmp_path / "x.fa")]) == 0
+    assert len(D.read_sequences(tmp_path / "x.fa")) == 16
+    model = flowmaps.load("promoters", device="cpu")
+    assert sum(path.stat().st_size for path in model.folder.iterdir()) < 2e6 and model.shipped
+    x = model.sample(8, steps=2, infill="{168}TATAAAAG", label="human TATA")
+    assert x.shape == (8, 251) and all(text[168:176] == "TATAAAAG" for text in D.decode(x, "ACGT"))
+    gc = lambda label: float(((x := model.sample(64, label=label)) == 1).logical_or(x == 2).double().mean())  # noqa: E731
+    assert gc("human TATA") > 0.45 > 0.4 > gc("Arabidopsis TATA")  # the data have .50 and .34
