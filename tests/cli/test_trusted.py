@@ -205,16 +205,16 @@ def test_aliases_are_counted_before_they_are_written_out(tell, tmp_path, text):
 
 def test_honest_aliases_and_numbers_and_classes_pass(tell, capsys, tmp_path):
     (tmp_path / "more.yaml").write_text(
-        "trainer: {optimizer: {lr: 1e-3, betas: &b [0.9, 0.95]}, schedule: {floor: 5.0e-2}}\n"
+        "trainer: {optimizer: {lr: 1e-3, others: {betas: &b [0.9, 0.95]}}, schedule: {floor: 5.0e-2}}\n"
         "objective:\n  class_path: flowmaps.SelfDistillation\n"
         "  init_args: {pairs: Triangle, teacher: flowmaps.objectives.Average}\n"
     )
     with pytest.raises(SystemExit) as left:
         tell("train", "digits", "--config", tmp_path / "more.yaml", "--task.source=digits", "--print_config")
     shown = yaml.safe_load(capsys.readouterr().out)
-    assert not left.value.code and shown["trainer"]["optimizer"]["betas"] == [0.9, 0.95]
+    assert not left.value.code and shown["trainer"]["optimizer"]["others"]["betas"] == [0.9, 0.95]
     assert float(shown["trainer"]["optimizer"]["lr"]) == 1e-3 and shown["trainer"]["schedule"]["floor"] == 0.05
-    assert re.search("Triangle", str(shown["objective"])) and shown["trainer"]["max_steps"] == 900
+    assert re.search("Triangle", str(shown["objective"])) and shown["trainer"]["max_steps"] == 2400
 
 
 def test_names_are_checked_at_every_depth():

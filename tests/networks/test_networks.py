@@ -22,6 +22,7 @@ NETWORKS = {
     "transformer with neighbours": (lambda: Transformer(3, 8, 2, 2, out=3, reach=2), LINE),
     "u-net": (lambda: UNet(3, 4, (6, 8), heads=2, out=3), IMAGE),
     "u-net on cells": (lambda: UNet(3, 4, (6,), heads=2, out=3, patch=2), IMAGE),
+    "u-net of one shape": (lambda: UNet(3, 4, (6,), heads=2, out=3, patch=2, shape=IMAGE[:2]), IMAGE),
     "u-net features": (lambda: UNet(3, 4, (), depth=2, heads=1), IMAGE),
     "convolutions": (lambda: Convolutions(3, 8, 1, 3, (1, 2), out=3), LINE),
     "convolutions with places": (lambda: Convolutions(3, 8, 1, 3, (2,), out=3, shape=(5,)), LINE),
@@ -269,6 +270,8 @@ def test_unusable_input_is_explained():
         MLP(LINE, 8)(torch.zeros(BATCH, *LINE), s, t, Condition(label=torch.tensor([0, 1])))
     with pytest.raises(ValueError, match=r"shape \(4, 3\), expected \(5, 3\)"):
         MLP(LINE, 8)(torch.zeros(BATCH, 4, 3), s, t)
+    with pytest.raises(ValueError, match="without shape="):
+        UNet(3, 4, shape=(4, 4))(torch.zeros(BATCH, 5, 4, 3), s, t)
     with pytest.raises(ValueError, match=r"\(batch, H, W, d\)"):
         UNet(3, 4)(torch.zeros(BATCH, 4, 3), s, t)
     with pytest.raises(ValueError, match=r"shape \(5,\), expected \(4,\)"):

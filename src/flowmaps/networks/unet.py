@@ -128,6 +128,8 @@ class UNet(Network):
         heads: Attention heads at the lowest resolution.
         out: Width of the output: K for logits, zero at first. ``None``: features (..., width) for a head.
         patch: Side p of the cells; above 1 it needs ``out``.
+        shape: Height and width of images that are aligned, such as centred digits: cells get learned vectors, and other
+            shapes are refused.
         K, classes, properties, times: As in ``Transformer``.
     Returns (of a call): ``(batch, H, W, out)``.
     Invariant: padding never changes the rest, neither its values nor its amount.
@@ -147,6 +149,7 @@ class UNet(Network):
         properties: int | None = None,
         times: TimeFeatures | None = None,
         patch: int = 1,
+        shape: Sequence[int] | None = None,
     ):
         super().__init__()
         check_sizes(width=width, depth=depth, heads=heads, lower=min(lower, default=1))
@@ -154,6 +157,8 @@ class UNet(Network):
             raise ValueError(f"patch is {patch}, expected at least 1, and 1 for a network without out")
         self.K, self.patch = K or d, patch
         self.read = read_in(d * patch**2, width)
+        sides = None if shape is None else [-(-side // patch) for side in shape]
+        self.table = None if sides is None else nn.Parameter(torch.randn(*sides, width) / 2)
         self.context = Context(context := 4 * width, classes, properties, times)
         self.level = Level([width, *lower], depth, heads, context)
         self.norm = GroupNorm(width)
@@ -169,11 +174,22 @@ class UNet(Network):
         size, p = x.shape[1:3], self.patch
         if p > 1:
             x, grid = self._cells(grid.keep(x.movedim(-1, 1))), grid.coarsen(p)
-        h = self.level(self.read(x).movedim(-1, 1).contiguous(), self.context(s, t, condition), grid)
+        h = self._place(self.read(x)).movedim(-1, 1).contiguous()
+        h = self.level(h, self.context(s, t, condition), grid)
         y = self.out(F.silu(self.norm(h, grid.mask)).movedim(1, -1))
         if p > 1:
             y = F.pixel_shuffle(y.movedim(-1, 1), p).movedim(1, -1)[:, : size[0], : size[1]]
         return y
+
+    def _place(self, h: Tensor) -> Tensor:
+        if self.table is None:
+            return h
+        if h.shape[1:-1] != self.table.shape[:-1]:
+            raise ValueError(
+                f"cells have shape {tuple(h.shape[1:-1])}, expected {tuple(self.table.shape[:-1])}; "
+                "build the network without shape= for images of any size"
+            )
+        return h + self.table
 
     def _cells(self, x: Tensor) -> Tensor:
         """Pixels (batch, d, H, W) as cells (batch, H/p, W/p, d p²) of the norm of a pixel; zeros beyond the border."""

@@ -3,12 +3,13 @@
 from .base import Consistency, Identity, Jump, Objective
 from .contrastive import ContrastiveCrossEntropy, ContrastiveSquaredError
 from .diagonal import CrossEntropy, Diagonal, SquaredError
+from .distribution import EndpointKernel
 from .eulerian import Eulerian, EulerianKL
 from .lagrangian import EndpointConsistency, Lagrangian, LagrangianCE, LagrangianKL
 from .self_distillation import Draw, SelfDistillation
 from .semigroup import Semigroup, SemigroupKL
 from .teachers import Autoguided, Average, Frozen, Itself, Teacher
-from .weights import AdaptiveWeight, LearnedWeight
+from .weights import AdaptiveWeight, GapCurriculum, LearnedWeight
 
 __all__ = [
     "AdaptiveWeight",
@@ -21,9 +22,11 @@ __all__ = [
     "Diagonal",
     "Draw",
     "EndpointConsistency",
+    "EndpointKernel",
     "Eulerian",
     "EulerianKL",
     "Frozen",
+    "GapCurriculum",
     "Identity",
     "Itself",
     "Jump",

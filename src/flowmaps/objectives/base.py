@@ -29,6 +29,9 @@ class Objective(nn.Module, ABC, Generic[D]):
     def forward(self, batch: Batch, draw: D) -> dict[str, Tensor]:
         """Scalars in float32: ``loss`` is to be minimised (nats per position), the rest is for the log."""
 
+    def before_step(self, share: float) -> None:  # noqa: B027
+        """Called before each update with the share of the run that is behind it, in [0, 1)."""
+
     def after_step(self) -> None:  # noqa: B027
         """Called after each update of the weights; moves an averaged teacher."""
 

@@ -18,19 +18,22 @@ from ..spaces import Product
 from ..times import PairLaw, TimeLaw, Triangle, Uniform, on_alphabet, stratified
 from .base import Consistency, Jump, Objective
 from .diagonal import CrossEntropy, Diagonal, SquaredError
+from .distribution import EndpointKernel, Jumps
 from .semigroup import Semigroup, SemigroupKL
 from .teachers import Average, Itself, Teacher
+from .weights import GapCurriculum
 
 
 class Draw(NamedTuple):
     """Raw noise per field, times s <= t ``(batch,)``, uniforms r ``(batch,)`` for a time between them; s = t for the
-    first m samples, which are on the diagonal."""
+    first m samples, which are on the diagonal; and jumps whose ends are compared with the data, if any."""
 
     noise: State
     s: Tensor
     t: Tensor
     r: Tensor
     m: int
+    jumps: Jumps | None = None
 
 
 class SelfDistillation(Objective[Draw]):
@@ -56,6 +59,7 @@ class SelfDistillation(Objective[Draw]):
             named.
         weight: Optional weight of the loss off the diagonal.
         coupling: Pairing of noise and data within a batch.
+        matching: A term that compares the ends of jumps with the data, in training only.
         emphasis: Factors of the losses of named fields, such as ``{"bonds": 4}``; 1 for the others. Minima stay where
             they are. Recorded losses hold the factors.
     Raises: ValueError if a share is outside (0, 1], or a factor is not positive or belongs to no field.
@@ -76,6 +80,7 @@ class SelfDistillation(Objective[Draw]):
         teacher: Teacher | Callable[[FlowMap], Teacher] | None = None,
         weight: nn.Module | None = None,
         coupling: Coupling | None = None,
+        matching: EndpointKernel | None = None,
         emphasis: Mapping[str, float] | None = None,
     ):
         super().__init__()
@@ -92,6 +97,7 @@ class SelfDistillation(Objective[Draw]):
             teacher = Average
         made = teacher if isinstance(teacher, Teacher) or teacher is None else teacher(flow_map)
         self.teacher, self.weight, self.coupling = made or Itself(), weight, coupling or Independent()
+        self.matching = matching
         self.emphasis = _factors(emphasis or {}, flow_map)
         self._dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in flow_map.modules())
 
@@ -117,7 +123,8 @@ class SelfDistillation(Objective[Draw]):
         jumps = self.pairs(stratified(n - m, 2, generator=generator)) if m < n else (t[:0], t[:0])
         r = stratified(n, generator=generator).squeeze(-1)
         s, t = (torch.cat(times).to(self.flow_map.dtype) for times in ((t, jumps[0]), (t, jumps[1])))
-        return Draw(noise, s, t, r.to(self.flow_map.dtype), m)
+        jumps = None if self.matching is None else self.matching.draw(self.flow_map, batch, generator)
+        return Draw(noise, s, t, r.to(self.flow_map.dtype), m, jumps)
 
     def forward(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
         x_1, condition = batch
@@ -129,8 +136,9 @@ class SelfDistillation(Objective[Draw]):
         sums = shared_sums(x_s)
         on = self._on(everything.part(slice(None, m)), sums) if m > 0 else {}
         off = self._off(everything.part(slice(m, None)), sums) if m < n else {}
-        losses = [terms.pop("loss") for terms in (on, off) if terms]
-        return {"loss": sum(losses[1:], losses[0]), **on, **off}
+        compared = self._compared(draw) if self.matching is not None and self.training else {}
+        losses = [terms.pop("loss") for terms in (on, off, compared) if terms]
+        return {"loss": sum(losses[1:], losses[0]), **on, **off, **compared}
 
     def apart(self, batch: Batch, draw: Draw) -> tuple[tuple[Batch, Draw], tuple[Batch, Draw]]:
         """The samples on the diagonal and those off it, each a batch with its draw; their losses sum to that of all."""
@@ -139,7 +147,8 @@ class SelfDistillation(Objective[Draw]):
             noise, s, t, r = take(draw.noise, index), draw.s[index], draw.t[index], draw.r[index]
             return Batch(take(batch.x_1, index), select(batch.condition, index)), Draw(noise, s, t, r, m)
 
-        return some(slice(None, draw.m), draw.m), some(slice(draw.m, None), 0)
+        (here, on), (away, off) = some(slice(None, draw.m), draw.m), some(slice(draw.m, None), 0)
+        return (here, on), (away, off._replace(jumps=draw.jumps))
 
     def _on(self, here: Jump, sums: Tree[Sums]) -> dict[str, Tensor]:
         """The loss on the diagonal."""
@@ -162,6 +171,17 @@ class SelfDistillation(Objective[Draw]):
         loss = off if self.weight is None else self.weight(off, away.s, away.t)
         log = {name: per_example(value, away.condition).mean().detach() for name, value in values.items()}
         return {"loss": self.strength * loss.mean(), "off_diagonal": off.mean().detach(), **log}
+
+    def _compared(self, draw: Draw) -> dict[str, Tensor]:
+        """The loss of the ends of jumps; 0 while it does not count."""
+        assert self.matching is not None
+        loss = draw.s.new_zeros(()) if draw.jumps is None else self.matching(self.flow_map, draw.jumps)
+        return {"loss": loss, "distribution": loss.detach()}
+
+    def before_step(self, share: float) -> None:
+        for part in (self.weight, self.matching):
+            if isinstance(part, GapCurriculum | EndpointKernel):
+                part.before_step(share)
 
     def after_step(self) -> None:
         self.teacher.after_step(self.flow_map)

@@ -54,3 +54,38 @@ class AdaptiveWeight(nn.Module):
 
     def forward(self, loss: Tensor, s: Tensor, t: Tensor) -> Tensor:
         return (loss + self.c).pow(-self.r).detach() * loss
+
+
+class GapCurriculum(nn.Module):
+    r"""Short jumps first: a weight that falls with the length of a jump, and less so as the run goes on.
+
+    .. math:: \beta\, L, \qquad \beta = 1 - p + \lambda\, p\, (1 - (t - s)), \qquad
+              p = \max(0, 1 - \text{share of the run} / \text{until})
+
+    At first the jump (0, 1) has no weight, in the end every jump has weight 1.
+
+    Arguments:
+        mean: 1/λ, the mean of 1 - (t - s) over the pairs in training, in (0, 1]: β has mean 1 at every p. Two thirds
+            for the triangle of times; of ``FullJump`` with probability q, (1 - q) times that.
+        until: Share of the run after which all weights are 1, in (0, 1].
+    Raises: ValueError if a setting is outside its range.
+    Reference: Kim et al. 2025, arXiv 2511.19065.
+    """
+
+    behind: Tensor
+
+    def __init__(self, mean: float = 2 / 3, until: float = 1.0):
+        super().__init__()
+        for name, value in (("mean", mean), ("until", until)):
+            if not 0 < value <= 1:
+                raise ValueError(f"{name} is {value}, expected a number in (0, 1]")
+        self.mean, self.until = mean, until
+        self.register_buffer("behind", torch.zeros(()), persistent=False)  # a tensor: a compiler need not see it change
+
+    def before_step(self, share: float) -> None:
+        """Take note of the share of the run that is behind."""
+        self.behind.fill_(share)
+
+    def forward(self, loss: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        p = (1 - self.behind / self.until).clamp(min=0)
+        return (1 - p + p * (1 - (t - s)) / self.mean).to(loss.dtype) * loss

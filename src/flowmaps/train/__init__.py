@@ -4,6 +4,7 @@ from ..ema import EMA
 from .checkpoint import export, load_map, read_config, read_state, resolve, size_of_map
 from .grids import Tuned, keep_grid, read_grids
 from .learner import NonFiniteError
+from .muon import Muon
 from .optim import AdamW, Cosine
 from .run import Report
 from .stream import Stream
@@ -15,6 +16,7 @@ __all__ = [
     "AdamW",
     "CheckpointError",
     "Cosine",
+    "Muon",
     "NonFiniteError",
     "Report",
     "Stream",

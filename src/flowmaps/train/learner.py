@@ -57,6 +57,7 @@ class Learner:
 
     def update(self, step: int, steps: int, batches: Sequence[Batch]) -> None:
         """Update number ``step``, from this process's part of the batch, of a schedule over ``steps``."""
+        self.objective.before_step((step - 1) / steps)
         self._backward(step, batches)
         if self.surgery is not None:
             self.window.add({"gradient_cosine": self.surgery.operate()})

@@ -16,6 +16,7 @@ from ..data import Dataset
 from ..maps import FlowMap
 from ..objectives import Objective
 from ..seeds import check_seed
+from .muon import Muon
 from .optim import AdamW, Cosine
 from .surgery import Divided
 
@@ -111,7 +112,7 @@ class Learning(Group):
         ema: Final decay of the averaged weights; ``None`` for none.
     """
 
-    optimizer: AdamW | Callable[[nn.Module], Optimizer] = AdamW()
+    optimizer: AdamW | Muon | Callable[[nn.Module], Optimizer] = AdamW()
     schedule: Cosine | Callable[[int, int], float] = Cosine()
     clip: float | None = 1.0
     surgery: bool = False
