@@ -31,8 +31,10 @@ from flowmaps.networks.mlp import MLP
 from flowmaps.objectives import (
     Average,
     EndpointConsistency,
+    EndpointKernel,
     Eulerian,
     EulerianKL,
+    GapCurriculum,
     Lagrangian,
     LagrangianCE,
     LagrangianKL,
@@ -64,12 +66,12 @@ def endpoint(consistency: Callable[[], Any] | None = None, **options: Any) -> Ca
     return lambda path, network: SelfDistillation(EndpointMap(path, network), consistency(), **options)
 
 
-def averaged(consistency: Callable[[], Any], average: Callable[[FlowMap], Average]) -> Case:
-    """Self-distillation of an endpoint map whose targets come from a running average."""
+def averaged(consistency: Callable[[], Any], average: Callable[[FlowMap], Average], **parts: Callable[[], Any]) -> Case:
+    """Self-distillation of an endpoint map whose targets come from a running average, with more parts made anew."""
 
     def build(path: GeodesicPath, network: MLP) -> Objective:
-        flow_map = EndpointMap(path, network)
-        return SelfDistillation(flow_map, consistency(), teacher=average(flow_map))
+        flow_map, made = EndpointMap(path, network), {name: part() for name, part in parts.items()}
+        return SelfDistillation(flow_map, consistency(), teacher=average(flow_map), **made)
 
     return build
 
@@ -92,6 +94,8 @@ CASES: dict[str, Case] = {
     "PSD": endpoint(Semigroup),
     "naive": lambda path, network: SelfDistillation(VelocityMap(path, network), Lagrangian()),
     "PSD-KL midpoint, averaged": averaged(midpoint, Average),
+    "PSD-KL midpoint, averaged, short gaps first": averaged(midpoint, Average, weight=GapCurriculum),
+    "PSD-KL midpoint, averaged, distribution": averaged(midpoint, Average, matching=EndpointKernel),
     "LSD, averaged": averaged(Lagrangian, Average),
 }
 
