@@ -39,7 +39,7 @@ def contents(directory: Path) -> dict:
         (["train", "digits", "--objective.times=never"], "times is never, expected LogitNormal or OnClock or "),
         (["train", "digits", "--objective.teacher.decay=a"], "objective.teacher.decay is a, expected a number;"),
         (["train", "digits", "--objective.emphasis=3"], "emphasis is 3, expected values by name such as {a: 1} or "),
-        (["train", "digits", "--trainer.optimizer.others.betas=[1]"], "betas is [1], expected a tuple with 2 elements;"),
+        (["train", "digits", "--trainer.optimizer.others.betas=[1]"], "betas is [1], expected a tuple with 2 "),
         (["train", "digits", "--trainer.schedule.warmpu=1"], "has no argument 'warmpu' (did you mean 'warmup'?);"),
         (["train", "digits", "--trainer.seed=99999999999999999999"], "seed is 99999999999999999999, expected a whole "),
         (["train", "digits", "--trainer.seed=-1"], "seed is -1, expected a whole number from 0 to 9223372036854775807"),
