@@ -105,10 +105,9 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
         if held_out < 2:
             raise ValueError(f"held_out is {held_out}, expected at least 2 molecules to compare with")
         self.source, self.column, self.valid, self.test = source, column, valid, test
-        self.path, self.fetch = path, fetch
+        self.path, self.fetch, self.repeat = path, fetch, dict(repeat or {})
         self.options = {"aromatic": aromatic, "max_atoms": max_atoms, "fragments": fragments, "cache": cache}
         self.order: Order = order
-        self.repeat = dict(repeat or {})
         self.network: Callable[..., Network] = network or GraphTransformer
         self.sizes = {"width": width, "edge": edge, "depth": depth, "heads": heads, "paths": paths}
         self.known_share, self.conditions, self.drop_label = known_share, tuple(conditions), drop_label
