@@ -215,3 +215,17 @@ def test_a_line_for_each_result():
     assert line(found) == ("2 steps: tuned grid 0, .6, 1, overshoot .5; frechet 1 ± 0.1, equal steps 2 ± 0.2, "
                            "fcd 1 (equal 1.5)")  # fmt: skip
     assert line(Tuned(TimeGrid.uniform(2), RECORD)) == "2 steps: equal, no grid is better; frechet 1 ± 0.1"
+
+
+def test_a_proposed_grid_is_compared_with_equal_steps(plain, tell):
+    code, out, error = tell("tune", plain, "--n", 24, "--device", "cpu", "--propose", "0,.7,1:.5; 0,.2,.4,.9,1")
+    assert code == 0, error
+    kept = read_grids(find(plain))
+    assert list(kept) == [2, 4]
+    assert {str(found.grid) for found in kept.values()} <= {"0, .7, 1, overshoot .5", "0, .2, .4, .9, 1",
+                                                            "0, .5, 1", "0, .25, .5, .75, 1"}  # fmt: skip
+    for text, said in (("0,x,1", "'0,x,1' is no grid"), ("0,.9,.2,1", "increas"), ("0,.5,1:2", "eta is 2")):
+        code, _, error = tell("tune", plain, "--propose", text)
+        assert code == 2 and said in error, error
+    code, _, error = tell("tune", plain, "--propose", "0,.7,1", "--by", "path", "--overwrite")
+    assert code == 2 and "leave out --by path" in error

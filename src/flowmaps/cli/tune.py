@@ -15,6 +15,7 @@ from rich.progress import Progress as Bar
 from ..configuration.parsing import parse, parser
 from ..files import beside
 from ..hub import Model, load
+from ..samplers.grids import TimeGrid
 from ..seeds import check_seed
 from ..tasks.tuning import By, Progress, Tuner
 from ..train import Tuned, keep_grid, read_grids
@@ -32,13 +33,15 @@ def run(arguments: Sequence[str]) -> int:
     p.add_argument("--best", action="store_true", help="the best checkpoint of a run instead of its newest")
     p.add_argument("--steps", type=str, default="1,2,4,8,16", help="numbers of jumps, each with a grid of its own")
     p.add_argument("--by", type=By, default="both", help="path: jumps near a fine path of the map; metric: search by the task's metric; both: the path proposes, the metric decides")  # fmt: skip  # noqa: E501
+    p.add_argument("--propose", type=str | None, help='grids of your own instead of a search, each compared with equal steps: "0,.75,1:.5; 0,.6,.75,.85,1:.5" are two and four jumps with overshoot .5')  # fmt: skip  # noqa: E501
     p.add_argument("--n", type=int | None, help="samples that candidates are compared on (default: by the task)")
     p.add_argument("--seed", type=int, default=0, help="of the tuning's own noise, which no other command draws")
     p.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes an accelerator where there is one")
     p.add_argument("--out", type=str | None, help="a folder for a copy of the checkpoint that gets the grids instead")
     p.add_argument("--overwrite", action="store_true", help="tune again what was tuned before")
     cfg = parse(p, arguments)
-    steps = steps_list(cfg.steps)
+    proposals = {one.steps: one for one in map(TimeGrid.read, cfg.propose.split(";"))} if cfg.propose else {}
+    steps = list(proposals) or steps_list(cfg.steps)
     if cfg.n is not None and cfg.n < 2:
         raise ValueError(f"n is {cfg.n}, expected at least 2 samples")
     check_seed(cfg.seed)
@@ -54,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
                 print(f"{line(kept[n])}; kept, --overwrite tunes again")
             else:
                 begun = time.monotonic()
-                found = tuner(n)
+                found = tuner(n, proposals.get(n))
                 keep_grid(folder, found)
                 print(f"{line(found)}; {time.monotonic() - begun:.0f} s", flush=True)
     print(f"wrote {folder / GRIDS}")

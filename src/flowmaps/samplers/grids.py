@@ -34,6 +34,23 @@ class TimeGrid(NamedTuple):
         """Equal steps: the grid of a map that was not tuned."""
         return cls(tuple(grid(steps).tolist()), overshoot)
 
+    @classmethod
+    def read(cls, text: str) -> TimeGrid:
+        """Times between 0 and 1, and perhaps an overshoot.
+
+        Raises: ValueError if the text is not such a grid.
+
+        >>> TimeGrid.read("0, .75, 1 : .5")
+        TimeGrid(times=(0.0, 0.75, 1.0), overshoot=0.5)
+        """
+        times, _, overshoot = text.partition(":")
+        try:
+            found = cls(tuple(map(float, times.split(","))), float(overshoot or 0))
+        except ValueError:
+            raise ValueError(f"{text!r} is no grid; write its times and overshoot like 0,.75,1:.5") from None
+        found.sampler()
+        return found
+
     @property
     def steps(self) -> int:
         """The number of jumps."""

@@ -89,9 +89,21 @@ class Tuner:
         self._before: dict[int, TimeGrid] = {}
 
     @torch.no_grad()
-    def __call__(self, steps: int) -> Tuned:
-        """The grid of N >= 2 jumps, with its record."""
-        found = self._by_path(steps) if self.aim is None else self._by_aim(self.aim, steps)
+    def __call__(self, steps: int, proposal: TimeGrid | None = None) -> Tuned:
+        """The grid of N >= 2 jumps, with its record.
+
+        Arguments:
+            proposal: The one candidate that is compared with equal steps, instead of a search.
+        Raises: ValueError if there is a proposal and no aim to judge it by.
+        """
+        if self.aim is None:
+            if proposal is not None:
+                raise ValueError("a proposed grid is judged by the task's metric; leave out --by path")
+            found = self._by_path(steps)
+        elif proposal is not None:
+            found = self._decided(self.aim, -1 if self.aim.rises else 1, steps, [proposal])
+        else:
+            found = self._by_aim(self.aim, steps)
         self._before[steps] = found.grid
         return found
 
