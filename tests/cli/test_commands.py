@@ -18,7 +18,7 @@ import flowmaps
 from cli.conftest import TINY
 from flowmaps import hub
 from flowmaps.cli.config import as_json, experiment, steps_list, training_parser
-from flowmaps.cli.export import measured
+from flowmaps.cli.export import measured, portable
 from flowmaps.cli.main import COMMANDS
 from flowmaps.cli.presets import find_preset, presets
 from flowmaps.cli.quickstart import step_aside
@@ -302,3 +302,10 @@ def test_the_shipped_model_keeps_its_word(tell, tmp_path):
     assert {path.name for path in tmp_path.glob("my*")} == {"my-1.smi", "my-4.smi", "my.png"}
     whole = [line for line in (tmp_path / "molecules-1.smi").read_text().splitlines() if "." not in line.split()[0]]
     assert 0.58 < len(whole) / 400 < 0.78
+
+
+def test_an_exported_configuration_holds_no_path_of_the_machine():
+    config = {"task": {"init_args": {"path": "/a", "width": 3}}, "objective": {"init_args": {"base": "/a/b/first"}}}
+    assert portable(config) == {"task": {"init_args": {"path": None, "width": 3}},
+                                "objective": {"init_args": {"base": "first"}}}  # fmt: skip
+    assert config["task"]["init_args"]["path"] == "/a", "that of the run stays"

@@ -51,6 +51,9 @@ def portable(config: Document) -> Document:
     result = copy.deepcopy(dict(config))
     settings = result["task"].setdefault("init_args", {})
     settings |= {name: None for name in OF_ONE_MACHINE if name in settings}
+    learned = result.get("objective", {}).get("init_args") or {}
+    if learned.get("base"):  # the run of a first stage, of which the name is enough
+        learned["base"] = Path(learned["base"]).name
     return result
 
 
