@@ -14,12 +14,12 @@ from flowmaps.data.text_tokens import to_description, tokeniser
 from flowmaps.train import read_config, read_state, resolve
 
 SMALL = ("--trainer.max_steps=1", "--trainer.batch_size=8", "--trainer.accumulation=1", "--trainer.valid_examples=8",
-         "--trainer.curves=false", "--trainer.accelerator=cpu")  # fmt: skip
+         "--trainer.curves=false", "--trainer.accelerator=cpu", "--trainer.compile=false")  # fmt: skip
 TEXT = ("--task.width=16", "--task.depth=1", "--task.heads=2", "--task.length=12", "--task.n=4")
 MOLECULES = ("--task.width=16", "--task.depth=1", "--task.edge=8", "--task.heads=2")
 IMAGES = ("--task.width=8", "--task.lower=[16]", "--task.depth=1")
 POINTS = ("--task.width=8", "--task.depth=1", "--task.frequencies=2", "--task.size=64", "--task.held_out=16")
-FIRST_STAGE = {"text8-distilled": "text8-base"}
+FIRST_STAGE = {"text8-distilled": "text8-base", "qm9-large-second": "qm9-large"}
 WORDS = ("--task.embedding=16", "--task.chunk=16")
 MODALITIES = ("digits", "qm9", "tiny-shakespeare", "lm1b", "checkerboard", "earth", "torsions")
 
@@ -31,6 +31,10 @@ def own(tmp_path_factory):
     smiles = ["C" * i + x + "C" * j for x in "ONS" for i in range(1, 9) for j in range(i)]
     (folder / "molecules.csv").write_text("\n".join(["smiles", *smiles]) + "\n")
     (folder / "angles.csv").write_text("lat,lon\n" + "".join(f"{i},{3 * i}\n" for i in range(80)))
+    (folder / "dna").mkdir()
+    for species, letters in (("one", "ACGT"), ("two", "AACT")):
+        rows = ["".join(letters[(i * k + k // 3) % 4] for k in range(24)) for i in range(1, 60)]
+        (folder / "dna" / f"{species}.txt").write_text("\n".join(rows) + "\n")
     text = "the cat sat on the mat and the dog ran off with a red hat\n" * 60
     (folder / "text.txt").write_text(text)
     # Learned once: what ties between merges come to differs from one learning to the next.
@@ -49,7 +53,9 @@ def train(name, own, out, *options):
     """One update of a preset, small and on the data at hand."""
     family = presets()[name].read_text()
     if "tasks.images" in family:
-        options = (*IMAGES, *(["--task.path", str(own)] if name == "mnist" else []), *options)
+        options = (*IMAGES, *(["--task.path", str(own)] if "mnist" in name else []), *options)
+    elif "tasks.dna" in family:
+        options = ("--task.width=16", "--task.rounds=1", "--task.motif=null", "--data.path", str(own / "dna"), *options)
     elif "tasks.points" in family:
         options = (*POINTS, *options)
     elif "tasks.earth" in family or "tasks.torsions" in family:

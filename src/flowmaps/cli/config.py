@@ -95,7 +95,17 @@ def as_json(p: ArgumentParser, cfg: Namespace) -> Document:
         values = json.loads(p.dump(cfg, format="json", skip_unset=False))
     except TypeError as error:
         raise ValueError(complaint(str(error), p)) from error
-    return {name: values[name] for name in ("task", "objective", "trainer") if name in values}
+    return {name: _plain(values[name]) for name in ("task", "objective", "trainer") if name in values}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  (JSON)
+    """A dumped value, without the settings of a class that stand beside its name a second time."""
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    kept = ("class_path", "init_args", "dict_kwargs") if "class_path" in value else tuple(value)
+    return {name: _plain(part) for name, part in value.items() if name in kept}
 
 
 def steps_list(text: str) -> list[int]:

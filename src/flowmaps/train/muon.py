@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,6 @@ from .optim import AdamW, decay_groups
 QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at 0, so that small singular values grow fast
 
 
-@dataclass(frozen=True)
 class Muon:
     r"""Orthogonalised momentum for the matrices and filters inside a network, AdamW for everything else.
 
@@ -41,20 +39,23 @@ class Muon:
     kellerjordan.github.io/posts/muon; Liu et al. 2025, *Muon is scalable for LLM training*, arXiv 2502.16982 (size).
     """
 
-    lr: float = 1e-2
-    momentum: float = 0.95
-    iterations: int = 5
-    weight_decay: float = 0.01
-    others: AdamW = AdamW()
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a number of at least 0")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}, expected a number in [0, 1)")
-        if self.iterations < 1:
-            raise ValueError(f"iterations is {self.iterations}, expected at least 1")
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        momentum: float = 0.95,
+        iterations: int = 5,
+        weight_decay: float = 0.01,
+        others: AdamW = AdamW(),  # noqa: B008  (frozen)
+    ):
+        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value}, expected a number of at least 0")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}, expected a number in [0, 1)")
+        if iterations < 1:
+            raise ValueError(f"iterations is {iterations}, expected at least 1")
+        self.lr, self.momentum, self.iterations = lr, momentum, iterations
+        self.weight_decay, self.others = weight_decay, others
 
     def __call__(self, objective: nn.Module) -> Orthogonalised:
         decayed, kept = decay_groups(objective)
