@@ -55,7 +55,7 @@ def train(name, own, out, *options):
     if "tasks.images" in family:
         options = (*IMAGES, *(["--task.path", str(own)] if "mnist" in name else []), *options)
     elif "tasks.dna" in family:
-        options = ("--task.width=16", "--task.rounds=1", "--task.motif=null", "--data.path", str(own / "dna"), *options)
+        options = ("--task.width=16", "--task.rounds=1", "--data.path", str(own / "dna"), *options)
     elif "tasks.points" in family:
         options = (*POINTS, *options)
     elif "tasks.earth" in family or "tasks.torsions" in family:

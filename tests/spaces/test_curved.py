@@ -241,7 +241,7 @@ def test_sources_of_curved_spaces():
         GeodesicPath(Euclidean(1), WrappedNormal([0.0])).start(torch.zeros(1, 1))
     assert torch.allclose(Gaussian().log_density(Euclidean(2), torch.zeros(1, 2)), -torch.tensor(2 * math.pi).log())
     for source, space in ((Dirichlet(), OneHot(2)), (Gaussian(), OneHot(2))):
-        with pytest.raises(ValueError, match="not known"):
+        with pytest.raises(ValueError, match="known"):
             source.log_density(space, torch.zeros(1, 2))
     both = Product({"a": Torus(1), "b": Euclidean(1)})
     found = Source().log_density(both, {"a": torch.zeros(1, 1), "b": torch.zeros(1, 1)})

@@ -30,9 +30,10 @@ class AdamW:
 
     def __post_init__(self) -> None:
         for name in ("lr", "weight_decay", "eps"):
-            if not 0 <= getattr(self, name) < math.inf:
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number of at least 0")
-        if not all(0 <= beta < 1 for beta in self.betas):
+        if not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {tuple(self.betas)}, expected two numbers in [0, 1)")
 
     def __call__(self, objective: nn.Module) -> torch.optim.AdamW:

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .. import __version__
 from .tensors import CheckpointError, canonical, fill, read_tensors
 
 log = logging.getLogger("flowmaps.train")
@@ -23,8 +22,8 @@ OBJECTIVE, OPTIMISER, WINDOW = "objective/", "optimizer/", "window"
 @cache
 def versions() -> dict[str, str]:
     """The versions of what a run's numbers depend on."""
-    found = {"python": platform.python_version(), "torch": torch.__version__, "flowmaps": __version__}
-    for package in ("numpy", "lightning", "safetensors"):
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("flowmaps", "numpy", "lightning", "safetensors"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
