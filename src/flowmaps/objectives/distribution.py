@@ -13,7 +13,7 @@ from ..maps import EndpointMap, FlowMap
 from ..times import stratified
 
 
-class Jumps(NamedTuple):
+class Ends(NamedTuple):
     """Jumps to time 1 and what their ends are compared with.
 
     Arguments:
@@ -79,7 +79,7 @@ class EndpointKernel(nn.Module):
         """Take note of the share of the run that is behind."""
         self.behind = share
 
-    def draw(self, flow_map: FlowMap, batch: Batch, generator: torch.Generator) -> Jumps | None:
+    def draw(self, flow_map: FlowMap, batch: Batch, generator: torch.Generator) -> Ends | None:
         """The jumps of an update; ``None`` while the term does not count."""
         if not self.training or self.behind < self.start:
             return None
@@ -92,9 +92,9 @@ class EndpointKernel(nn.Module):
         s[: n // 2] = 0
         count = math.prod(x_1.shape[1:])
         chosen = torch.randperm(count, generator=generator, device=device)[: self.positions]
-        return Jumps(batch, rows, noise, s.to(flow_map.dtype), chosen)
+        return Ends(batch, rows, noise, s.to(flow_map.dtype), chosen)
 
-    def forward(self, flow_map: FlowMap, draw: Jumps) -> Tensor:
+    def forward(self, flow_map: FlowMap, draw: Ends) -> Tensor:
         x_1, label = one_field(draw.batch.x_1), draw.batch.condition.label
         condition = select(draw.batch.condition, draw.rows)
         x_s = flow_map.path(flow_map.path.start(draw.noise), take(x_1, draw.rows), draw.s, condition)

@@ -18,7 +18,7 @@ from ..spaces import Product
 from ..times import PairLaw, TimeLaw, Triangle, Uniform, on_alphabet, stratified
 from .base import Consistency, Jump, Objective
 from .diagonal import CrossEntropy, Diagonal, SquaredError
-from .distribution import EndpointKernel, Jumps
+from .distribution import EndpointKernel, Ends
 from .semigroup import Semigroup, SemigroupKL
 from .teachers import Average, Itself, Teacher
 from .weights import GapCurriculum
@@ -33,7 +33,7 @@ class Draw(NamedTuple):
     t: Tensor
     r: Tensor
     m: int
-    jumps: Jumps | None = None
+    jumps: Ends | None = None
 
 
 class SelfDistillation(Objective[Draw]):
