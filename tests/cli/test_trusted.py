@@ -213,8 +213,9 @@ def test_honest_aliases_and_numbers_and_classes_pass(tell, capsys, tmp_path):
     with pytest.raises(SystemExit) as left:
         tell("train", "digits", "--config", tmp_path / "more.yaml", "--task.source=digits", "--print_config")
     shown = yaml.safe_load(capsys.readouterr().out)
-    assert not left.value.code and shown["trainer"]["optimizer"]["init_args"]["others"]["betas"] == [0.9, 0.95]
-    assert float(shown["trainer"]["optimizer"]["init_args"]["lr"]) == 1e-3 and shown["trainer"]["schedule"]["floor"] == 0.05
+    optimizer = shown["trainer"]["optimizer"]["init_args"]
+    assert not left.value.code and optimizer["others"]["betas"] == [0.9, 0.95]
+    assert float(optimizer["lr"]) == 1e-3 and shown["trainer"]["schedule"]["floor"] == 0.05
     assert re.search("Triangle", str(shown["objective"])) and shown["trainer"]["max_steps"] == 2400
 
 
