@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def heading(name: str) -> str:
+    """The title of a row of samples, which numbers of steps name.
+
+    >>> heading("1"), heading("4"), heading("ode50")
+    ('1 step', '4 steps', 'ode50')
+    """
+    return f"{name} step{'s' * (name != '1')}" if name.isdigit() else name
+
+
 def sample_grid(path: str | os.PathLike, rows: Mapping[str, Tensor], levels: int, columns: int = 16) -> None:
     """Draw images side by side, one labelled row for each entry (real images last, by the caller's order).
 

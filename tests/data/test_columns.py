@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from flowmaps.data.columns import read_columns
 from flowmaps.data.earth import CATALOGUES, earth, latitudes, places, unit_vectors
 from flowmaps.data.sources import data_folder
-from flowmaps.data.torsions import RNA, angles, around, radians, torsions
+from flowmaps.data.torsions import RNA, angles, radians, torsions
+from flowmaps.spaces.torus import wrapped
 
 
 def write(tmp_path, text: str):
@@ -175,4 +176,4 @@ def test_the_torsions(name, rows, names):
     assert found.names == names and sum(len(part) for part in found[:3]) == rows
     assert float(found.train.original(10**6).abs().max()) <= math.pi + 1e-9
     assert np.isfinite(found.test.original(10).numpy()).all()
-    assert torch.allclose(around(found.train.original(9) + 2 * math.pi), found.train.original(9))
+    assert torch.allclose(wrapped(found.train.original(9) + 2 * math.pi), found.train.original(9))

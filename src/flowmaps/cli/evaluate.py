@@ -14,6 +14,7 @@ from ..configuration.parsing import parse
 from ..fields import Data, take
 from ..files import write_json
 from ..maps import FlowMap
+from ..pictures import heading
 from ..samplers import Sampler
 from ..samplers.grids import TimeGrid
 from ..seeds import check_seed
@@ -33,7 +34,7 @@ from .checkpoints import (
     results,
 )
 from .config import steps_list
-from .tables import heading, lost_modes, show
+from .tables import lost_modes, show
 
 HELP = """Measure samples at several step counts and of the flow's own differential equation, beside real data."""
 SHOWN = 64  # samples a row that are written as files

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..metrics.modes import GROUP, beside, differing, lost
+from ..pictures import heading
 
 ByRow = Mapping[str, Mapping[str, float]]
 DATA = "data"  # the row of real examples
@@ -82,15 +83,6 @@ def _cell(row: Mapping[str, float], metric: str) -> str:
         return "-"
     error = row.get(f"{metric}_spread", row.get(f"{metric}_error"))
     return f"{row[metric]:.4g}" + (f" ± {error:.2g}" if error is not None else "")
-
-
-def heading(name: str) -> str:
-    """The head of a column.
-
-    >>> heading("1"), heading("4"), heading("ode50")
-    ('1 step', '4 steps', 'ode50')
-    """
-    return f"{name} step{'s' * (name != '1')}" if name.isdigit() else name
 
 
 def show(by_steps: ByRow, title: str, headlines: Sequence[str] = ()) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..reading import check_size
-from .points_table import NUMBER, OFTEN, cells, finite_number, rows_of
+from .points_table import OFTEN, finite_number, records
 
 Choose = Callable[[list[str] | None, list[str]], list[int]]  # of names, if there are any, and the first row
 Check = Callable[[Sequence[float]], str | None]  # what is wrong with the numbers of a row
@@ -43,17 +43,9 @@ def read_columns(path: str | os.PathLike, choose: Choose, check: Check, skip: bo
     Invariant: rows that are read and rows that are left out are all rows (``tests/data/test_columns.py``).
     """
     path = Path(path).expanduser()
-    names, chosen, width, delimiter = None, list[int](), 0, None
+    names, chosen = None, list[int]()
     numbers, damaged, kept = array("d"), list[str](), 0
-    for line, text in rows_of(path):
-        if not width:
-            delimiter = next((mark for mark in "\t;," if mark in text), None)
-        row = cells(text, delimiter)
-        if not width:
-            width = len(row)
-            if not any(NUMBER.fullmatch(cell) for cell in row):
-                names = row
-                continue
+    for line, names, width, row in records(path):
         if not chosen:
             chosen = _chosen(path, choose, names, row)
         try:

@@ -37,16 +37,9 @@ def read_table(path: str | os.PathLike) -> Table:
         file is missing, no text, too large or without rows.
     """
     path = Path(path).expanduser()
-    names, numbers, width, delimiter, rows = None, array("d"), 0, None, 0
-    for line, text in rows_of(path):
-        if not width:
-            delimiter = next((mark for mark in "\t;," if mark in text), None)
-        row = cells(text, delimiter)
-        if not width:
-            width = len(row)
-            if not any(NUMBER.fullmatch(cell) for cell in row):
-                names = row
-                continue
+    names, numbers, width, rows = None, array("d"), 0, 0
+    for record in records(path):
+        line, names, width, row = record
         if len(row) != width:
             raise ValueError(f"{path}, line {line} has {len(row)} cells where the first row has {width}; complete it")
         numbers.extend(finite_number(cell, f"{path}, line {line}, column {i}") for i, cell in enumerate(row, 1))
@@ -56,6 +49,30 @@ def read_table(path: str | os.PathLike) -> Table:
     if not rows:
         raise ValueError(f"{path} holds no row of numbers; give a file with one point a line, such as 0.5,-1.2")
     return Table(names or [f"x{i + 1}" for i in range(width)], np.array(numbers).reshape(rows, width))
+
+
+class Record(NamedTuple):
+    """A row of a table: its line, the names of the columns if the first row has them, its cells and theirs."""
+
+    line: int
+    names: list[str] | None
+    width: int
+    cells: list[str]
+
+
+def records(path: Path) -> Iterator[Record]:
+    """The rows of a file but for the one that names the columns, parted as :func:`read_table` says."""
+    names, width, delimiter = None, 0, None
+    for line, text in rows_of(path):
+        if not width:
+            delimiter = next((mark for mark in "\t;," if mark in text), None)
+        row = cells(text, delimiter)
+        if not width:
+            width = len(row)
+            if not any(NUMBER.fullmatch(cell) for cell in row):
+                names = row
+                continue
+        yield Record(line, names, width, row)
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, str]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..spaces.torus import wrapped
 from .columns import Columns, by_name, read_columns
 from .points import PointSplits
 from .points_table import NUMBER
@@ -62,7 +63,7 @@ def torsions(
             f"{source}: all angles lie within 2π; if they are in radians, add --task.unit radians", stacklevel=2
         )
     x = torch.from_numpy(found.numbers)
-    return parted(radians(x) if unit == "degrees" else around(x), found.names, seed)
+    return parted(radians(x) if unit == "degrees" else wrapped(x), found.names, seed)
 
 
 def _known(source: str, folder: Path, fetch: bool) -> Columns:
@@ -94,9 +95,4 @@ def _check(values: Sequence[float]) -> str | None:
 
 def radians(degrees: Tensor) -> Tensor:
     """Angles modulo 360, in radians from -π to π."""
-    return around(degrees.double() * (math.pi / 180))
-
-
-def around(x: Tensor) -> Tensor:
-    """Angles modulo 2π, from -π to π."""
-    return x - 2 * math.pi * (x / (2 * math.pi)).round()
+    return wrapped(degrees.double() * (math.pi / 180))

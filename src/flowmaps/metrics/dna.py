@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..data.base import CategoricalData, fingerprint
 from ..data.dna import WORD, decode, packed
 from ..fields import Batch, one_field
-from .kept import kept
+from .kept import fitted, kept
 from .text import Measure, jackknife, longest_matches, mean
 from .two_sample import frechet, precision_recall
 
@@ -92,21 +92,17 @@ def train_classifier(data: CategoricalData, K: int, classes: int, steps: int, se
         torch.manual_seed(seed)
         model = DNAClassifier(K, x_1.shape[1], classes or 2)
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
-    for _ in range(steps):
+
+    def loss() -> Tensor:
         index = torch.randint(len(data), (64,), generator=generator)
         x, y = one_hot(x_1[index], K, None if mask is None else mask[index]), None if label is None else label[index]
         if not classes or y is None:
             y = torch.arange(64) % 2
             order = torch.rand(x.shape[:2], generator=generator).argsort(1)
             x = torch.where(y.bool()[:, None, None], x, x.gather(1, order.unsqueeze(-1).expand_as(x)))
-        loss = F.cross_entropy(model(x), y, label_smoothing=0.05)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    return model.eval().requires_grad_(False)
+        return F.cross_entropy(model(x), y, label_smoothing=0.05)
+
+    return fitted(model, loss, steps, lr=2e-3, weight_decay=0.05)
 
 
 def cached_classifier(

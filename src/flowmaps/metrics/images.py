@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..data.base import CategoricalData
 from ..fields import one_field
-from .kept import kept
+from .kept import fitted, kept
 from .modes import Measure, flat, share
 from .two_sample import frechet, precision_recall
 
@@ -85,16 +85,12 @@ def train_classifier(
         torch.manual_seed(seed)
         model = ImageClassifier(levels, (height, breadth), classes, width)
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
-    for _ in range(steps):
+
+    def loss() -> Tensor:
         index = torch.randint(len(data), (batch,), generator=generator)
-        loss = F.cross_entropy(model(x_1[index]), labels[index], label_smoothing=0.05)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    return model.eval().requires_grad_(False)
+        return F.cross_entropy(model(x_1[index]), labels[index], label_smoothing=0.05)
+
+    return fitted(model, loss, steps, lr=3e-3, weight_decay=1e-2)
 
 
 def cached_classifier(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..spaces import Manifold
+from ..spaces.torus import wrapped
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 PAIRS = 4000  # points of each sample whose distances are taken, at most
@@ -25,9 +26,7 @@ def per_angle_kernel(x: Tensor, y: Tensor) -> Tensor:
     Its discrepancy is the root mean square of those of the single angles, which is what tables in print show. It sees
     no dependence between angles: two samples with the same distribution of every angle have distance 0.
     """
-    away = x.unsqueeze(1) - y
-    away = away - 2 * torch.pi * (away / (2 * torch.pi)).round()
-    return torch.exp(-away.square()).mean(-1)
+    return torch.exp(-wrapped(x.unsqueeze(1) - y).square()).mean(-1)
 
 
 def mmd(x: Tensor, y: Tensor, kernel: Kernel) -> float:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..data.molecules import MoleculeData
 from ..data.molecules_files import Alphabet
 from ..fields import named_fields
-from .kept import kept
+from .kept import fitted, kept
 from .molecules import PROPERTIES, decode, properties
 
 
@@ -174,18 +174,11 @@ def train_surrogate(
     wanted = _standardised(model, _values(train))
     _fit(model.linear, train, alphabet, wanted)
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     lessons = _Lessons(train, alphabet, wanted, *corrupted(train, torch.arange(min(8192, len(train))), alphabet, seed))
-    for _ in range(steps):
-        loss = _loss(model, *lessons.draw(batch, softness, generator))
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+    loss = lambda: _loss(model, *lessons.draw(batch, softness, generator))  # noqa: E731
+    fitted(model, loss, steps, lr=3e-3, weight_decay=1e-2, clip=1.0)
     _examine(model, held_out, alphabet)
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def cached_surrogate(

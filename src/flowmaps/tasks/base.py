@@ -283,6 +283,16 @@ def preparing(name: str, total: int | None = None) -> Iterator[Callable[..., Non
         yield lambda done, total=None: bar.update(job, completed=done, total=total)
 
 
+def in_batches(n: int, batch: int) -> tuple[Tensor, ...]:
+    """The numbers of ``n`` samples, ``batch`` at a time.
+
+    Raises: ValueError if either is below 1.
+    """
+    if n < 1 or batch < 1:
+        raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
+    return torch.arange(n).split(batch)
+
+
 def fitted(
     network: Callable[..., Network], *sizes: int, settings: Mapping[str, object] | None = None, **of_data: object
 ) -> Network:

@@ -20,13 +20,14 @@ from ..metrics.dna import TATA, DNAClassifier, DNAQuality, cached_classifier, pa
 from ..metrics.two_sample import frechet
 from ..networks import Convolutions, Network
 from ..paths import GeodesicPath, Source
+from ..pictures import heading
 from ..reading import Document
 from ..samplers import Argmax, Decoder, Sampler, generate
 from ..seeds import check_seed
 from ..spaces import Categorical, OneHot
 from ..steering import Reward
 from .aims import Aim, against
-from .base import Kind, Problem, Study, Task, fitted
+from .base import Kind, Problem, Study, Task, fitted, in_batches
 from .dna_pictures import profiles, sequence_strips
 from .dna_rewards import rewards
 from .text_prompts import Template, template
@@ -177,10 +178,9 @@ class DNA(Task[Sequences, Tensor]):
             batch: Sequences at a time.
         Raises: ValueError if there is no such class, or something is given to a map that was trained without.
         """
-        if n < 1 or batch < 1:
-            raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
+        numbers = in_batches(n, batch)
         wanted, labels, parts = self._template(infill), self._labels(n, label, generator.device), []
-        for rows in torch.arange(n).split(batch):
+        for rows in numbers:
             condition, given = self._condition(labels, rows, wanted, generator.device)
             parts.append(
                 generate(flow_map, sampler, (len(rows), self.state()["length"]), generator, condition=condition,
@@ -240,7 +240,7 @@ class DNA(Task[Sequences, Tensor]):
         lines = []
         for name, x in rows.items():
             kinds = self.labels(len(x), label if isinstance(label, str) else None).tolist() if self.conditional else []
-            steps = f"{name}-step{'s' * (name != '1')}" if name.isdigit() else name.replace(" ", "-")
+            steps = heading(name).replace(" ", "-")
             for i, text in enumerate(decode(x, letters)):
                 lines += [f">{steps}-{i + 1}" + (f" {self.state()['classes'][kinds[i]]}" if kinds else ""), text]
         write_text(fasta, "\n".join(lines) + "\n")

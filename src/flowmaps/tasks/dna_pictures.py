@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..metrics.dna import DNAQuality, gc, jensen_shannon, places, words
-from ..pictures import blank, save
+from ..pictures import blank, heading, save
 from ..reading import Document
 
 COLOURS = {"A": "#2c9c45", "C": "#2f5fd0", "G": "#e0a21b", "T": "#cf3a33", "N": "#bbbbbb"}
@@ -27,7 +27,7 @@ def sequence_strips(path: Path, rows: Mapping[str, Tensor], letters: str, most: 
     for axis, (name, x) in zip(axes, rows.items(), strict=True):
         axis.imshow(x[:most].cpu().numpy(), cmap=colours, vmin=-0.5, vmax=len(letters) - 0.5, aspect="auto",
                     interpolation="nearest")  # fmt: skip
-        axis.set(yticks=[], ylabel=f"{name} step{'s' * (name != '1')}" if name.isdigit() else name)
+        axis.set(yticks=[], ylabel=heading(name))
     patches = [Patch(color=COLOURS[letter], label=letter) for letter in letters]
     figure.legend(handles=patches, ncols=len(letters), loc="outside upper right", fontsize=8)
     save(figure, path)
@@ -43,7 +43,7 @@ def profiles(path: Path, rows: Mapping[str, Tensor], judge: DNAQuality) -> Docum
     bins = np.arange(0, int(next(iter(rows.values())).shape[1]) + 5, 5)
     where.hist(judge.places, bins=bins, density=True, histtype="step", color="black", label="held-out")
     for name, x in rows.items():
-        label = f"{name} step{'s' * (name != '1')}" if name.isdigit() else name
+        label = heading(name)
         share = gc(x).nanmean(0)
         found = [place for row in places(judge.texts(x, None), judge.motif) for place in row]
         nats = [

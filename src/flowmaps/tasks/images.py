@@ -22,14 +22,14 @@ from ..metrics.images import ImageClassifier, ImageQuality, cached_classifier, t
 from ..metrics.two_sample import frechet
 from ..networks import Network, UNet
 from ..paths import GeodesicPath
-from ..pictures import sample_grid
+from ..pictures import heading, sample_grid
 from ..reading import Document
 from ..samplers import Argmax, Decoder, Sampler, generate
 from ..seeds import check_seed
 from ..spaces import OneHot
 from ..steering import Reward, class_probability, ink
 from .aims import Aim, against
-from .base import ChangedData, Kind, Problem, Task, fitted
+from .base import ChangedData, Kind, Problem, Task, fitted, in_batches
 from .steering import number
 
 SMALL = partial(UNet, width=48, lower=(96,))
@@ -142,10 +142,8 @@ class Images(Task[sources.ImageSplits, Tensor]):
             batch: Images at a time.
         """
         self._check_label(label)
-        if n < 1 or batch < 1:
-            raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
         parts = []
-        for rows in torch.arange(n).split(batch):
+        for rows in in_batches(n, batch):
             condition = select(self._condition(n, label, generator.device), rows)
             shape = (len(rows), *self.state()["shape"])
             decode = decoder or self.decoder
@@ -213,9 +211,10 @@ class Images(Task[sources.ImageSplits, Tensor]):
         and ``least_accuracy`` that of the class in which it is smallest.
         """
         samples, judge = samples.cpu(), self.judge(len(samples))
-        values, label = judge(samples), self.labels(len(samples))
+        values = judge(samples)
         if not self.conditional:
             return values
+        label = self.labels(len(samples))
         values["accuracy"] = judge.accuracy(samples, label)
         return values | {"least_accuracy": judge.least_accuracy(samples, label)}
 
@@ -245,7 +244,7 @@ class Images(Task[sources.ImageSplits, Tensor]):
         with replacing(numbers) as temporary, open(temporary, "wb") as file:
             arrays = {name: x.cpu().numpy().astype(np.uint8) for name, x in rows.items()}
             np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  (no row is named allow_pickle)
-        named = {f"{name} step{'s' * (name != '1')}" if name.isdigit() else name: x for name, x in rows.items()}
+        named = {heading(name): x for name, x in rows.items()}
         real = {"real": self.real(max(map(len, rows.values())), label)} if self._has_data() else {}
         sample_grid(picture, {**named, **real}, self.state()["levels"])
         return [picture, numbers]

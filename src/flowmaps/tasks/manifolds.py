@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -13,21 +11,21 @@ import torch
 from torch import Tensor
 
 from ..data.points import PointSplits
-from ..files import replacing, write_json
+from ..files import write_json
 from ..likelihood import ProbabilityFlow
 from ..maps import FlowMap, VelocityMap
 from ..metrics.manifolds import PAIRS, Kernel, geodesic_kernel, mmd
-from ..networks import Network, PointNetwork
+from ..networks import Network
 from ..paths import GeodesicPath, Source
 from ..reading import Document
-from ..samplers import Sampler, generate
-from ..seeds import check_seed
+from ..samplers import Sampler
 from ..spaces import Manifold, Torus
 from .aims import Aim, against
-from .base import ChangedData, Kind, Study, Task, fitted
+from .base import Kind, Study, fitted
+from .of_points import OfPoints
 
 
-class OnManifold(Task[PointSplits, Tensor]):
+class OnManifold(OfPoints):
     """Points of a curved space, by default modelled by the velocity of a perceptron.
 
     Arguments:
@@ -37,8 +35,7 @@ class OnManifold(Task[PointSplits, Tensor]):
         seed: Of the split.
     """
 
-    kinds = (".png", ".csv")
-    files = ("samples.*", "samples-*.csv", "nll.json")
+    files = (*OfPoints.files, "nll.json")
     teaching = {"names": [str]}
 
     def __init__(
@@ -51,8 +48,7 @@ class OnManifold(Task[PointSplits, Tensor]):
         flow_map: Kind = VelocityMap,
         seed: int = 42,
     ):
-        self.network, self.flow_map, self.seed = network or PointNetwork, flow_map, check_seed(seed, bits=32)
-        self.sizes = {"width": width, "depth": depth, "frequencies": frequencies, "band": band}
+        super().__init__(network, width, depth, frequencies, band, flow_map, seed)
 
     @property
     @abstractmethod
@@ -69,16 +65,8 @@ class OnManifold(Task[PointSplits, Tensor]):
         return None
 
     @abstractmethod
-    def shown(self, x: Tensor) -> Tensor:
-        """Points as their files and users have them, float64."""
-
-    @abstractmethod
     def points(self, shown: Tensor) -> Tensor:
         """The inverse of :meth:`shown`."""
-
-    @abstractmethod
-    def picture(self, path: Path, rows: Mapping[str, Tensor]) -> None:
-        """Draw what is shown, one panel or line of panels a row."""
 
     @property
     def kernels(self) -> dict[str, Kernel]:
@@ -95,19 +83,6 @@ class OnManifold(Task[PointSplits, Tensor]):
 
     def build_map(self) -> FlowMap:
         return self.flow_map(GeodesicPath(self.space, self.start), self.made(), None, None)
-
-    def sample(
-        self, flow_map: FlowMap, n: int, sampler: Sampler, generator: torch.Generator, batch: int = 10_000
-    ) -> Tensor:
-        """Points as their files have them, float64.
-
-        Arguments:
-            batch: Points at a time.
-        """
-        if n < 1 or batch < 1:
-            raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
-        parts = [generate(flow_map, sampler, (len(rows),), generator) for rows in torch.arange(n).split(batch)]
-        return self.shown(torch.cat(parts))
 
     @cached_property
     def held_out(self) -> Tensor:
@@ -173,27 +148,6 @@ class OnManifold(Task[PointSplits, Tensor]):
         parts = [ProbabilityFlow()(flow_map, part.to(device, flow_map.dtype)).cpu() for part in x.split(1000)]
         true = self.true_log_density(x.double())
         return -torch.cat(parts).double(), None if true is None else -true
-
-    def write(self, rows: Mapping[str, Tensor], directory: Path, **options: object) -> list[Path]:
-        """``samples-ROW.csv`` with the points of each row, and ``samples.png`` with real ones beside, if any."""
-        tables = []
-        for name, x in rows.items():
-            tables.append(directory / f"samples-{name.replace(' ', '-')}.csv")
-            with replacing(tables[-1]) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows([self.state()["names"], *x.tolist()])
-        picture = directory / "samples.png"
-        named = {f"{name} step{'s' * (name != '1')}" if name.isdigit() else name: x for name, x in rows.items()}
-        self.picture(picture, {**named, **self._beside(max(map(len, rows.values())))})
-        return [picture, *tables]
-
-    def _beside(self, n: int) -> dict[str, Tensor]:
-        try:
-            return {"real": self.real(n)}
-        except ChangedData as error:
-            warnings.warn(f"real points are left out: {error}", stacklevel=3)
-        except (OSError, ValueError):
-            pass  # sampling needs no data
-        return {}
 
 
 def file_or(source: str, known: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from ..samplers import Argmax, Decoder, Sampler, generate
 from ..spaces import OneHot, Product
 from ..steering import Reward
 from .aims import Aim
-from .base import Kind, Problem, Task, fitted, preparing
+from .base import Kind, Problem, Task, fitted, in_batches, preparing
 from .molecules_files import draw_grid, write_smiles, write_structures
 from .molecules_measures import Validity, histograms
 from .molecules_rewards import black_boxes, led
@@ -203,15 +203,15 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
                 ``n`` and ``batch`` fix the samples. On a CPU the network sees what fits the cache of them at a time.
         Raises: ValueError if a number of atoms, a scaffold or a target does not fit the model.
         """
-        if n < 1 or batch < 1:
-            raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
+        numbers = in_batches(n, batch)
         known, given = (None, None) if fixed is None else self._scaffold(fixed)
         sizes = self._sizes(n, 1 if known is None else int(known["atoms"].sum()), atoms, generator)
         label, device, N = self._target(target), generator.device, self.alphabet.size
         flow_map = sliced(flow_map) if device.type == "cpu" else flow_map
         parts = []
-        for part in sizes.split(batch):
-            k, mask = len(part), graph_masks(part, N)
+        for rows in numbers:
+            part, k = sizes[rows], len(rows)
+            mask = graph_masks(part, N)
             asked = None if label is None else label.expand(k, -1).to(device)
             places = self._places(part, known, generator)
             there, clean = (_repeat(tree, places, device) for tree in (known, given))

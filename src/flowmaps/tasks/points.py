@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from functools import cached_property
@@ -14,25 +12,23 @@ import torch
 from torch import Tensor
 
 from ..data.points import Checkerboard, KnownDistribution, PointSplits, Units, drawn, table
-from ..files import replacing
 from ..maps import FlowMap, VelocityMap
 from ..metrics.points import PointQuality, histogram_kl
 from ..metrics.text import Measure
 from ..metrics.two_sample import energy_distance
-from ..networks import Network, PointNetwork
+from ..networks import Network
 from ..paths import GeodesicPath
 from ..pictures import point_panels
 from ..reading import Document
-from ..samplers import Sampler, generate
-from ..seeds import check_seed
 from ..spaces import Euclidean
 from .aims import Aim, against
-from .base import ChangedData, Kind, Task, fitted
+from .base import Kind, fitted
+from .of_points import OfPoints
 
 FRESH = 2**30  # seed of the exact points that stand beside a table
 
 
-class Points(Task[PointSplits, Tensor]):
+class Points(OfPoints):
     """Points as states of a Euclidean space, by default modelled by the velocity of a perceptron.
 
     Arguments:
@@ -45,8 +41,6 @@ class Points(Task[PointSplits, Tensor]):
         seed: Of the points that are drawn, or of the split of a file.
     """
 
-    kinds = (".png", ".csv")
-    files = ("samples.*", "samples-*.csv")
     teaching = {"names": [str], "mean": [float], "deviation": [float]}
 
     def __init__(
@@ -63,10 +57,9 @@ class Points(Task[PointSplits, Tensor]):
         flow_map: Kind = VelocityMap,
         seed: int = 0,
     ):
+        super().__init__(network, width, depth, frequencies, band, flow_map, seed)
         self.distribution, self.path = distribution or Checkerboard(), path
-        self.size, self.held_out, self.seed = size, held_out, check_seed(seed, bits=32)
-        self.network, self.flow_map = network or PointNetwork, flow_map
-        self.sizes = {"width": width, "depth": depth, "frequencies": frequencies, "band": band}
+        self.size, self.held_out = size, held_out
 
     @classmethod
     def own_data(cls, path: str) -> dict[str, str]:
@@ -95,18 +88,9 @@ class Points(Task[PointSplits, Tensor]):
         d = len(self.state()["names"])
         return self.flow_map(GeodesicPath(Euclidean(d)), fitted(self.network, d, settings=self.sizes), None, None)
 
-    def sample(
-        self, flow_map: FlowMap, n: int, sampler: Sampler, generator: torch.Generator, batch: int = 10_000
-    ) -> Tensor:
-        """Points ``(n, d)`` in their own units, float64.
-
-        Arguments:
-            batch: Points at a time.
-        """
-        if n < 1 or batch < 1:
-            raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
-        parts = [generate(flow_map, sampler, (len(rows),), generator) for rows in torch.arange(n).split(batch)]
-        return self.units.original(torch.cat(parts))
+    def shown(self, x: Tensor) -> Tensor:
+        """Points ``(n, d)`` in their own units."""
+        return self.units.original(x)
 
     @cached_property
     def judge(self) -> PointQuality:
@@ -139,23 +123,5 @@ class Points(Task[PointSplits, Tensor]):
     def samples(self) -> int:
         return 100_000 if self.path is None else len(self.splits.test)
 
-    def write(self, rows: Mapping[str, Tensor], directory: Path, **options: object) -> list[Path]:
-        """``samples-ROW.csv`` with the points of each row, and ``samples.png`` with real ones beside, if any."""
-        tables = []
-        for name, x in rows.items():
-            tables.append(directory / f"samples-{name.replace(' ', '-')}.csv")
-            with replacing(tables[-1]) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows([self.state()["names"], *x.tolist()])
-        picture = directory / "samples.png"
-        named = {f"{name} step{'s' * (name != '1')}" if name.isdigit() else name: x for name, x in rows.items()}
-        point_panels(picture, {**named, **self._beside(max(map(len, rows.values())))}, self.state()["names"])
-        return [picture, *tables]
-
-    def _beside(self, n: int) -> dict[str, Tensor]:
-        try:
-            return {"real": self.real(n)}
-        except ChangedData as error:
-            warnings.warn(f"real points are left out: {error}", stacklevel=3)
-        except (OSError, ValueError):
-            pass  # sampling needs no data
-        return {}
+    def picture(self, path: Path, rows: Mapping[str, Tensor]) -> None:
+        point_panels(path, rows, self.state()["names"])

@@ -29,7 +29,7 @@ from ..samplers import Argmax, Categorical, Decoder, Euler, Sampler
 from ..spaces import Embedded, OneHot
 from ..steering import Reward, keyword, likelihood, matches, word_length
 from ..times import DecodeRateClock
-from .base import Aim, Kind, Problem, Study, Task, fitted, preparing
+from .base import Aim, Kind, Problem, Study, Task, fitted, in_batches, preparing
 from .steering import number
 from .text_prompts import Template, fill, given_text, template
 from .text_quality import TextQuality, frontier
@@ -208,14 +208,13 @@ class Text(Task[TextSplits, Tensor]):
             batch: Texts at a time.
         Raises: ValueError if something is to be given to a map that was trained without.
         """
-        if n < 1 or batch < 1:
-            raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
+        numbers = in_batches(n, batch)
         wanted = template(self.tokeniser, self.length if length is None else length, prompt, infill, suffix)
         self._check(wanted)
         check_size(f"{n:,} texts of {wanted.length:,} tokens", 8 * n * wanted.length)
         parts = [
             fill(flow_map, sampler, wanted, len(rows), self.length, generator, decoder or self.decoder).cpu()
-            for rows in torch.arange(n).split(batch)
+            for rows in numbers
         ]
         return torch.cat(parts)
 

@@ -32,7 +32,7 @@ class AdamW:
         for name in ("lr", "weight_decay", "eps"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a number of at least 0")
+                raise ValueError(f"{name} is {value}, expected a number of at least 0")
         if not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {tuple(self.betas)}, expected two numbers in [0, 1)")
 
