@@ -283,14 +283,14 @@ def preparing(name: str, total: int | None = None) -> Iterator[Callable[..., Non
         yield lambda done, total=None: bar.update(job, completed=done, total=total)
 
 
-def in_batches(n: int, batch: int) -> tuple[Tensor, ...]:
-    """The numbers of ``n`` samples, ``batch`` at a time.
+def in_batches(n: int, batch: int) -> Iterator[Tensor]:
+    """The numbers of ``n`` samples, ``batch`` at a time, each made when it is its turn.
 
     Raises: ValueError if either is below 1.
     """
     if n < 1 or batch < 1:
         raise ValueError(f"n is {n} and batch {batch}, expected at least 1 of each")
-    return torch.arange(n).split(batch)
+    return (torch.arange(start, min(start + batch, n)) for start in range(0, n, batch))
 
 
 def fitted(
