@@ -36,8 +36,8 @@ def share(hits: ArrayLike, of: ArrayLike = 1.0) -> Measure:
         hits: Hits of each sample, ``(n,)``: 0 or 1, or a number.
         of: How many there could be, ``(n,)``; 1 for the share of the samples, or for a mean number.
     Returns: ``nan`` with ``nan`` if there could be none.
-    Reference: Agresti and Coull 1998, *Approximate is better than "exact" for interval estimation of binomial
-        proportions*, for weights of 1.
+    Reference: for weights of 1, Agresti and Coull 1998,
+        *Approximate is better than "exact" for interval estimation of binomial proportions*.
     """
     k = np.asarray(hits, dtype=np.float64)
     w = np.broadcast_to(np.asarray(of, dtype=np.float64), k.shape)

@@ -33,8 +33,8 @@ class FisherSphere(Categorical, Sphere):
         smoothing: ε of the points :math:`\sqrt{(1-\varepsilon)\, e_k + \varepsilon/K}` that stand for categories; they
             have a density only inside the orthant, above 0.
     Invariant: ``exp(x, toward(x, e_k))`` is the point of category k (``tests/spaces``).
-    Reference: Davis et al. 2024, *Fisher flow matching*, arXiv 2405.14664; Cheng et al. 2024, *Categorical flow
-        matching on statistical manifolds*, arXiv 2405.16441.
+    Reference: Davis et al. 2024, *Fisher flow matching*, arXiv 2405.14664; Cheng et al. 2024,
+        *Categorical flow matching on statistical manifolds*, arXiv 2405.16441.
     """
 
     def __init__(self, K: int, smoothing: float = 0.0):
