@@ -23,7 +23,7 @@ from .tables import show
 from .train import check_directory, fit, interrupted, summary
 
 HELP = """Train a categorical flow map on scikit-learn's handwritten digits (preset `digits`), sample it in 1, 2, 4
-and 8 steps and by its differential equation in 128, and measure the samples beside real data. About three minutes on
+and 8 steps and by its differential equation in 128, and measure the samples beside real data. About five minutes on
 two cores. An earlier run in the same folder is kept under another name."""
 NAIVE = ("--task.flow_map=flowmaps.maps.VelocityMap", "--objective.consistency=flowmaps.objectives.Lagrangian")
 
