@@ -24,7 +24,7 @@ FLOORS = (
     {"presets", "cli", "integrations", "__init__", "__main__"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-EXTRAS = "datasets fastapi fcd lm_eval rdkit tensorboard tokenizers transformers uvicorn".split()
+EXTRAS = "datasets fastapi fcd lm_eval rdkit tensorboard tokenizers transformers uvicorn zuko".split()
 SOURCE = Path(flowmaps.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 

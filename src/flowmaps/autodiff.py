@@ -101,3 +101,26 @@ class CentralDifference(Derivative):
 
 def _state(result: State) -> State:
     return Fields(result) if isinstance(result, dict) else result
+
+
+def jacobian(function: Callable[[Tensor], Tensor], x: Tensor, chunk: int | None = None) -> Tensor:
+    r"""The Jacobian of a function at every example of a batch, by batched forward mode.
+
+    .. math:: J_{ij} = \partial_{x_j} f_i(x)
+
+    One pass of forward mode for each coordinate, all in one batch; so it is meant for few coordinates.
+
+    Arguments:
+        function: Of states ``(n, ...)``, each example by itself, with a forward rule in all its layers.
+        x: Where, ``(n, ...)`` with d coordinates an example.
+        chunk: Passes that are made at a time; ``None`` for all d.
+    Returns: ``(n, d, d)``; gradients flow through it.
+    """
+    d = x[0].numel()
+
+    def along(e: Tensor) -> Tensor:
+        return torch.func.jvp(function, (x,), (e.expand_as(x),))[1]
+
+    directions = torch.eye(d, dtype=x.dtype, device=x.device).reshape(d, 1, *x.shape[1:])
+    columns = torch.func.vmap(along, chunk_size=chunk)(directions)
+    return columns.flatten(2).permute(1, 2, 0)

@@ -11,6 +11,7 @@ EXTRA_OF = {
     "torchmetrics": "images",
     "PIL": "images",
     "ot": "ot",
+    "zuko": "flows",
 }
 
 

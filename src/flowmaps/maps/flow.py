@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..evaluation import Plain, Readout, Readouts, in_chunks, itself, plain, predictions, readouts, tangents, wide
-from ..fields import FREE, Condition, Data, Fields, S, Shape, Tree, across, first_leaf, zeros_like
+from ..fields import FREE, Condition, Data, Fields, S, Tree, across, first_leaf, zeros_like
 from ..networks.embeddings import ReadOut
 from ..networks.heads import Head
 from ..paths import GeodesicPath
@@ -115,16 +115,6 @@ class FlowMap(Transport[S]):
         """v_t(x) = lim (X_{t,t+ε}(x) - x)/ε; t < 1 for endpoint maps."""
         direction = self.direction(x, self.features(x, t, t, condition), condition)
         return direction / across(self.slack(t), direction)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of states and times: float64 if the weights have it, else float32."""
-        weight = next(self.parameters(), None)
-        return torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
-
-    def noise(self, shape: Shape, generator: torch.Generator) -> S:
-        """Raw noise of the path in the precision of states; a seed gives the same noise in every precision."""
-        return self.path.noise(shape, generator).to(self.dtype)
 
     # -- predictions --------------------------------------------------------------------------------------------
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Generic
 
+import torch
 from torch import nn
 
-from ..fields import FREE, Condition, S
+from ..fields import FREE, Condition, S, Shape
 from ..paths import GeodesicPath
 from ..spaces import Space
 
@@ -33,3 +34,13 @@ class Transport(nn.Module, ABC, Generic[S]):
     @abstractmethod
     def push(self, x_0: S, condition: Condition = FREE) -> S:
         """The data point x_1 of a source point."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of states and times: float64 if the weights have it, else float32."""
+        weight = next(self.parameters(), None)
+        return torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
+
+    def noise(self, shape: Shape, generator: torch.Generator) -> S:
+        """Raw noise of the path in the precision of states; a seed gives the same noise in every precision."""
+        return self.path.noise(shape, generator).to(self.dtype)
