@@ -88,3 +88,10 @@ def test_compiled_derivative_is_the_eager_one():
 
     compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, s, t), both(x, s, t))
+
+
+@pytest.mark.parametrize("length, backend", [(64, plain), (320, fused)])
+def test_half_precision_on_a_cpu_takes_the_faster_backend(length, backend):
+    q, k, v = torch.randn(3, 2, 2, length, 8, dtype=torch.bfloat16)
+    assert torch.equal(automatic(q, k, v), backend(q, k, v))
+    assert not torch.equal(plain(q, k, v), fused(q, k, v))  # so that the line above tells one from the other
