@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .fields import Batch, Condition
     from .hub import load
     from .likelihood import CutOff, score
-    from .maps import EndpointMap, VelocityMap
+    from .maps import NSF, CircularNSF, EndpointMap, RealNVP, TransformerFlow, VelocityMap
     from .networks import MLP, LinearHead, Transformer, UNet
     from .objectives import (
         EndpointConsistency,
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Lagrangian,
         LagrangianCE,
         LagrangianKL,
+        MaximumLikelihood,
         SelfDistillation,
         Semigroup,
         SemigroupKL,
@@ -37,10 +38,10 @@ _ROOMS = {
     "fields": "Batch Condition",
     "hub": "load",
     "likelihood": "CutOff score",
-    "maps": "EndpointMap VelocityMap",
+    "maps": "CircularNSF EndpointMap NSF RealNVP TransformerFlow VelocityMap",
     "networks": "MLP LinearHead Transformer UNet",
-    "objectives": "EndpointConsistency Eulerian EulerianKL Lagrangian LagrangianCE LagrangianKL SelfDistillation "
-    "Semigroup SemigroupKL",
+    "objectives": "EndpointConsistency Eulerian EulerianKL Lagrangian LagrangianCE LagrangianKL MaximumLikelihood "
+    "SelfDistillation Semigroup SemigroupKL",
     "oracles": "FiniteLaw GaussianLaw",
     "paths": "GeodesicPath",
     "samplers": "Argmax Categorical Dopri5 Euler EulerMaruyama Heun Jumps generate",
@@ -51,9 +52,11 @@ _ROOMS = {
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
 __all__ = [
     "MLP",
+    "NSF",
     "Argmax",
     "Batch",
     "Categorical",
+    "CircularNSF",
     "Condition",
     "CutOff",
     "DecodeRateClock",
@@ -73,14 +76,17 @@ __all__ = [
     "LagrangianCE",
     "LagrangianKL",
     "LinearHead",
+    "MaximumLikelihood",
     "GeodesicPath",
     "OneHot",
     "Product",
+    "RealNVP",
     "SelfDistillation",
     "Semigroup",
     "SemigroupKL",
     "Trainer",
     "Transformer",
+    "TransformerFlow",
     "UNet",
     "VelocityMap",
     "generate",

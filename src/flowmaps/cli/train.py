@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
     code = interrupted(report, f"flowmaps train {' '.join(arguments)}")
     if code or not report.first:
         return code
-    samples = draw(chosen.task, report.flow_map, [1, 2, 4, 8], 16, chosen.trainer["seed"])
+    samples = draw(chosen.task, report.flow_map, [1, 2, 4, 8], chosen.task.drawn, chosen.trainer["seed"])
     chosen.task.write(samples, directory)
     write_json(directory / "metrics.json", summary(chosen, report))
     print(f"{report.step} updates in {report.seconds:.0f} s; {directory} holds samples, curves, metrics, checkpoint")

@@ -1,4 +1,4 @@
-"""Every self-distillation objective of categorical flow maps."""
+"""What is minimised: self-distillation of flow maps, and the likelihood of bijections."""
 
 from .base import Consistency, Identity, Jump, Objective
 from .contrastive import ContrastiveCrossEntropy, ContrastiveSquaredError
@@ -6,6 +6,7 @@ from .diagonal import CrossEntropy, Diagonal, SquaredError
 from .distribution import EndpointKernel
 from .eulerian import Eulerian, EulerianKL
 from .lagrangian import EndpointConsistency, Lagrangian, LagrangianCE, LagrangianKL
+from .likelihood import MaximumLikelihood
 from .self_distillation import Draw, SelfDistillation
 from .semigroup import Semigroup, SemigroupKL
 from .teachers import Autoguided, Average, Frozen, Itself, Teacher
@@ -34,6 +35,7 @@ __all__ = [
     "LagrangianCE",
     "LagrangianKL",
     "LearnedWeight",
+    "MaximumLikelihood",
     "Objective",
     "SelfDistillation",
     "Semigroup",

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from ..autodiff import Derivative, ForwardMode
 from ..evaluation import Evaluation
 from ..fields import FREE, Batch, Condition, Data, S, select, take, zeros_like
-from ..maps import EndpointMap, FlowMap
+from ..maps import EndpointMap, FlowMap, Transport
 
 D = TypeVar("D")  # what one evaluation draws
+M = TypeVar("M", bound=Transport)  # what is trained
 
 
-class Objective(nn.Module, ABC, Generic[D]):
+class Objective(nn.Module, ABC, Generic[D, M]):
     """A training loss that owns its derivatives: compile, autocast and data parallelism wrap it from outside."""
 
-    flow_map: FlowMap
+    flow_map: M
 
     @abstractmethod
     def draw(self, batch: Batch, generator: torch.Generator) -> D:

@@ -36,7 +36,7 @@ class Draw(NamedTuple):
     jumps: Ends | None = None
 
 
-class SelfDistillation(Objective[Draw]):
+class SelfDistillation(Objective[Draw, FlowMap]):
     r"""Train a flow map without a teacher of its own kind.
 
     .. math:: L = \mathbb{E}_{t}\, L_{\text{diagonal}}(t, t) + c\, \mathbb{E}_{s<t}\, L_{\text{consistency}}(s, t)
@@ -84,6 +84,10 @@ class SelfDistillation(Objective[Draw]):
         emphasis: Mapping[str, float] | None = None,
     ):
         super().__init__()
+        if not isinstance(flow_map, FlowMap):
+            raise ValueError(
+                f"{type(self).__name__} trains jumps, but the map is a {type(flow_map).__name__}; use MaximumLikelihood"
+            )
         if not 0 < share <= 1:
             raise ValueError(f"share is {share}, expected a number in (0, 1]: the part of the batch on the diagonal")
         self.flow_map = flow_map

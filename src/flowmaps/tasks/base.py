@@ -98,6 +98,7 @@ class Task(ABC, Generic[P, D]):
         files: Patterns of their names, and of the files of :meth:`studies`.
         headlines: Metrics that head the tables of ``flowmaps evaluate``; by default all that are no modes.
         ode: Steps of the differential equation that few steps stand beside in ``flowmaps evaluate``.
+        drawn: Samples a row that are drawn at the end of a training.
         teaching: Pattern of what :meth:`learned` gives, see :func:`~flowmaps.reading.expect`.
     Invariant: with a restored ``state``, ``splits`` are the data that taught it, or ChangedData is raised
         (``tests/tasks/test_changed_data.py``).
@@ -107,6 +108,7 @@ class Task(ABC, Generic[P, D]):
     files: ClassVar[tuple[str, ...]] = ("samples.*",)
     headlines: ClassVar[tuple[str, ...]] = ()
     ode: ClassVar[int] = 128
+    drawn: ClassVar[int] = 16
     teaching: ClassVar[Document]
     _state: Document | None = None
 

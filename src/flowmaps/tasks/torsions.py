@@ -23,7 +23,8 @@ class Torsions(OnManifold):
     """Angles as points of a flat torus.
 
     Arguments:
-        source: ``rna`` (seven angles), ``protein`` (φ and ψ), or a file with the angles of one molecule on each line.
+        source: ``rna`` (seven angles), ``protein`` (φ and ψ), ``alanine`` (φ and ψ of alanine dipeptide), or a file
+            with the angles of one molecule on each line.
         path: Folder of the known data sets.
         columns: Names or numbers of the angles in a file, such as ``phi,psi`` or ``2,3``; all that begin with a number
             by default.
