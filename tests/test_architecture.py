@@ -21,10 +21,10 @@ FLOORS = (
     {"tasks"},
     {"configuration"},
     {"hub"},
-    {"presets", "cli", "integrations", "__init__", "__main__"},
+    {"presets", "cli", "page", "integrations", "__init__", "__main__"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-EXTRAS = "datasets fastapi fcd lm_eval rdkit tensorboard tokenizers transformers uvicorn zuko".split()
+EXTRAS = "PIL datasets fastapi fcd gradio lm_eval rdkit tensorboard tokenizers transformers uvicorn zuko".split()
 SOURCE = Path(flowmaps.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 

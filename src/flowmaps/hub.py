@@ -128,8 +128,14 @@ def find(name: str | os.PathLike[str], best: bool = False) -> Path:
 
     Raises: CheckpointError if there is none or it is damaged.
     """
+    shipped = None if Path(name).exists() else packaged(name)
+    return resolve(shipped or name, "best" if best else "newest")
+
+
+def packaged(name: str | os.PathLike[str]) -> Path | None:
+    """The folder of a model that comes with the package, if there is one of this name."""
     models = [place / name for place in MODELS if Path(name).name == str(name) and (place / name).is_dir()]
-    return resolve(models[0] if models and not Path(name).exists() else name, "best" if best else "newest")
+    return models[0] if models else None
 
 
 @cache

@@ -24,6 +24,7 @@ COMMANDS = {
     "info": "what a checkpoint is: its step, settings, size and records",
     "tune": "find the times of few jumps that suit a trained map, and keep them with it",
     "export": "keep what sampling needs of a checkpoint, with a card",
+    "demo": "a web page of the models of the package, and of any runs",
     "presets": "the experiments that come with the package",
 }
 

@@ -12,6 +12,7 @@ EXTRA_OF = {
     "PIL": "images",
     "ot": "ot",
     "zuko": "flows",
+    "gradio": "demo",
 }
 
 

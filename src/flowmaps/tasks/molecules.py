@@ -14,7 +14,7 @@ from rdkit import Chem
 from torch import Tensor
 
 from ..data.molecules import Alphabet, MoleculeData, MoleculeSplits, graph_masks, molecules, qm9, zinc250k
-from ..data.molecules_graph import Fragments, Order, Unreadable, encode
+from ..data.molecules_graph import Fragments, Order
 from ..fields import Condition, named_fields
 from ..maps import EndpointMap, FlowMap
 from ..metrics.molecules import HEADLINES, PROPERTIES, MoleculeQuality, graph_of, properties
@@ -30,6 +30,7 @@ from .base import Kind, Problem, Task, fitted, in_batches, preparing
 from .molecules_files import draw_grid, write_smiles, write_structures
 from .molecules_measures import Validity, histograms
 from .molecules_rewards import black_boxes, led
+from .molecules_scaffold import Scaffold, places, scaffold
 from .molecules_slices import sliced
 
 FARTHEST = 10  # deviations from the mean of the training molecules that a target may lie away
@@ -204,21 +205,17 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
         Raises: ValueError if a number of atoms, a scaffold or a target does not fit the model.
         """
         numbers = in_batches(n, batch)
-        known, given = (None, None) if fixed is None else self._scaffold(fixed)
-        sizes = self._sizes(n, 1 if known is None else int(known["atoms"].sum()), atoms, generator)
-        label, device, N = self._target(target), generator.device, self.alphabet.size
-        flow_map = sliced(flow_map) if device.type == "cpu" else flow_map
+        part = self._scaffold(fixed)
+        sizes = self._sizes(n, part.size if part else 1, atoms, generator)
+        label, N = self._target(target), self.alphabet.size
+        flow_map = sliced(flow_map) if generator.device.type == "cpu" else flow_map
         parts = []
         for rows in numbers:
-            part, k = sizes[rows], len(rows)
-            mask = graph_masks(part, N)
-            asked = None if label is None else label.expand(k, -1).to(device)
-            places = self._places(part, known, generator)
-            there, clean = (_repeat(tree, places, device) for tree in (known, given))
-            condition = Condition(_to(mask, device), there, asked)
+            k = len(rows)
+            condition, given = self._asked(sizes[rows], part, label, generator)
             shape, decode = {"atoms": (k, N), "bonds": (k, N, N)}, decoder or self.decoder
-            x = generate(flow_map, sampler, shape, generator, condition=condition, given=clean, decoder=decode)
-            parts.append(_symmetric(x, mask))
+            x = generate(flow_map, sampler, shape, generator, condition=condition, given=given, decoder=decode)
+            parts.append(self.finished(dict(named_fields(x)), condition))
         return {name: torch.cat([part[name] for part in parts]) for name in ("atoms", "bonds")}
 
     def _target(self, target: Mapping[str, float] | None) -> Tensor | None:
@@ -250,48 +247,34 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
             raise ValueError(f"no molecule of the data has {least} atoms or more; give atoms= or a smaller scaffold")
         return torch.multinomial(weights.to(generator.device), n, replacement=True, generator=generator).cpu()
 
-    def _scaffold(self, smiles: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Known positions and their categories, (N,) and (N, N)."""
-        try:
-            graph = encode(smiles, aromatic="aromatic" in self.alphabet.bonds, order=self.order)
-        except Unreadable as error:
-            raise ValueError(f"fixed part {smiles!r} cannot be used: {error}") from None
-        alphabet = self.alphabet
-        strange = sorted(set(graph.atoms) - set(alphabet.atoms))
-        if strange:
-            raise ValueError(f"fixed part {smiles!r} has {strange}, but the model knows {list(alphabet.atoms)}")
-        k, N = len(graph.atoms), alphabet.size
-        if k > N:
-            raise ValueError(f"fixed part {smiles!r} has {k} atoms, more than the {N} of the model")
-        given = {"atoms": torch.zeros(N, dtype=torch.long), "bonds": torch.zeros(N, N, dtype=torch.long)}
-        given["atoms"][:k] = torch.tensor([alphabet.atoms.index(name) for name in graph.atoms])
-        for i, j, bond in graph.bonds:
-            given["bonds"][i, j] = given["bonds"][j, i] = bond
-        ball = torch.arange(N) < k
-        return {"atoms": ball, "bonds": ball.unsqueeze(0) & ball.unsqueeze(1)}, given
+    def _scaffold(self, fixed: str | None) -> Scaffold | None:
+        return None if fixed is None else scaffold(fixed, self.alphabet, self.order)
 
-    def _places(self, sizes: Tensor, known: dict[str, Tensor] | None, generator: torch.Generator) -> Tensor:
-        """Which row of a scaffold each atom is: its atoms come first; where order matters, from a random place on."""
-        shift = torch.zeros_like(sizes)
-        if known is not None and self.order != "file":
-            free = sizes - int(known["atoms"].sum()) + 1
-            u = torch.rand(len(sizes), generator=generator, device=generator.device, dtype=torch.float64).cpu()
-            shift = (u * free).long()
-        return (torch.arange(self.alphabet.size) - shift.unsqueeze(1)) % self.alphabet.size
+    def _asked(
+        self, sizes: Tensor, part: Scaffold | None, label: Tensor | None, generator: torch.Generator
+    ) -> tuple[Condition, dict[str, Tensor] | None]:
+        """Masks, scaffold and targets of graphs of these sizes, and the scaffold's categories in its places."""
+        device, known, given = generator.device, None, None
+        if part is not None:
+            known, given = part.at(places(sizes, part, self.order, generator).to(device))
+        asked = None if label is None else label.expand(len(sizes), -1).to(device)
+        return Condition(_to(graph_masks(sizes, self.alphabet.size), device), known, asked), given
 
     # -- steering --------------------------------------------------------------------------------------------------
 
-    def problem(self, particles: int, generator: torch.Generator, atoms: int | None = None) -> Problem:
+    def problem(
+        self, particles: int, generator: torch.Generator, atoms: int | None = None, fixed: str | None = None
+    ) -> Problem:
         """What is to be steered.
 
         Arguments:
             atoms: Number of atoms of every molecule; by default drawn from the training histogram.
+            fixed: SMILES of a scaffold that stays as it is.
         """
-        N, device = self.alphabet.size, generator.device
-        mask = _to(graph_masks(self._sizes(particles, 1, atoms, generator), N), device)
-        label = self._target(None)
-        condition = Condition(mask, None, None if label is None else label.expand(particles, -1).to(device))
-        return Problem({"atoms": (N,), "bonds": (N, N)}, condition, None, self.decoder)
+        N, part = self.alphabet.size, self._scaffold(fixed)
+        sizes = self._sizes(particles, part.size if part else 1, atoms, generator)
+        condition, given = self._asked(sizes, part, self._target(None), generator)
+        return Problem({"atoms": (N,), "bonds": (N, N)}, condition, given, self.decoder)
 
     def rewards(self, device: torch.device, surrogate: bool = False) -> dict[str, Callable[[str], Reward]]:
         """Rewards by name, see :mod:`~flowmaps.tasks.molecules_rewards`.
@@ -385,11 +368,3 @@ def _scale(name: str, x: np.ndarray) -> tuple[float, float]:
 
 def _to(tree: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     return {name: leaf.to(device) for name, leaf in tree.items()}
-
-
-def _repeat(tree: dict[str, Tensor] | None, places: Tensor, device: torch.device) -> dict[str, Tensor] | None:
-    """Atoms and bonds of one graph in other places, (B, N) and (B, N, N)."""
-    if tree is None:
-        return None
-    atoms, bonds = tree["atoms"][places], tree["bonds"][places.unsqueeze(2), places.unsqueeze(1)]
-    return {"atoms": atoms.to(device), "bonds": bonds.to(device)}

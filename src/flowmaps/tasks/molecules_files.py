@@ -14,6 +14,7 @@ from ..files import replacing, write_text
 from ..metrics.molecules import inspect, sanitised
 
 BAD = (1.0, 0.75, 0.75)
+KEPT = (0.72, 0.85, 1.0)  # the colour of a scaffold
 
 
 def write_smiles(path: str | os.PathLike, molecules: Sequence[Chem.RWMol]) -> int:
@@ -25,7 +26,14 @@ def write_smiles(path: str | os.PathLike, molecules: Sequence[Chem.RWMol]) -> in
 
 
 def write_structures(path: str | os.PathLike, molecules: Sequence[Chem.RWMol]) -> int:
-    """Write valid samples as an SD file with depiction coordinates and their number as the title."""
+    """Write valid samples as an SD file, see :func:`structures`; returns how many were valid."""
+    text, count = structures(molecules)
+    write_text(path, text)
+    return count
+
+
+def structures(molecules: Sequence[Chem.RWMol]) -> tuple[str, int]:
+    """Valid samples as the text of an SD file, with depiction coordinates and their number as the title; how many."""
     text, count = StringIO(), 0
     writer = Chem.SDWriter(text)
     for k, mol in enumerate(molecules):
@@ -38,8 +46,7 @@ def write_structures(path: str | os.PathLike, molecules: Sequence[Chem.RWMol]) -
             writer.write(copy)
             count += 1
     writer.close()
-    write_text(path, text.getvalue())
-    return count
+    return text.getvalue(), count
 
 
 def draw_grid(
@@ -58,6 +65,26 @@ def draw_grid(
     picture = _draw(drawn, legends, marked, side, columns)
     with replacing(path) as temporary:
         temporary.write_bytes(picture)
+
+
+def picture(mol: Chem.RWMol, side: int, kept: Chem.Mol | None = None) -> str:
+    """One sample as an SVG: what is not one valid molecule on red, and on blue the part that was given.
+
+    Arguments:
+        kept: The given part, where it is to be seen.
+    """
+    drawn, _, marked = _panel(mol, side)
+    part = [] if kept is None or marked else list(drawn.GetSubstructMatch(kept))
+    bonds = [bond.GetIdx() for bond in drawn.GetBonds() if {bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()} <= set(part)]
+    canvas = rdMolDraw2D.MolDraw2DSVG(side, side)
+    options = canvas.drawOptions()
+    options.prepareMolsBeforeDrawing, options.clearBackground, options.padding = False, False, 0.08
+    atoms, colour = (marked, BAD) if marked else (part, KEPT)
+    with rdBase.BlockLogs():
+        canvas.DrawMolecule(drawn, highlightAtoms=atoms, highlightAtomColors=dict.fromkeys(atoms, colour),
+                            highlightBonds=bonds, highlightBondColors=dict.fromkeys(bonds, colour))  # fmt: skip
+        canvas.FinishDrawing()
+    return canvas.GetDrawingText().partition("?>")[2].strip()
 
 
 def _draw(

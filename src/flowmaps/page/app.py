@@ -1,0 +1,154 @@
+"""The widgets of the page: a form and an answer for each model. The only module that imports Gradio."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read by Gradio when it is imported
+
+import gradio as gr
+from gradio import themes
+from gradio.components import Component
+
+from ..tasks.base import Task
+from .render import STYLE, page_of, refusal
+from .shelf import Place
+from .tabs import Choice, Field, Line, Number, Slider, Tab
+
+TITLE = "flowmaps"
+LEAD = "Samples in one or a few network evaluations. Everything runs on this machine."
+WAITING = 64  # requests of all users that wait; more are told so
+AT_ONCE = 2
+
+Explain = Callable[[Exception], str]
+Handler = Callable[..., tuple[str, str]]
+
+
+def build(places: Sequence[Place], explain: Explain) -> gr.Blocks:
+    """The page.
+
+    Arguments:
+        places: The modalities with their models.
+        explain: From any exception to what the user is told.
+    """
+    with gr.Blocks(title=TITLE, analytics_enabled=False, elem_classes="fm-page") as page:
+        gr.HTML(f'<div class="fm-head"><h1>{TITLE}</h1><p>{LEAD}</p></div>')
+        with gr.Tabs():
+            for k, place in enumerate(places):
+                with gr.Tab(place.title) as outer:
+                    first = _place(place, explain)
+                if first is not None:
+                    event = page.load if k == 0 else outer.select
+                    event(**first)
+    return page.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
+
+
+def _place(place: Place, explain: Explain) -> dict | None:
+    """One modality; what draws the first answer of its first model."""
+    for line in place.missing:
+        gr.HTML(refusal(line))
+    if len(place.tabs) == 1:
+        return _tab(place.tabs[0], explain)
+    events = []
+    with gr.Tabs():
+        for tab in place.tabs:
+            with gr.Tab(tab.name) as inner:
+                events.append(_tab(tab, explain))
+            if len(events) > 1:
+                inner.select(**events[-1])
+    return events[0] if events else None
+
+
+def _tab(tab: Tab[Task], explain: Explain) -> dict:
+    """The form of one model and its answers; what draws an answer."""
+    fields = tab.fields()
+    gr.HTML(f'<p class="fm-about">{tab.about}</p>')
+    with gr.Row():
+        with gr.Column(scale=1, min_width=260):
+            widgets, lively = [], []
+            for field in fields:
+                widgets.append(_widget(field))
+                if isinstance(field, Slider) and field.lively:
+                    lively.append(widgets[-1].release)
+                if isinstance(field, Line) and field.shown is not None:
+                    shown = gr.HTML(visible=False)
+                    widgets[-1].change(beside(field.shown), widgets[-1], shown, show_progress="hidden", queue=False,
+                                       api_visibility="private")  # fmt: skip
+                if isinstance(field, Line):
+                    lively.append(widgets[-1].submit)
+            go = gr.Button("Draw", variant="primary")
+        with gr.Column(scale=3):
+            answer = gr.HTML(min_height=320)
+            text = gr.Textbox(label=tab.copied, lines=3, max_lines=8, buttons=["copy"], interactive=False,
+                              visible=bool(tab.copied))  # fmt: skip
+    wiring = {
+        "fn": handler(tab, [field.name for field in fields], explain),
+        "inputs": widgets,
+        "outputs": [answer, text],
+        "api_visibility": "private",
+        "show_progress": "minimal",
+        "trigger_mode": "always_last",
+    }
+    for event in (go.click, *lively):
+        event(**wiring)
+    return wiring
+
+
+def beside(shown: Callable[[str], str]) -> Callable[[str], gr.HTML]:
+    """What is seen beside a text: nothing, as long as there is nothing to see."""
+
+    def update(text: str) -> gr.HTML:
+        found = shown(text)
+        return gr.HTML(found, visible=bool(found))
+
+    return update
+
+
+def _widget(field: Field) -> Component:
+    info = field.info or None
+    if isinstance(field, Slider):
+        return gr.Slider(field.least, field.most, field.start, step=field.step, label=field.label, info=info)
+    if isinstance(field, Choice):
+        return gr.Dropdown(list(field.options), label=field.label, info=info)
+    if isinstance(field, Line):
+        return gr.Textbox(label=field.label, info=info, placeholder=field.example, lines=field.lines)
+    if isinstance(field, Number):
+        return gr.Number(field.start, label=field.label, info=info)
+    raise TypeError(f"no widget for {type(field).__name__}")
+
+
+def handler(tab: Tab[Task], names: Sequence[str], explain: Explain) -> Handler:
+    """From the values of a form to HTML and text; what goes wrong is said in their place."""
+
+    def respond(*values: str | float | None) -> tuple[str, str]:
+        try:
+            answer = tab.ask(dict(zip(names, values, strict=True)))
+        except Exception as error:
+            return refusal(explain(error)), ""
+        return page_of(answer), answer.text
+
+    return respond
+
+
+def serve(page: gr.Blocks, host: str, port: int | None, browser: bool) -> str:
+    """Start to serve the page, in threads of its own; its address.
+
+    Raises: OSError if there is no free port.
+    """
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=browser,
+        prevent_thread_lock=True,
+        share=False,
+        quiet=True,
+        ssr_mode=False,
+        enable_monitoring=False,
+        footer_links=[],
+        theme=themes.Default(
+            primary_hue="blue", neutral_hue="slate", font=("system-ui", "sans-serif"), font_mono=("monospace",)
+        ),
+        css=STYLE,
+    )
+    return address

@@ -1,0 +1,183 @@
+"""Molecules on the page: a scaffold that stays, a property that steers, structures drawn and marked."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from rdkit import Chem
+
+from ..data.molecules_graph import Unreadable, canonical
+from ..fields import named_fields
+from ..metrics.molecules import PROPERTIES, inspect
+from ..pictures import heading
+from ..samplers import Renoise
+from ..steering import FeynmanKac
+from ..tasks.molecules import Molecules
+from ..tasks.molecules_files import picture, structures
+from ..tasks.steering import reward
+from .answers import COMPARED, Answer, File, Panel, Row, real, seconds, short, timed, typed
+from .tabs import Choice, Field, Line, Slider, Tab, Value
+
+WORK = 4000  # atoms times evaluations of one request beyond its rows: about a second of one core
+NOISE = 0.5  # how far steered steps overshoot where nobody chose
+SPREAD = {"qed": 0.08, "logp": 1.0, "rings": 1.0, "weight": 20.0}  # of a property: the unit of its steering strength
+FORMAT = {"qed": "QED {:.2f}", "logp": "logP {:.1f}", "rings": "rings {:.0f}", "weight": "{:.0f} Da"}
+NONE = "none"
+SIDE = 180  # of a picture
+
+
+class Molecule(NamedTuple):
+    """A generated molecule.
+
+    Arguments:
+        mol: As generated, not sanitised.
+        smiles: Canonical, if it is one valid molecule.
+        parts: Connected parts.
+    """
+
+    mol: Chem.RWMol
+    smiles: str | None
+    parts: int
+
+    def value(self, name: str) -> float:
+        """A property of a valid one."""
+        return float(PROPERTIES[name](Chem.MolFromSmiles(self.smiles)))
+
+
+class MoleculeTab(Tab):
+    """Molecules around a scaffold, steered by a property."""
+
+    packaged = ("qm9", "zinc24")
+    about = "Atoms and bonds of a molecule at once, from noise. What is not one valid molecule is drawn on red."
+    copied = "SMILES of the valid ones"
+    most = 12
+
+    kind = Molecules
+
+    def form(self) -> list[Field]:
+        return [
+            Line("scaffold", "Scaffold", "SMILES of a part that stays.", "C1CO1", shown=preview),
+            Choice("aim", "Steer a property", "", [NONE, *PROPERTIES]),
+            Line("target", "Target value", "", "as high as possible"),
+            Slider("strength", "Steering strength", "0 is none.", 3, 0, 10, 0.5),
+        ]
+
+    def answer(
+        self,
+        n: int,
+        steps: int,
+        seed: int,
+        scaffold: Value = "",
+        aim: Value = NONE,
+        target: Value = None,
+        strength: Value = 3,
+    ) -> Answer:
+        fixed, goal = short("the scaffold", scaffold, 200), str(aim or NONE)
+        if goal not in (NONE, *PROPERTIES):
+            raise ValueError(f"the property is {goal!r}, expected one of {', '.join([NONE, *PROPERTIES])}")
+        wanted = typed("the target", target, -1e4, 1e4)
+        power = real("the steering strength", strength, 0, 10)
+        part = None if fixed is None else Chem.MolFromSmiles(canonical_or_refused(fixed))
+        found = self.drawn(lambda k: self.plain(n, k, seed, fixed), steps)
+        if goal != NONE and power > 0:
+            chosen, lead = self.steered(n, steps, seed, fixed, goal, wanted, power)
+            others = [molecule.value(goal) for row, _ in found.values() for molecule in row if molecule.smiles]
+            lead += f" Plain ones below have {sum(others) / len(others):.2f} on average." if others else ""
+        elif fixed:
+            chosen, lead = self.grown(n, steps, seed, fixed)
+        else:
+            chosen, took = found[steps]
+            good = sum(molecule.smiles is not None for molecule in chosen)
+            lead = f"{n} molecules in {heading(str(steps))}, {seconds(took)}; {good} of them valid."
+        shown = [goal] if goal != NONE else ["qed", "logp"]
+        rows = [Row(heading(str(k)), found[k][1], panels(found[k][0][:8], part, [])) for k in COMPARED]
+        valid = [molecule for molecule in chosen if molecule.smiles]
+        text = "".join(f"{molecule.smiles}\n" for molecule in valid)
+        sdf, _ = structures([molecule.mol for molecule in valid])
+        files = [File("molecules.sdf", "chemical/x-mdl-sdfile", sdf), File("molecules.smi", "text/plain", text)]
+        return Answer(lead, panels(chosen, part, shown), rows, "cards", text, files if valid else [])
+
+    def plain(self, n: int, steps: int, seed: int, fixed: str | None) -> list[Molecule]:
+        """``n`` molecules as they come."""
+        return self.read(named_fields(self.model.sample(n, steps, seed, fixed=fixed)))
+
+    def grown(self, n: int, steps: int, seed: int, fixed: str) -> tuple[list[Molecule], str]:
+        """``n`` molecules around a scaffold: more are drawn than shown, the valid ones first."""
+        tries = self.affordable(n, steps)
+        found, took = timed(lambda: self.plain(tries, steps, seed, fixed))
+        valid = distinct(found)
+        rest = [molecule for molecule in found if molecule.smiles is None]
+        said = f"{tries} molecules around the scaffold in {heading(str(steps))}, {seconds(took)}"
+        return [*valid, *rest][:n], f"{said}; {len(valid)} of them are valid and different, and shown first."
+
+    def steered(
+        self, n: int, steps: int, seed: int, fixed: str | None, goal: str, wanted: float | None, power: float
+    ) -> tuple[list[Molecule], str]:
+        """Different molecules of weighted particles that represent the distribution times exp(strength * reward)."""
+        model, task, particles = self.model, self.task, self.affordable(n, 2 * steps)
+        grid, _ = model.grid(steps)
+        method = FeynmanKac(Renoise(torch.tensor(grid.times), grid.overshoot or NOISE))
+        r = reward(task, goal if wanted is None else f"{goal}:{wanted:g}")
+        generator = model.generator(seed)
+        problem = task.problem(particles, generator, fixed=fixed)._asdict()
+        with torch.no_grad():
+            found, took = timed(
+                lambda: method(model.flow_map, r, particles=particles, generator=generator,
+                               strength=power / SPREAD[goal], **problem)
+            )  # fmt: skip
+        everything = self.read(task.finished(found.samples, found.condition))
+        drawn = [everything[i] for i in found.choose(particles, generator).tolist()]
+        chosen, values = distinct(drawn), [molecule.value(goal) for molecule in drawn if molecule.smiles]
+        mean = f", {goal} {sum(values) / len(values):.2f} on average" if values else ", none of them valid"
+        said = f"{particles} particles in {heading(str(steps))}, {seconds(took)}{mean}"
+        few = f" Only {len(chosen)} differ: less strength keeps more." if len(chosen) < n else ""
+        return chosen[:n], f"{said}; an effective sample size of {found.effective_size:.1f}.{few}"
+
+    def affordable(self, n: int, evaluations: int) -> int:
+        """How many molecules of so many evaluations each a request may draw."""
+        return max(n, min(16 * n, WORK // (self.task.alphabet.size * evaluations)))
+
+    def read(self, samples: Mapping[str, torch.Tensor]) -> list[Molecule]:
+        """Samples as molecules."""
+        found = self.task.decoded(dict(samples))
+        return [Molecule(mol, inspect(mol).whole, len(Chem.GetMolFrags(mol))) for mol in found]
+
+
+def distinct(molecules: Sequence[Molecule]) -> list[Molecule]:
+    """The valid ones, each once, in their order."""
+    return list({molecule.smiles: molecule for molecule in reversed(molecules) if molecule.smiles}.values())[::-1]
+
+
+def panels(molecules: Sequence[Molecule], kept: Chem.Mol | None, properties: Sequence[str]) -> list[Panel]:
+    """A picture of each, what it is, and its properties."""
+    shown = []
+    for molecule in molecules:
+        valid = molecule.smiles is not None
+        note = " · ".join(FORMAT[name].format(molecule.value(name)) for name in properties) if valid else ""
+        mark = "valid" if valid else f"{molecule.parts} parts" if molecule.parts > 1 else "not valid"
+        shown.append(Panel(picture(molecule.mol, SIDE, kept), molecule.smiles or "", note, valid, mark))
+    return shown
+
+
+def canonical_or_refused(smiles: str) -> str:
+    """The canonical SMILES of a scaffold.
+
+    Raises: ValueError with the reason if it is none.
+    """
+    try:
+        return canonical(smiles)
+    except Unreadable as error:
+        raise ValueError(f"the scaffold {smiles!r} cannot be used: {error}; write a SMILES such as C1CO1") from None
+
+
+def preview(smiles: str) -> str:
+    """HTML that shows a scaffold, or says why it is none."""
+    try:
+        text = short("the scaffold", smiles, 200)
+        mol = None if text is None else Chem.RWMol(Chem.MolFromSmiles(canonical_or_refused(text)))
+    except ValueError as error:
+        return f'<p class="fm-refused">{html.escape(str(error))}</p>'
+    return "" if mol is None else f'<div class="fm-scaffold">{picture(mol, 140)}</div>'

@@ -1,0 +1,112 @@
+"""The logic of the page without a browser: requests in, pictures and words out."""
+
+import pytest
+
+from flowmaps.cli.main import main
+from flowmaps.page.answers import COMPARED, seconds, short, typed, whole
+from flowmaps.page.render import page_of, refusal
+from flowmaps.page.shelf import places
+
+
+@pytest.fixture(scope="module")
+def shelf():
+    return {tab.name: tab for place in places() for tab in place.tabs}
+
+
+def request(tab, **values):
+    """The answer to the form as it stands at first, but for some values."""
+    form = {field.name: getattr(field, "start", getattr(field, "options", [""])[0]) for field in tab.fields()}
+    return tab.ask({**form, **values})
+
+
+def test_numbers_have_limits():
+    assert whole("n", 3.0, 1, 4) == 3 and typed("x", " 2,5 ", 0, 3) == 2.5 and typed("x", "", 0, 3) is None
+    for value in (0, 5, 2.5, None, "3", True, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="n is .*expected"):
+            whole("n", value, 1, 4)
+    for value in ("1e9", "nan", "two"):
+        with pytest.raises(ValueError, match="x is '.*', expected a number from 0 to 3"):
+            typed("x", value, 0, 3)
+    with pytest.raises(ValueError, match="x has 5 characters, expected at most 4"):
+        short("x", "abcde", 4)
+    assert seconds(0.999) == "999 ms"
+
+
+def test_molecules_are_drawn_marked_and_kept(shelf):
+    tab = shelf["qm9"]
+    answer = request(tab, n=3, steps=2)
+    assert len(answer.panels) == 3 and [row.name for row in answer.rows] == ["1 step", "2 steps", "4 steps", "8 steps"]
+    assert answer.rows[1].panels[0].caption == answer.panels[0].caption, "one seed, one noise"
+    assert all(row.seconds > 0 and len(row.panels) == 3 for row in answer.rows)
+    valid = [panel.caption for panel in answer.panels if panel.good]
+    assert answer.text.split() == valid and answer.files[0].text.count("$$$$") == len(valid)
+    assert all(panel.body.startswith("<svg") and panel.mark for panel in answer.panels)
+    assert request(tab, n=3, steps=2).text == answer.text and request(tab, n=3, steps=2, seed=1).text != answer.text
+
+
+def test_a_scaffold_stays(shelf):
+    from rdkit import Chem
+
+    answer = request(shelf["qm9"], n=4, steps=4, scaffold="C1CO1")
+    found = [panel.caption for panel in answer.panels if panel.good]
+    assert len(found) == 4 == len(set(found)) and "around the scaffold" in answer.lead
+    assert all(Chem.MolFromSmiles(smiles).HasSubstructMatch(Chem.MolFromSmiles("C1CO1")) for smiles in found)
+
+
+def test_a_property_is_steered(shelf):
+    from rdkit import Chem
+    from rdkit.Chem import QED
+
+    tab = shelf["qm9"]
+    mean = lambda answer: sum(QED.qed(Chem.MolFromSmiles(s)) for s in answer.text.split()) / len(answer.text.split())  # noqa: E731
+    plain, steered = request(tab, n=6), request(tab, n=6, aim="qed", strength=4)
+    assert mean(steered) > mean(plain) + 0.03 and "effective sample size" in steered.lead
+    assert all("QED" in panel.note for panel in steered.panels if panel.good)
+
+
+@pytest.mark.parametrize(
+    "name, values, message",
+    [
+        ("qm9", {"scaffold": "nonsense"}, "the scaffold 'nonsense' cannot be used"),
+        ("qm9", {"scaffold": "C1CCCCCCCCCCC1"}, "12 atoms, more than the 9"),
+        ("qm9", {"scaffold": "C[Si](C)C"}, "but the model knows"),
+        ("qm9", {"scaffold": "C" * 201}, "201 characters"),
+        ("qm9", {"n": 10**6}, "the number of samples is 1,000,000, expected 1 to 12"),
+        ("qm9", {"steps": 0}, "the number of steps is 0, expected 1 to 16"),
+        ("qm9", {"seed": None}, "the seed is None, expected a whole number"),
+        ("qm9", {"aim": "toxicity"}, "the property is 'toxicity', expected one of none, logp"),
+        ("qm9", {"aim": "qed", "target": "high"}, "the target is 'high', expected a number"),
+        ("mnist", {"label": "eleven"}, "the class is 'eleven', expected 0 to 9"),
+    ],
+)
+def test_bad_requests_are_told_what_was_expected(shelf, name, values, message):
+    with pytest.raises(ValueError, match=message):
+        request(shelf[name], **values)
+
+
+def test_images_of_a_class(shelf):
+    answer = request(shelf["mnist"], n=2, steps=1, label="7")
+    assert [panel.caption for panel in answer.panels] == ["7", "7"] and len(answer.rows) == len(COMPARED)
+    assert answer.rows[0].panels[0].body == answer.panels[0].body != answer.panels[1].body
+
+
+def test_what_users_typed_is_escaped():
+    assert "<script>" not in refusal("<script>alert(1)</script>") and "&lt;script&gt;" in refusal("<script>")
+
+
+def test_an_answer_is_one_piece_of_html(shelf):
+    html = page_of(request(shelf["qm9"], n=2, steps=1))
+    assert html.count("fm-row-name") == 4 and 'download="molecules.sdf"' in html and html.count("<svg") == 10
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--port", "70000"], "port is 70000, expected 0 to 65535"),
+        (["--host", "203.0.113.7"], "cannot listen at 203.0.113.7"),
+        (["no/such/run"], "no/such/run"),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_do(arguments, message, capsys):
+    assert main(["demo", "--no-browser", *arguments]) == 2
+    assert message in capsys.readouterr().err
