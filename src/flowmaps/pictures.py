@@ -25,13 +25,16 @@ def heading(name: str) -> str:
     return f"{name} step{'s' * (name != '1')}" if name.isdigit() else name
 
 
-def sample_grid(path: str | os.PathLike, rows: Mapping[str, Tensor], levels: int, columns: int = 16) -> None:
+def sample_grid(
+    path: str | os.PathLike, rows: Mapping[str, Tensor], levels: int, columns: int = 20, title: str = ""
+) -> None:
     """Draw images side by side, one labelled row for each entry (real images last, by the caller's order).
 
     Arguments:
         path: PNG file to write.
         rows: Label of the row to categories ``(n, height, width)``; the first ``columns`` are shown.
         levels: Grey levels K; 0 is drawn white, K - 1 black.
+        title: A line above: what to look at.
     Raises: ValueError if there is nothing to draw or the images differ in size.
     """
     shapes = {tuple(x.shape[1:]) for x in rows.values()}
@@ -43,15 +46,17 @@ def sample_grid(path: str | os.PathLike, rows: Mapping[str, Tensor], levels: int
     columns = min(columns, max(len(x) for x in rows.values()))
     strips = [_strip(x[:columns].cpu(), columns, levels) for x in rows.values()]
     height, breadth = strips[0].shape
-    figure = blank(1.2 + 0.5 * columns, 0.15 + 0.5 * columns * height / breadth * len(rows), dpi=120)
+    head = 0.3 if title else 0.0  # inches
+    figure = blank(1.2 + 0.5 * columns, head + 0.15 + 0.5 * columns * height / breadth * len(rows), dpi=120)
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for axis, label, strip in zip(axes, rows, strips, strict=True):
         axis.imshow(strip.numpy(), cmap="gray_r", vmin=0, vmax=levels - 1, interpolation="nearest")
         axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=11)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
-    left = 1.1 / figure.get_figwidth()
-    figure.subplots_adjust(left=left, right=0.995, top=0.99, bottom=0.01, hspace=0.05)
+    left, top = 1.1 / figure.get_figwidth(), 0.99 - head / figure.get_figheight()
+    figure.subplots_adjust(left=left, right=0.995, top=top, bottom=0.01, hspace=0.05)
+    figure.text(left, 0.99, title, ha="left", va="top", fontsize=10)
     save(figure, path)
 
 

@@ -33,6 +33,7 @@ from .base import ChangedData, Kind, Problem, Task, fitted, in_batches
 from .steering import number
 
 SMALL = partial(UNet, width=48, lower=(96,))
+ALIKE = "One column, one noise: the same image in more network evaluations"
 
 
 class Images(Task[sources.ImageSplits, Tensor]):
@@ -246,7 +247,8 @@ class Images(Task[sources.ImageSplits, Tensor]):
             np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  (no row is named allow_pickle)
         named = {heading(name): x for name, x in rows.items()}
         real = {"real": self.real(max(map(len, rows.values())), label)} if self._has_data() else {}
-        sample_grid(picture, {**named, **real}, self.state()["levels"])
+        title = ALIKE + (", a real one last" if real else "") if len(rows) > 1 else ""
+        sample_grid(picture, {**named, **real}, self.state()["levels"], title=title)
         return [picture, numbers]
 
     def real(self, n: int, label: int | None = None) -> Tensor:
