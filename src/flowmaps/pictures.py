@@ -195,6 +195,28 @@ def angle_panels(path: str | os.PathLike, rows: Mapping[str, Tensor], names: Seq
     save(figure, path)
 
 
+def latent_plane(path: str | os.PathLike, z: Tensor, classes: Tensor, images: Tensor | None, levels: int) -> None:
+    """Draw latents of two dimensions by class, and images of a grid of latents beside, if any.
+
+    Arguments:
+        path: PNG file to write.
+        z: ``(n, 2)``.
+        classes: ``(n,)``, from 0.
+        images: Categories ``(rows, columns, height, width)``; the first row is at the top.
+        levels: Grey levels K; 0 is drawn white, K - 1 black.
+    """
+    figure = blank(5.2 + 4.8 * (images is not None), 4.8, dpi=120, layout="constrained")
+    axes = figure.subplots(1, 1 + (images is not None), squeeze=False)[0]
+    dots = axes[0].scatter(*z.cpu().double().T.numpy(), c=classes.cpu().numpy(), cmap="tab10", **_dots(len(z)))
+    figure.colorbar(dots, ax=axes[0], label="class")
+    axes[0].set(xlabel="first latent", ylabel="second latent")
+    if images is not None:
+        sheet = images.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+        axes[1].imshow(sheet.cpu().numpy(), cmap="gray_r", vmin=0, vmax=levels - 1, interpolation="nearest")
+        axes[1].set(xticks=[], yticks=[], title="images of a grid of latents")
+    save(figure, path)
+
+
 def _check_rows(rows: Mapping[str, Tensor]) -> None:
     if not rows or min(map(len, rows.values())) == 0:
         raise ValueError(f"{len(rows)} rows of points, expected one or more with at least one point each")

@@ -132,7 +132,7 @@ def test_real_images_beside_samples_are_of_their_classes(labelled, label):
 
 def test_the_written_picture_holds_them(labelled, tmp_path, monkeypatch):
     rows: dict = {}
-    monkeypatch.setattr("flowmaps.tasks.images.sample_grid", lambda path, drawn, levels, title: rows.update(drawn))
+    monkeypatch.setattr("flowmaps.tasks.of_images.sample_grid", lambda path, drawn, levels, title: rows.update(drawn))
     labelled.write({"1": torch.zeros(12, 8, 8).long()}, tmp_path, label=4)
     assert torch.equal(rows["real"], labelled.real(12, 4))
 

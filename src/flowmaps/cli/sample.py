@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     files = files_named(cfg.out or [], opened.task)
     check_absent((place for file in files for place in (file, *by_row(file, samplers))), cfg.overwrite)
     options = chosen_options(chosen, names)
-    if cfg.get("temperature") is not None:
+    if "decoder" in names and cfg.temperature is not None:
         options["decoder"] = Categorical(cfg.temperature)
     rows, told = {}, {}
     for name, sampler in samplers.items():

@@ -16,6 +16,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import TypeVar  # with defaults, which the standard library has from Python 3.13 on
 
 from ..evaluation import Plain, Readout, Readouts, in_chunks, itself, plain, predictions, readouts, tangents, wide
 from ..fields import FREE, Condition, Data, Fields, S, Tree, across, first_leaf, zeros_like
@@ -200,6 +201,9 @@ class VelocityMap(FlowMap[S]):
 
     def slack(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
+
+
+M = TypeVar("M", bound=Transport, default=FlowMap)  # what an objective trains, and a task is about
 
 
 def _require_gradient(flow_map: FlowMap[S]) -> None:

@@ -1,5 +1,6 @@
 """What is minimised: self-distillation of flow maps, and the likelihood of bijections."""
 
+from .autoencoding import AutoencoderLikelihood, RawExpandedDensity
 from .base import Consistency, Identity, Jump, Objective
 from .contrastive import ContrastiveCrossEntropy, ContrastiveSquaredError
 from .diagonal import CrossEntropy, Diagonal, SquaredError
@@ -14,6 +15,7 @@ from .weights import AdaptiveWeight, GapCurriculum, LearnedWeight
 
 __all__ = [
     "AdaptiveWeight",
+    "AutoencoderLikelihood",
     "Autoguided",
     "Average",
     "Consistency",
@@ -37,6 +39,7 @@ __all__ = [
     "LearnedWeight",
     "MaximumLikelihood",
     "Objective",
+    "RawExpandedDensity",
     "SelfDistillation",
     "Semigroup",
     "SemigroupKL",

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ..autodiff import Derivative, ForwardMode
 from ..evaluation import Evaluation
 from ..fields import FREE, Batch, Condition, Data, S, select, take, zeros_like
-from ..maps import EndpointMap, FlowMap, Transport
+from ..maps import EndpointMap, FlowMap
+from ..maps.flow import M
 
 D = TypeVar("D")  # what one evaluation draws
-M = TypeVar("M", bound=Transport)  # what is trained
 
 
 class Objective(nn.Module, ABC, Generic[D, M]):

@@ -14,11 +14,13 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
+from typing_extensions import TypeVar as Defaulted
 
 from ..data import Dataset, Identified
 from ..fields import FREE, Batch, Condition, Data, Shape, fieldwise
 from ..likelihood import Bound, CutOff, Estimate, score
-from ..maps import EndpointMap, FlowMap
+from ..maps import EndpointMap, FlowMap, Transport
+from ..maps.flow import M
 from ..networks import Network
 from ..paths import GeodesicPath
 from ..reading import Document, expect
@@ -45,6 +47,7 @@ class Splits(Protocol):
 Kind = Callable[[GeodesicPath, nn.Module, nn.Module | None, int | None], FlowMap]  # of a map: what a network predicts
 P = TypeVar("P", bound=Splits)
 D = TypeVar("D", bound=Data)
+M_in = Defaulted("M_in", bound=Transport, contravariant=True, default=FlowMap)
 
 
 class Problem(NamedTuple):
@@ -56,12 +59,12 @@ class Problem(NamedTuple):
     decoder: Decoder | None = None
 
 
-class Study(Protocol):
+class Study(Protocol[M_in]):
     """A measurement of a modality's own beside the quality of samples."""
 
     def __call__(
         self,
-        flow_map: FlowMap,
+        flow_map: M_in,
         rows: Mapping[str, Sampler],
         n: int,
         seed: int,
@@ -83,7 +86,7 @@ class ChangedData(ValueError):
     """The data are not those that a checkpoint was trained on."""
 
 
-class Task(ABC, Generic[P, D]):
+class Task(ABC, Generic[P, D, M]):
     """One modality bound together: data, network, map, decoder, metrics and rewards.
 
     Constructor arguments are the configuration schema; construction loads nothing. The keyword arguments that a
@@ -180,13 +183,13 @@ class Task(ABC, Generic[P, D]):
     # -- model ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def build_map(self) -> FlowMap:
-        """The untrained flow map; needs ``state`` alone."""
+    def build_map(self) -> M:
+        """The untrained map; needs ``state`` alone."""
 
     # -- samples -------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def sample(self, flow_map: FlowMap, n: int, sampler: Sampler, generator: torch.Generator) -> D:
+    def sample(self, flow_map: M, n: int, sampler: Sampler, generator: torch.Generator) -> D:
         """``n`` samples as categories (a tree of fields); a modality adds options of its own by name."""
 
     @abstractmethod
@@ -209,7 +212,7 @@ class Task(ABC, Generic[P, D]):
             options: Those of :meth:`sample` or :meth:`problem` that the rows were drawn with.
         """
 
-    def studies(self) -> Mapping[str, Study]:
+    def studies(self) -> Mapping[str, Study[M]]:
         """What else ``flowmaps evaluate`` measures, by the name in its report; a modality adds options by name.
 
         Raises: ValueError if an option is out of its range; nothing is measured yet.

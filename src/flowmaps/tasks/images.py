@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..data import images as sources
 from ..data.base import CategoricalData
 from ..fields import FREE, Condition, one_field, select
-from ..files import cache_folder, replacing
 from ..maps import EndpointMap, FlowMap
-from ..metrics.images import ImageClassifier, ImageQuality, cached_classifier, train_classifier
-from ..metrics.two_sample import frechet
 from ..networks import Network, UNet
 from ..paths import GeodesicPath
-from ..pictures import heading, sample_grid
-from ..reading import Document
 from ..samplers import Argmax, Decoder, Sampler, generate
-from ..seeds import check_seed
 from ..spaces import OneHot
 from ..steering import Reward, class_probability, ink
-from .aims import Aim, against
-from .base import ChangedData, Kind, Problem, Task, fitted, in_batches
+from .base import Kind, Problem, fitted, in_batches
+from .of_images import OfImages, Source
 from .steering import number
 
 SMALL = partial(UNet, width=48, lower=(96,))
-ALIKE = "One column, one noise: the same image in more network evaluations"
 
 
-class Images(Task[sources.ImageSplits, Tensor]):
+class Images(OfImages[FlowMap]):
     """Scanned digits or one's own pictures as categories per pixel, by default modelled by a U-Net.
 
     Arguments:
@@ -55,12 +44,9 @@ class Images(Task[sources.ImageSplits, Tensor]):
         seed: Of the split of the data.
     """
 
-    kinds = (".png", ".npz")
-    teaching = {"levels": range(2, 257), "classes": range(2**16), "shape": [range(1, 2**13)] * 2}
-
     def __init__(
         self,
-        source: Literal["digits", "mnist", "folder"] = "digits",
+        source: Source = "digits",
         path: str | None = None,
         fetch: bool = False,
         levels: sources.Levels | None = None,
@@ -77,29 +63,13 @@ class Images(Task[sources.ImageSplits, Tensor]):
         seed: int = 0,
         background: int = 255,
     ):
-        if source == "folder" and path is None:
-            raise ValueError("source is 'folder' without a path; name the folder of PNG files")
+        super().__init__(source, path, fetch, levels, seed, background)
         if not 0 <= drop_label <= 1:
             raise ValueError(f"drop_label is {drop_label}, expected a share in [0, 1]")
-        self.source, self.path, self.fetch, self.levels = source, path, fetch, levels
-        self.seed = check_seed(seed, bits=32)
-        self.background = background
         self.network: Callable[..., Network] = network or SMALL
         self.sizes = {"width": width, "lower": lower, "depth": depth, "heads": heads, "patch": patch}
         self.conditional, self.drop_label, self.flow_map = conditional, drop_label, flow_map
         self.decoder = decoder or Argmax()
-        self._judges: dict[int, ImageQuality] = {}
-
-    @classmethod
-    def own_data(cls, path: str) -> dict[str, str]:
-        return {"source": "folder", "path": path}
-
-    def load(self) -> sources.ImageSplits:
-        if self.source == "digits":
-            return sources.digits(self.seed)
-        if self.source == "mnist":
-            return sources.mnist(self.path, levels=self.levels or sources.Threshold(), fetch=self.fetch)
-        return sources.png_folder(self.path or ".", self.levels, self.seed, self.background)
 
     @cached_property
     def train_data(self) -> CategoricalData:
@@ -112,9 +82,6 @@ class Images(Task[sources.ImageSplits, Tensor]):
     @cached_property
     def test_data(self) -> CategoricalData:
         return self._labelled(self.splits.test)
-
-    def learned(self, splits: sources.ImageSplits) -> Document:
-        return {"levels": splits.levels, "classes": splits.classes, "shape": list(splits.shape)}
 
     def build_map(self) -> FlowMap:
         K = self.state()["levels"]
@@ -189,67 +156,18 @@ class Images(Task[sources.ImageSplits, Tensor]):
         """The classes that ``n`` samples are asked for."""
         return torch.arange(n) % self.state()["classes"] if label is None else torch.full((n,), label)
 
-    @cached_property
-    def classifier(self) -> ImageClassifier:
-        """The reference network of the metrics, trained on the training images alone."""
-        splits = self.splits
-        with torch.enable_grad():
-            if self.source == "digits":
-                return train_classifier(splits.train, splits.levels, splits.classes)
-            return cached_classifier(cache_folder() / "classifiers", splits.train, splits.levels, splits.classes)
-
-    def judge(self, n: int) -> ImageQuality:
-        """The metrics of ``n`` images."""
-        if n not in self._judges:
-            train, test = one_field(self.splits.train.x_1), one_field(self.splits.test.x_1)
-            self._judges[n] = ImageQuality(self.classifier, train, test, n)
-        return self._judges[n]
-
     def quality(self, samples: Tensor) -> dict[str, float]:
         """The metrics of :class:`~flowmaps.metrics.images.ImageQuality`.
 
         Samples of a conditional map are of all classes in turn; ``accuracy`` is how many are in the class asked for,
         and ``least_accuracy`` that of the class in which it is smallest.
         """
-        samples, judge = samples.cpu(), self.judge(len(samples))
-        values = judge(samples)
+        values, judge = super().quality(samples), self.judge(len(samples))
         if not self.conditional:
             return values
-        label = self.labels(len(samples))
+        samples, label = samples.cpu(), self.labels(len(samples))
         values["accuracy"] = judge.accuracy(samples, label)
         return values | {"least_accuracy": judge.least_accuracy(samples, label)}
-
-    def aim(self) -> Aim:
-        """Fréchet distance to the validation images in the classifier's features."""
-        train, valid = one_field(self.splits.train.x_1), one_field(self.splits.valid.x_1)
-        scale = self.classifier.inspect(train)[0].double().var(0).mean().rsqrt()
-        features = lambda x: self.classifier.inspect(x)[0].double() * scale  # noqa: E731
-        return against("frechet", frechet, features, features(valid))
-
-    def of_data(self, n: int | None = None) -> dict[str, float]:
-        return self.judge(n or self.samples).of_data()
-
-    @property
-    def samples(self) -> int:
-        return len(self.splits.test) if self.source == "digits" else min(2000, len(self.splits.test))
-
-    def write(
-        self, rows: Mapping[str, Tensor], directory: Path, label: int | None = None, **options: object
-    ) -> list[Path]:
-        """``samples.npz`` with the categories of each row, and ``samples.png`` with real images beside, if any.
-
-        Arguments:
-            label: The class that was asked for; beside a conditional model's samples are images of their classes.
-        """
-        numbers, picture = directory / "samples.npz", directory / "samples.png"
-        with replacing(numbers) as temporary, open(temporary, "wb") as file:
-            arrays = {name: x.cpu().numpy().astype(np.uint8) for name, x in rows.items()}
-            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  (no row is named allow_pickle)
-        named = {heading(name): x for name, x in rows.items()}
-        real = {"real": self.real(max(map(len, rows.values())), label)} if self._has_data() else {}
-        title = ALIKE + (", a real one last" if real else "") if len(rows) > 1 else ""
-        sample_grid(picture, {**named, **real}, self.state()["levels"], title=title)
-        return [picture, numbers]
 
     def real(self, n: int, label: int | None = None) -> Tensor:
         """At most ``n`` test images; for a conditional model of the classes that ``n`` samples are asked for.
@@ -265,15 +183,6 @@ class Images(Task[sources.ImageSplits, Tensor]):
             if len(images):
                 shown[columns] = images[torch.arange(len(columns)) % len(images)]
         return shown
-
-    def _has_data(self) -> bool:
-        try:
-            return bool(len(self.splits.test))
-        except ChangedData as error:
-            warnings.warn(f"real pictures are left out: {error}", stacklevel=3)
-            return False
-        except (OSError, ValueError):
-            return False
 
     def _labelled(self, data: CategoricalData, drop: float = 0.0) -> CategoricalData:
         if not self.conditional:
