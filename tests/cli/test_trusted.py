@@ -218,7 +218,7 @@ def test_honest_aliases_and_numbers_and_classes_pass(tell, capsys, tmp_path):
     optimizer = shown["trainer"]["optimizer"]["init_args"]
     assert not left.value.code and optimizer["others"]["betas"] == [0.9, 0.95]
     assert float(optimizer["lr"]) == 1e-3 and shown["trainer"]["schedule"]["floor"] == 0.05
-    assert re.search("Triangle", str(shown["objective"])) and shown["trainer"]["max_steps"] == 2400
+    assert re.search("Triangle", str(shown["objective"])) and shown["trainer"]["max_steps"] == 1000
 
 
 def test_names_are_checked_at_every_depth():
