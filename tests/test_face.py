@@ -18,9 +18,10 @@ HEAVY = ("torch", "numpy", "scipy", "matplotlib", "torchdiffeq", "lightning", "j
 
 FACE = """
     Argmax Batch Categorical CircularNSF Condition CutOff DecodeRateClock Dopri5 Embedded EndpointConsistency
-    EndpointMap Euler EulerMaruyama Eulerian EulerianKL FiniteLaw GaussianLaw GeodesicPath Heun Jumps Lagrangian
-    LagrangianCE LagrangianKL LinearHead MLP MaximumLikelihood NSF OneHot Product RealNVP SelfDistillation Semigroup
-    SemigroupKL Trainer Transformer TransformerFlow UNet VelocityMap generate load load_map score trust
+    EndpointMap Euler EulerMaruyama Eulerian EulerianKL FewStep FiniteLaw GaussianLaw GeodesicPath Heun Jumps
+    Lagrangian LagrangianCE LagrangianKL LinearHead MLP MaximumLikelihood NSF OneHot Product RealNVP RegFlow
+    SelfDistillation Semigroup SemigroupKL Trainer Transformer TransformerFlow UNet VelocityMap generate load
+    load_map score trust
 """
 
 

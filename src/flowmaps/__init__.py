@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .fields import Batch, Condition
     from .hub import load
     from .likelihood import CutOff, score
-    from .maps import NSF, CircularNSF, EndpointMap, RealNVP, TransformerFlow, VelocityMap
+    from .maps import NSF, CircularNSF, EndpointMap, FewStep, RealNVP, TransformerFlow, VelocityMap
     from .networks import MLP, LinearHead, Transformer, UNet
     from .objectives import (
         EndpointConsistency,
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         LagrangianCE,
         LagrangianKL,
         MaximumLikelihood,
+        RegFlow,
         SelfDistillation,
         Semigroup,
         SemigroupKL,
@@ -38,10 +39,10 @@ _ROOMS = {
     "fields": "Batch Condition",
     "hub": "load",
     "likelihood": "CutOff score",
-    "maps": "CircularNSF EndpointMap NSF RealNVP TransformerFlow VelocityMap",
+    "maps": "CircularNSF EndpointMap FewStep NSF RealNVP TransformerFlow VelocityMap",
     "networks": "MLP LinearHead Transformer UNet",
     "objectives": "EndpointConsistency Eulerian EulerianKL Lagrangian LagrangianCE LagrangianKL MaximumLikelihood "
-    "SelfDistillation Semigroup SemigroupKL",
+    "RegFlow SelfDistillation Semigroup SemigroupKL",
     "oracles": "FiniteLaw GaussianLaw",
     "paths": "GeodesicPath",
     "samplers": "Argmax Categorical Dopri5 Euler EulerMaruyama Heun Jumps generate",
@@ -68,6 +69,7 @@ __all__ = [
     "EulerMaruyama",
     "Eulerian",
     "EulerianKL",
+    "FewStep",
     "FiniteLaw",
     "GaussianLaw",
     "Heun",
@@ -81,6 +83,7 @@ __all__ = [
     "OneHot",
     "Product",
     "RealNVP",
+    "RegFlow",
     "SelfDistillation",
     "Semigroup",
     "SemigroupKL",

@@ -1,9 +1,10 @@
 """What carries noise to data: flow maps in a few jumps, bijections with a density."""
 
 from .autoencoders import VAE, Augmented, Autoencoder, Modules, Partition
-from .bijection import Affine, Bijection, Composed, Inverted, Invertible
+from .bijection import Affine, Bijection, Composed, Inverted, Invertible, Oscillating
 from .conditional import ConditionalNormal, LearnedScale, PredictedScale
 from .couplings import Autoregressive, Coupling, Zuko
+from .few_step import FewStep, Scored
 from .flow import EndpointMap, FlowMap, VelocityMap
 from .flows import NSF, CircularNSF, RealNVP, TransformerFlow
 from .masks import Centre, Chosen, Corner, Mask
@@ -26,6 +27,7 @@ __all__ = [
     "Corner",
     "Coupling",
     "EndpointMap",
+    "FewStep",
     "FlowMap",
     "Identity",
     "Inverted",
@@ -37,8 +39,10 @@ __all__ = [
     "NSF",
     "Partition",
     "PredictedScale",
+    "Oscillating",
     "RealNVP",
     "Scaled",
+    "Scored",
     "Shift",
     "Spline",
     "TransformerFlow",

@@ -162,3 +162,41 @@ class Affine(Bijection):
     def inverse(self, x_1: Tensor, condition: Condition = FREE) -> tuple[Tensor, Tensor]:
         x_0 = torch.linalg.solve_triangular(self.factor.tril(), (x_1 - self.mean).mT, upper=False).mT
         return x_0, -self._log_det(x_1)
+
+
+class Oscillating(Bijection):
+    r"""The identity with a small, fast oscillation: near it in values, far from it in densities.
+
+    .. math:: f(x) = x + \frac{a \sin(m x)}{m}, \qquad |f(x) - x| \le \frac{a}{m}, \qquad f'(x) = 1 + a \cos(m x)
+
+    As m grows f converges to the identity, uniformly, and its log-determinant does not: the example by which regression
+    alone fits values and not densities.
+
+    Arguments:
+        path: A flat space with its source.
+        m: Frequency, positive.
+        a: Amplitude of the derivative at first, in [0, 1); learned.
+    Reference: Rehman et al. 2025, *RegFlow*, arXiv 2506.01158.
+    """
+
+    def __init__(self, path: GeodesicPath[Tensor], m: float, a: float = 0.95):
+        super().__init__(path)
+        if not (m > 0 and 0 <= a < 1):
+            raise ValueError(f"m is {m} and a is {a}, expected a positive frequency and an amplitude in [0, 1)")
+        self.m, self.a = m, nn.Parameter(torch.tensor(float(a)))
+
+    def forward(self, x_0: Tensor, condition: Condition = FREE) -> tuple[Tensor, Tensor]:
+        slope = 1 + self.a * (self.m * x_0).cos()
+        return x_0 + self.a * (self.m * x_0).sin() / self.m, slope.log().flatten(1).sum(1)
+
+    def inverse(self, x_1: Tensor, condition: Condition = FREE) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            low, high = x_1 - 1 / self.m, x_1 + 1 / self.m
+            for _ in range(60):
+                middle = (low + high) / 2
+                below = self(middle)[0] < x_1
+                low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        x = (low + high) / 2
+        slope = 1 + self.a * (self.m * x).cos()
+        x = x + (x_1 - x - self.a * (self.m * x).sin() / self.m) / slope.detach()  # one step of Newton's: derivatives
+        return x, -self(x)[1]

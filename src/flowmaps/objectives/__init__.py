@@ -3,11 +3,13 @@
 from .autoencoding import AutoencoderLikelihood, RawExpandedDensity
 from .base import Consistency, Identity, Jump, Objective
 from .contrastive import ContrastiveCrossEntropy, ContrastiveSquaredError
+from .cycle import Cycle
 from .diagonal import CrossEntropy, Diagonal, SquaredError
 from .distribution import EndpointKernel
 from .eulerian import Eulerian, EulerianKL
 from .lagrangian import EndpointConsistency, Lagrangian, LagrangianCE, LagrangianKL
 from .likelihood import MaximumLikelihood
+from .regression import ForwardBackward, LogDeterminant, RegFlow, Regularizer
 from .self_distillation import Draw, SelfDistillation
 from .semigroup import Semigroup, SemigroupKL
 from .teachers import Autoguided, Average, Frozen, Itself, Teacher
@@ -22,12 +24,14 @@ __all__ = [
     "ContrastiveCrossEntropy",
     "ContrastiveSquaredError",
     "CrossEntropy",
+    "Cycle",
     "Diagonal",
     "Draw",
     "EndpointConsistency",
     "EndpointKernel",
     "Eulerian",
     "EulerianKL",
+    "ForwardBackward",
     "Frozen",
     "GapCurriculum",
     "Identity",
@@ -37,9 +41,12 @@ __all__ = [
     "LagrangianCE",
     "LagrangianKL",
     "LearnedWeight",
+    "LogDeterminant",
     "MaximumLikelihood",
     "Objective",
     "RawExpandedDensity",
+    "RegFlow",
+    "Regularizer",
     "SelfDistillation",
     "Semigroup",
     "SemigroupKL",
