@@ -1,8 +1,11 @@
 """The logic of the page without a browser: requests in, pictures and words out."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from flowmaps.cli.main import main
+from flowmaps.page import shelf as shelf_module
 from flowmaps.page.answers import COMPARED, seconds, short, typed, whole
 from flowmaps.page.render import page_of, refusal
 from flowmaps.page.shelf import places
@@ -88,6 +91,86 @@ def test_images_of_a_class(shelf):
     answer = request(shelf["mnist"], n=2, steps=1, label="7")
     assert [panel.caption for panel in answer.panels] == ["7", "7"] and len(answer.rows) == len(COMPARED)
     assert answer.rows[0].panels[0].body == answer.panels[0].body != answer.panels[1].body
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The tab of a small map of text after two updates."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "words.txt").write_text("the cat sat on the mat and the dog ran to the cat " * 100)
+    sizes = ["--task.width", "16", "--task.depth", "1", "--task.heads", "2", "--task.length", "24"]
+    short = ["--trainer.max_steps", "2", "--trainer.batch_size", "8", "--trainer.valid_examples", "8"]
+    out = str(folder / "mine")
+    assert (
+        main(["train", "tiny-shakespeare", "--data.path", str(folder / "words.txt"), "--out", out, *sizes, *short]) == 0
+    )
+    return next(tab for place in places([out]) for tab in place.tabs if tab.name == "mine")
+
+
+def test_text_keeps_what_is_given(written):
+    answer = request(written, n=2, steps=2, prompt="the cat")
+    assert len(answer.panels) == 2 and all("<b>the cat</b>" in panel.body for panel in answer.panels)
+    assert all(line.startswith("the cat") and len(line) == 24 for line in answer.text.rstrip("\n").split("\n\n"))
+    filled = request(written, n=1, steps=1, gaps="a {5} dog", temperature=0)
+    assert filled.panels[0].body.count("<b>") == 2 and filled.text[:2] == "a " and filled.text[7:11] == " dog"
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"prompt": "the", "gaps": "a _"}, "leave one of them empty"),
+        ({"gaps": "no gap"}, "has no gap; write _"),
+        ({"gaps": "a {99999}"}, "the gaps have 99,999 tokens, expected at most 512"),
+        ({"prompt": "zażółć"}, "cannot say"),
+        ({"prompt": "cat" * 20}, "60 tokens, the text 24"),
+        ({"temperature": -1}, "the temperature is -1, expected a number from 0 to 2"),
+    ],
+)
+def test_texts_that_cannot_be_written(written, values, message):
+    with pytest.raises(ValueError, match=message):
+        request(written, **values)
+
+
+def test_dna_keeps_what_is_given(shelf):
+    answer = request(shelf["promoters"], n=2, steps=1, label="human TATA", given="ACGT{200}TATAAA")
+    lines = answer.text.split("\n")
+    assert lines[0] == ">1 human TATA" and lines[1].startswith("ACGT") and lines[1][204:210] == "TATAAA"
+    assert "<u>" in answer.panels[0].body or "no TATA box" in answer.panels[0].note
+    assert [len(row.panels) for row in answer.rows] == [2, 2, 2, 2]
+    for values, message in (({"given": "HELLO"}, "HELLO"), ({"label": "yeast"}, "no class 'yeast'")):
+        with pytest.raises(ValueError, match=message):
+            request(shelf["promoters"], **values)
+
+
+def test_places_on_the_globe(shelf):
+    answer = request(shelf["earthquakes"], n=20, steps=2)
+    rows = [tuple(map(float, line.split(","))) for line in answer.text.split("\n")[1:-1]]
+    assert len(rows) == 20 and all(abs(a) <= 90 and abs(b) <= 180 for a, b in rows) and "20 places" in answer.lead
+    assert answer.panels[0].body.startswith("<img") and len(answer.rows) == 4
+
+
+def test_an_absent_model_is_one_line(monkeypatch):
+    monkeypatch.setattr(shelf_module, "packaged", lambda name: None)
+    empty = {place.title: place for place in places()}
+    assert all(place.tabs == [] and len(place.missing) == 1 for place in empty.values())
+    assert "No model of text comes with this package; `flowmaps demo RUN`" in empty["Text"].missing[0]
+
+
+def test_an_extra_that_is_missing_is_one_line(monkeypatch):
+    error = ModuleNotFoundError("no module", name="rdkit.Chem")
+    monkeypatch.setattr(shelf_module, "find_spec", lambda name: None)
+    assert shelf_module.why(error).endswith("pip install 'flowmaps[molecules]'")
+    with pytest.raises(ImportError):
+        shelf_module.why(ImportError("a fault", name="flowmaps.page"))
+
+
+def test_users_at_one_time_do_not_disturb_each_other(shelf):
+    asked = [(shelf["qm9"], {"n": 2, "steps": 2, "seed": k}) for k in range(3)]
+    asked += [(shelf["promoters"], {"n": 1, "steps": 2, "seed": k}) for k in range(3)]
+    alone = [request(tab, **values).text for tab, values in asked]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        together = [future.result().text for future in [pool.submit(request, tab, **values) for tab, values in asked]]
+    assert together == alone and len(set(alone)) == 6
 
 
 def test_what_users_typed_is_escaped():

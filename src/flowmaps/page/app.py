@@ -48,8 +48,8 @@ def _place(place: Place, explain: Explain) -> dict | None:
     """One modality; what draws the first answer of its first model."""
     for line in place.missing:
         gr.HTML(refusal(line))
-    if len(place.tabs) == 1:
-        return _tab(place.tabs[0], explain)
+    if len(place.tabs) < 2:
+        return _tab(place.tabs[0], explain) if place.tabs else None
     events = []
     with gr.Tabs():
         for tab in place.tabs:
@@ -57,7 +57,7 @@ def _place(place: Place, explain: Explain) -> dict | None:
                 events.append(_tab(tab, explain))
             if len(events) > 1:
                 inner.select(**events[-1])
-    return events[0] if events else None
+    return events[0]
 
 
 def _tab(tab: Tab[Task], explain: Explain) -> dict:

@@ -21,7 +21,7 @@ from ..tasks.steering import reward
 from .answers import COMPARED, Answer, File, Panel, Row, real, seconds, short, timed, typed
 from .tabs import Choice, Field, Line, Slider, Tab, Value
 
-WORK = 4000  # atoms times evaluations of one request beyond its rows: about a second of one core
+WORK = 5000  # atoms times evaluations of one request: a second or two of one core
 NOISE = 0.5  # how far steered steps overshoot where nobody chose
 SPREAD = {"qed": 0.08, "logp": 1.0, "rings": 1.0, "weight": 20.0}  # of a property: the unit of its steering strength
 FORMAT = {"qed": "QED {:.2f}", "logp": "logP {:.1f}", "rings": "rings {:.0f}", "weight": "{:.0f} Da"}
@@ -81,19 +81,18 @@ class MoleculeTab(Tab):
         wanted = typed("the target", target, -1e4, 1e4)
         power = real("the steering strength", strength, 0, 10)
         part = None if fixed is None else Chem.MolFromSmiles(canonical_or_refused(fixed))
-        found = self.drawn(lambda k: self.plain(n, k, seed, fixed), steps)
+        tries = self.affordable(n, steps + sum(COMPARED)) if fixed else n
+        found = self.drawn(lambda k: self.plain(tries, k, seed, fixed), steps)
+        order = best_first([molecule.smiles for molecule in found[steps][0]])[:n] if fixed else range(n)
+        chosen, lead = [found[steps][0][i] for i in order], self.lead(found[steps], steps, fixed)
         if goal != NONE and power > 0:
             chosen, lead = self.steered(n, steps, seed, fixed, goal, wanted, power)
             others = [molecule.value(goal) for row, _ in found.values() for molecule in row if molecule.smiles]
-            lead += f" Plain ones below have {sum(others) / len(others):.2f} on average." if others else ""
-        elif fixed:
-            chosen, lead = self.grown(n, steps, seed, fixed)
-        else:
-            chosen, took = found[steps]
-            good = sum(molecule.smiles is not None for molecule in chosen)
-            lead = f"{n} molecules in {heading(str(steps))}, {seconds(took)}; {good} of them valid."
+            lead += f" Plain ones have {sum(others) / len(others):.2f} on average." if others else ""
         shown = [goal] if goal != NONE else ["qed", "logp"]
-        rows = [Row(heading(str(k)), found[k][1], panels(found[k][0][:8], part, [])) for k in COMPARED]
+        rows = [
+            Row(heading(str(k)), found[k][1], panels([found[k][0][i] for i in order[:8]], part, [])) for k in COMPARED
+        ]
         valid = [molecule for molecule in chosen if molecule.smiles]
         text = "".join(f"{molecule.smiles}\n" for molecule in valid)
         sdf, _ = structures([molecule.mol for molecule in valid])
@@ -104,14 +103,14 @@ class MoleculeTab(Tab):
         """``n`` molecules as they come."""
         return self.read(named_fields(self.model.sample(n, steps, seed, fixed=fixed)))
 
-    def grown(self, n: int, steps: int, seed: int, fixed: str) -> tuple[list[Molecule], str]:
-        """``n`` molecules around a scaffold: more are drawn than shown, the valid ones first."""
-        tries = self.affordable(n, steps)
-        found, took = timed(lambda: self.plain(tries, steps, seed, fixed))
-        valid = distinct(found)
-        rest = [molecule for molecule in found if molecule.smiles is None]
-        said = f"{tries} molecules around the scaffold in {heading(str(steps))}, {seconds(took)}"
-        return [*valid, *rest][:n], f"{said}; {len(valid)} of them are valid and different, and shown first."
+    def lead(self, drawn: tuple[Sequence[Molecule], float], steps: int, fixed: str | None) -> str:
+        """What is said of plain samples."""
+        molecules, took = drawn
+        around = " around the scaffold" if fixed else ""
+        valid = sum(molecule.smiles is not None for molecule in molecules)
+        first = "; valid and different ones come first" if fixed else ""
+        made = f"{len(molecules)} molecules{around} in {heading(str(steps))}, {seconds(took)}"
+        return f"{made}; {valid} of them valid{first}."
 
     def steered(
         self, n: int, steps: int, seed: int, fixed: str | None, goal: str, wanted: float | None, power: float
@@ -144,6 +143,15 @@ class MoleculeTab(Tab):
         """Samples as molecules."""
         found = self.task.decoded(dict(samples))
         return [Molecule(mol, inspect(mol).whole, len(Chem.GetMolFrags(mol))) for mol in found]
+
+
+def best_first(smiles: Sequence[str | None]) -> list[int]:
+    """The numbers of samples: valid ones first, each once, then all others.
+
+    >>> best_first([None, "CO", "CO", "C"])
+    [1, 3, 0, 2]
+    """
+    return sorted(range(len(smiles)), key=lambda i: smiles[i] is None or smiles[i] in smiles[:i])
 
 
 def distinct(molecules: Sequence[Molecule]) -> list[Molecule]:

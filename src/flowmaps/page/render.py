@@ -41,6 +41,18 @@ STYLE = """
 .fm-row .fm-grid { gap: .35rem; }
 .fm-row .fm-cards { grid-template-columns: repeat(8, minmax(0, 1fr)); }
 .fm-row .fm-cards .fm-mark { display: none; }
+.fm-of-maps { display: grid; grid-template-columns: 1fr 1fr; gap: .2rem .8rem; }
+.fm-of-maps .fm-row { display: block; }
+.fm-of-maps .fm-row-name span { display: inline; margin-left: .5rem; }
+.fm-maps .fm-panel { border-color: transparent; }
+.fm-text { padding: .55rem .8rem; font: .92rem/1.5 Georgia, serif; white-space: pre-wrap; overflow-wrap: anywhere; }
+.fm-text b { font-weight: 700; color: #1d4fa3; }
+.fm-bases { padding: .55rem .8rem .2rem; font: 600 .76rem/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
+.fm-bases u { text-decoration-thickness: 2px; text-underline-offset: 2px; }
+.fm-lines .fm-note { padding: 0 .8rem .5rem; }
+.fm-panel svg.fm-strip { height: 15px; }
+.fm-of-lines .fm-grid { gap: 2px; }
+.fm-of-lines .fm-panel:has(.fm-strip) { border: 0; border-radius: 2px; }
 .fm-refused { color: #9b2c2c; background: #fdeeee; border: 1px solid #eab8b8; border-radius: 8px; padding: .6rem .9rem;
   margin: .2rem 0; }
 .fm-scaffold { background: #fff; border: 1px solid #d9dee5; border-radius: 8px; width: 140px; margin: 0 auto; }
@@ -53,7 +65,8 @@ def page_of(answer: Answer) -> str:
     compared = ""
     if answer.rows:
         rows = "".join(_row(row, answer.shape) for row in answer.rows)
-        compared = f"<h3>The same noise in 1, 2, 4 and 8 steps</h3>{rows}"
+        head = "<h3>The same noise in 1, 2, 4 and 8 steps</h3>"
+        compared = f'{head}<div class="fm-compared fm-of-{answer.shape}">{rows}</div>'
     links = f'<div class="fm-links">{"".join(map(_link, answer.files))}</div>' if answer.files else ""
     lead = f'<p class="fm-lead">{escape(answer.lead)}</p>'
     return f'<div class="fm-answer">{lead}{_grid(answer.panels, answer.shape)}{links}{compared}</div>'
@@ -61,7 +74,7 @@ def page_of(answer: Answer) -> str:
 
 def refusal(text: str) -> str:
     """What is said of a request that cannot be answered."""
-    return f'<div class="fm-answer"><p class="fm-refused" role="alert">{escape(text)}</p></div>'
+    return f'<div class="fm-answer"><p class="fm-refused" role="alert">{escape(text[:1].upper() + text[1:])}</p></div>'
 
 
 def _grid(panels: Sequence[Panel], shape: str) -> str:

@@ -16,6 +16,9 @@ from .tabs import Tab
 KINDS = {  # titles, modules of this package, classes
     "Molecules": ("molecules", "MoleculeTab"),
     "Images": ("images", "ImageTab"),
+    "Text": ("texts", "TextTab"),
+    "DNA": ("sequences", "SequenceTab"),
+    "Curved data": ("points", "PointTab"),
 }
 
 

@@ -112,8 +112,8 @@ class Tab(ABC, Generic[T]):
 
     def drawn(self, draw: Callable[[int], D], steps: int) -> dict[int, tuple[D, float]]:
         """Samples at the compared numbers of steps and at ``steps``, each with the seconds it took by the clock."""
-        draw(1)  # what a first evaluation sets up is no part of any
-        return {k: timed(lambda k=k: draw(k)) for k in sorted({*COMPARED, steps})}
+        longest_first = sorted({*COMPARED, steps}, reverse=True)  # where what a first call sets up counts least
+        return {k: timed(lambda k=k: draw(k)) for k in longest_first}
 
     def fields(self) -> list[Field]:
         """All fields of the form."""
