@@ -36,7 +36,7 @@ def test_help_and_version(tell):
     code, out, _ = tell("--help")
     assert code == 0 and all(name in out for name in COMMANDS)
     assert tell("--version")[:2] == (0, f"flowmaps {flowmaps.__version__}\n")
-    assert tell("presets")[1].startswith("checkerboard") and "\ndigits" in tell("presets")[1]
+    assert tell("presets")[1].startswith("aef-digits") and "\ndigits" in tell("presets")[1]
 
 
 def test_presets_say_what_they_are():

@@ -18,10 +18,11 @@ SMALL = ("--trainer.max_steps=1", "--trainer.batch_size=8", "--trainer.accumulat
 TEXT = ("--task.width=16", "--task.depth=1", "--task.heads=2", "--task.length=12", "--task.n=4")
 MOLECULES = ("--task.width=16", "--task.depth=1", "--task.edge=8", "--task.heads=2")
 IMAGES = ("--task.width=8", "--task.lower=[16]", "--task.depth=1")
+AUTOENCODERS = ("--task.encoder.init_args.width=4", "--task.decoder.init_args.width=4")
 POINTS = ("--task.width=8", "--task.depth=1", "--task.frequencies=2", "--task.size=64", "--task.held_out=16")
 FIRST_STAGE = {"text8-distilled": "text8-base", "qm9-large-second": "qm9-large"}
 WORDS = ("--task.embedding=16", "--task.chunk=16")
-MODALITIES = ("digits", "qm9", "tiny-shakespeare", "lm1b", "checkerboard", "earth", "torsions")
+MODALITIES = ("digits", "qm9", "tiny-shakespeare", "lm1b", "checkerboard", "earth", "torsions", "aef-digits")
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +55,8 @@ def train(name, own, out, *options):
     family = presets()[name].read_text()
     if "tasks.images" in family:
         options = (*IMAGES, *(["--task.path", str(own)] if "mnist" in name else []), *options)
+    elif "tasks.autoencoders" in family:
+        options = (*AUTOENCODERS, *(["--task.path", str(own)] if "mnist" in name else []), *options)
     elif "tasks.dna" in family:
         options = ("--task.width=16", "--task.rounds=1", "--data.path", str(own / "dna"), *options)
     elif "tasks.points" in family:
