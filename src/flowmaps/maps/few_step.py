@@ -98,6 +98,13 @@ class FewStep(Bijection):
     def forward(self, x_0: Tensor, condition: Condition = FREE) -> tuple[Tensor, Tensor]:
         return self._forward(x_0, condition)[:2]
 
+    def push(self, x_0: Tensor, condition: Condition = FREE) -> Tensor:
+        """Data by the jumps alone, without their Jacobians."""
+        x = self._precise(x_0)
+        for s, t in self._intervals():
+            x = self._jump(x, s, t, condition)
+        return x
+
     def back(self, x_1: Tensor, condition: Condition = FREE) -> Tensor:
         """The source point that leads to x_1, by jumps backwards."""
         x = self._precise(x_1)
