@@ -215,7 +215,7 @@ def report(runs: list[dict[str, Any]], seconds: float) -> None:
 
 
 def example() -> None:
-    """f_m(x) = x + a sin(mx)/m: values, log-densities, and what regression makes of a with a regulariser and without."""
+    """f_m(x) = x + a sin(mx)/m: values, log-densities, and what regression makes of a."""
     figure = blank(9.5, 2.8, dpi=110, layout="constrained")
     axes = figure.subplots(1, 3)
     x = torch.linspace(-1.5, 1.5, 3000, dtype=torch.float64).unsqueeze(1)

@@ -64,6 +64,29 @@ def test_an_objective_that_does_not_fit_is_refused(table, tmp_path, capsys):
     assert "SelfDistillation trains jumps, but the map is a CircularNSF" in capsys.readouterr().err
 
 
+def test_pairs_of_a_flow_train_another_one(run, table, tmp_path, capsys):
+    """Reflow through the command line; pairs of other data are refused in one line."""
+    folder = tmp_path / "pairs"
+    assert main(["pairs", str(run), "--n=600", "--out", str(folder)]) == 0
+    regression = ["--objective=flowmaps.objectives.RegFlow", f"--task.pairs={folder}", *SMALL]
+    arguments = ["train", "ramachandran", "--data.path", str(table), "--out", str(tmp_path / "r"), *regression]
+    assert main(arguments) == 0
+    last = json.loads((tmp_path / "r/metrics.json").read_text())["last"]
+    assert last["valid/distance"] < 2.0  # independent pairs are at 2 * π²/3 = 6.6 from uniform noise
+    assert main(["pairs", str(run), "--by=ot", "--n=100", "--out", str(folder)]) == 2
+    assert "holds pairs of another flow" in capsys.readouterr().err
+    assert main(["pairs", str(run), "--by=ot", "--n=100", "--out", str(tmp_path / "ot")]) == 0
+    other = tmp_path / "other.csv"
+    other.write_text(table.read_text() + "10,10\n")
+    arguments = ["train", "ramachandran", "--data.path", str(other), "--out", str(tmp_path / "s"), *regression]
+    capsys.readouterr()
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "pairs of another flow: their data is" in said and said.count("\n") == 1
+    plain = ["train", "ramachandran", "--data.path", str(table), "--out", str(tmp_path / "t"), regression[0], *SMALL]
+    assert main(plain) == 2 and "the data are points; make pairs first" in capsys.readouterr().err
+
+
 def test_trajectories_of_alanine_are_not_mixed():
     if not (data_folder("peptide") / "ala2_phipsi.npz").exists():
         pytest.skip("needs peptide/ala2_phipsi.npz; set FLOWMAPS_DATA")

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "measure samples of a checkpoint at several step counts, beside real data",
     "score": "bounds on the likelihood of held-out data under a checkpoint",
     "info": "what a checkpoint is: its step, settings, size and records",
+    "pairs": "pairs of noise and points, on which RegFlow trains a normalising flow",
     "tune": "find the times of few jumps that suit a trained map, and keep them with it",
     "export": "keep what sampling needs of a checkpoint, with a card",
     "demo": "a web page of the models of the package, and of any runs",
