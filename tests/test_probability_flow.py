@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from flowmaps.fields import FREE, Fields
-from flowmaps.likelihood import ProbabilityFlow, _Velocity
+from flowmaps.likelihood.flow import ProbabilityFlow, _Velocity
 from flowmaps.maps import EndpointMap, VelocityMap
 from flowmaps.networks import InMetric, PointNetwork
 from flowmaps.oracles import GaussianLaw, LinearField, WrappedNormalLaw

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import islice
 
 import pytest
 import torch
@@ -12,13 +13,14 @@ from flowmaps.cli.presets import presets
 from flowmaps.configuration.parsing import parse
 from flowmaps.data.text_tokens import Bytes, Characters, Letters, tokeniser
 from flowmaps.fields import Batch
-from flowmaps.likelihood import CutOff, score
+from flowmaps.likelihood import CrossEntropyOnly, CutOff, Scorer, score
 from flowmaps.objectives import SelfDistillation
 from flowmaps.samplers import Argmax, Categorical, Euler, Jumps
 from flowmaps.tasks import text as T
 from flowmaps.tasks.steering import reward
 from flowmaps.tasks.text_prompts import fill, template
 from flowmaps.tasks.text_quality import frontier, table
+from flowmaps.tasks.text_rows import TextRows, cut, pair, stream
 from flowmaps.train import Trainer
 
 SAYING = "the quick brown fox jumps over the lazy dog and runs away "
@@ -230,9 +232,8 @@ def test_quality_knows_the_data_from_noise(task, tmp_path):
 def test_rows_bits_and_temperatures(task, tmp_path):
     flow_map, _ = build()
     assert list(task.rows([1, 4])) == ["1", "4", "ode128", "euler4"]
-    bits = task.bits_per_character(flow_map, seeded(), n=4)
-    assert bits["B3_bits_per_character"] > bits["B1_bits_per_character"] > math.log2(27)
-    assert bits["B1_vacuous"] and bits["B3_vacuous"], "an untrained map says nothing"
+    for row in Scorer(flow_map, [CutOff(), CrossEntropyOnly()])(islice(task.scored(None), 4)):
+        assert row.nats("B3") > row.nats("B1") > row.row.tokens * math.log(27), "an untrained map says nothing"
     cold, warm = task.temperatures(flow_map, Jumps(1), seeded(), (0.2, 1.0))
     assert cold["entropy"] < warm["entropy"]
     points = task.frontier(flow_map, {"1": Jumps(1)}, (0.2, 1.0), 16, 0, tmp_path / "frontier.png", task.of_data(16))
@@ -245,10 +246,75 @@ def test_characters_are_those_of_the_text_that_is_scored(tmp_path, kind, tail, r
     text = T.Text(str(tmp_path / "a.txt"), tokeniser=kind, length=10, cache=str(tmp_path / "c"), **SMALL)
     torch.manual_seed(0)
     flow_map = text.build_map().eval()
-    bits = text.bits_per_character(flow_map, seeded(), n=40)
-    scored = text.likelihood(flow_map, seeded(), CutOff(draws=8), 40)
-    assert bits["characters_per_token"] == pytest.approx(ratio, rel=0.01)
-    assert bits["B1_bits_per_character"] == pytest.approx(scored.bits_per_position / ratio, rel=0.01)
+    scores = list(Scorer(flow_map, [CutOff(draws=8)])(islice(text.scored(None), 40)))
+    tokens, characters = (sum(getattr(score.row, name) for score in scores) for name in ("tokens", "characters"))
+    assert tokens == 400 and characters / tokens == pytest.approx(ratio, rel=0.01)
+    whole = text.likelihood(flow_map, seeded(), CutOff(draws=8), 40)
+    nats = torch.tensor([score.nats("B1") for score in scores])
+    assert float(nats.mean()) == pytest.approx(whole.nats, abs=4 * (whole.error + float(nats.std()) / 40**0.5))
+
+
+def test_rows_of_any_lengths_are_scored_together():
+    flow_map, text = build()
+    rows = TextRows(text.tokeniser, 24)
+    pairs = [
+        ("to be or not ", "to be"),
+        ("to be or not ", "to"),
+        ("", "that is"),
+        ("so long a prompt " * 9, "ends " * 9),
+    ]
+    chosen = [*(rows.of_pair(*each, group="one") for each in pairs), rows.of_text("Is it? It is, " * 5, "two")]
+    assert [row.tokens for row in chosen] == [5, 2, 7, 45, 59] and len(chosen[-1].windows) == 3
+    together = list(Scorer(flow_map, [CutOff(draws=2)], batch=64)(chosen))
+    alone = [next(iter(Scorer(flow_map, [CutOff(draws=2)], batch=1)([row]))) for row in chosen]
+    assert [s.nats("B1") for s in together] == pytest.approx([s.nats("B1") for s in alone], rel=1e-4)
+
+
+@pytest.mark.parametrize(("n", "known", "context"), [(100, 0, 0), (100, 0, 12), (25, 24, 0), (70, 30, 5), (7, 2, 0)])
+def test_windows_score_every_token_once(n, known, context):
+    tokens = torch.arange(n)
+    windows = list(cut(tokens, known, 24, context))
+    assert torch.equal(torch.cat([w.tokens[w.known :] for w in windows]), tokens[known:])
+    assert all(
+        len(w.tokens) <= 24 and torch.equal(w.tokens, w.tokens[0] + torch.arange(len(w.tokens))) for w in windows
+    )
+    assert all(w.known >= min(context, int(w.tokens[w.known])) for w in windows)
+    if not known:
+        for size in (1, 7, 100):
+            parts = [part.numpy() for part in tokens.split(size)]
+            streamed = list(stream(parts, 24, context))
+            assert all(torch.equal(a.tokens, b.tokens) and a.known == b.known
+                       for a, b in zip(streamed, windows, strict=True))  # fmt: skip
+
+
+def test_one_space_between_prompt_and_answer():
+    letters = Letters()
+    tokens, known = pair(letters, "He said.", " Dogs bark")
+    assert letters.decode(tokens) == "he said dogs bark" and letters.decode(tokens[:known]) == "he said "
+    tokens, known = pair(letters, "so", "me")
+    assert letters.decode(tokens) == "some" and known == 2
+
+
+def test_rows_of_files(tmp_path):
+    flow_map, text = build()
+    lines = [{"text": "One, two."}, {"prompt": "to be ", "answer": "or"}, {"prompt": "b", "answer": "c", "group": 7}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    one, two, three = text.scored(str(tmp_path / "a.jsonl"))
+    assert (one.tokens, one.characters, two.tokens) == (7, 7, 2) and len({one.group, two.group, three.group}) == 3
+    assert two.group == "to be " and three.group == "7"
+    for bad, said in (
+        ('{"text": 3}', "line 2: .* is no row"),
+        ("{", "line 2"),
+        ('{"prompt": "", "answer": "3"}', "no token"),
+    ):
+        (tmp_path / "bad.jsonl").write_text(json.dumps(lines[0]) + "\n" + bad)
+        with pytest.raises(ValueError, match=said):
+            list(text.scored(str(tmp_path / "bad.jsonl")))
+    with pytest.raises(ValueError, match="context is 24"):
+        text.scored(None, context=24)
+    _, free = build(given=False)
+    with pytest.raises(ValueError, match="given: true"):
+        list(free.scored(str(tmp_path / "a.jsonl")))
 
 
 def test_training_end_to_end(task, tmp_path):

@@ -89,14 +89,17 @@ def chosen_options(chosen: Namespace, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
 
 
-def check_out(cfg: Namespace, task: Task) -> None:
+def check_out(cfg: Namespace, task: Task, *more: str) -> None:
     """Refuse, before anything is computed, to replace results in a folder that ``--out`` names.
 
+    Arguments:
+        more: Patterns of further results than those of every command.
     Raises: ValueError naming the first file that is in the way.
     """
     for name in [cfg.out] if isinstance(cfg.out, str) else cfg.out or []:
         check_absent(
-            (path for pattern in (METRICS, *task.files) for path in sorted(Path(name).glob(pattern))), cfg.overwrite
+            (path for pattern in (METRICS, *more, *task.files) for path in sorted(Path(name).glob(pattern))),
+            cfg.overwrite,
         )
 
 
@@ -115,19 +118,23 @@ def results(cfg: Namespace, opened: Model, name: str) -> Path:
 
     Without ``--out`` and ``--overwrite`` it is a new one: where there is a ``name`` already, ``name-2`` and so on.
     """
-    if cfg.out:
-        directory = Path(cfg.out if isinstance(cfg.out, str) else cfg.out[0])
-    elif opened.shipped:
-        directory = Path(name) / opened.folder.name
-    else:
-        parent = opened.folder.absolute().parent
-        directory = (parent.parent if parent.name == "checkpoint" else parent) / name
+    directory = place_of(cfg, opened, name)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file, expected a folder for the results; choose another --out")
     if not cfg.out and not cfg.overwrite:
         return new_folder(directory)
     directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+def place_of(cfg: Namespace, opened: Model, name: str) -> Path:
+    """The folder that results of a command go to if there are none yet."""
+    if cfg.out:
+        return Path(cfg.out if isinstance(cfg.out, str) else cfg.out[0])
+    if opened.shipped:
+        return Path(name) / opened.folder.name
+    parent = opened.folder.absolute().parent
+    return (parent.parent if parent.name == "checkpoint" else parent) / name
 
 
 def new_folder(directory: Path) -> Path:

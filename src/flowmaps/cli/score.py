@@ -2,43 +2,100 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
 
 import torch
+from jsonargparse import Namespace
 
 from ..configuration.parsing import parse
 from ..files import write_json
-from ..likelihood import Bound, CrossEntropyOnly, CutOff, Estimate
+from ..hub import Model
+from ..likelihood import Averaged, Bound, CrossEntropyOnly, CutOff, Estimate, Grid, Proposal, Scorer
 from ..maps import EndpointMap
 from ..train.logs import finite
 from .checkpoints import check_out, checkpoint_parser, open_checkpoint, origin, results
+from .score_rows import ROWS, Tally, score_rows, unfinished
 
-HELP = """Upper bounds on the negative log-likelihood of held-out data, with standard errors: B1, and B3 which needs the
-cross-entropy alone, side by side."""
+HELP = """Upper bounds on the negative log-likelihood under a checkpoint, with standard errors: B1, and B3 which needs
+the cross-entropy alone, side by side. Of held-out data, or of --data: a text, or a .jsonl file with {"text": ...} or
+{"prompt": ..., "answer": ...} a line. Texts are scored row by row into scores.jsonl; after an interruption the same
+command goes on where it stopped. Example: flowmaps score runs/novels --data book.txt --bounds B1,B3,B4"""
+HELD_OUT = 1024  # rows, unless --n says otherwise
 
 
 def run(arguments: Sequence[str]) -> int:
     p = checkpoint_parser("score", HELP)
+    p.add_argument("--data", type=str | None, help="text, or .jsonl file, to score instead of the held-out data")
+    p.add_argument("--bounds", default="B1,B3", help="B1, B2, B3, B4, separated by commas")
     p.add_argument("--bound", type=Bound | None, help="one bound instead: CutOff, Averaged, CrossEntropyOnly or Grid")
-    p.add_argument("--n", type=int, default=1024, help="held-out data, at most")
+    p.add_argument("--draws", type=int, default=8, help="points of the integral over u for each row, stratified")
+    p.add_argument("--steps", type=int, default=16, help="steps of B4")
+    p.add_argument("--importance", type=bool, default=True, help="for texts, draw u where the map's integrand varies most; false: uniformly")  # fmt: skip  # noqa: E501
+    p.add_argument("--context", type=int, default=0, help="tokens before a window that are given to it, in texts longer than one")  # fmt: skip  # noqa: E501
+    p.add_argument("--batch", type=int, default=128, help="states of one network evaluation of texts")
+    p.add_argument("--n", type=int | None, help=f"rows at most (default: all of --data, {HELD_OUT} of held-out data)")
     cfg = parse(p, arguments)
-    if cfg.n < 2:
+    if cfg.n is not None and cfg.n < 2:
         raise ValueError(f"n is {cfg.n}, expected at least 2 for an error")
     bound = p.instantiate(cfg).bound
+    named(cfg.bounds, cfg.draws, cfg.steps)  # refused before anything is loaded
     opened = open_checkpoint(cfg)
-    check_out(cfg, opened.task)
+    check_out(cfg, opened.task, ROWS)
     if not isinstance(opened.flow_map, EndpointMap):
         raise ValueError(f"{opened.folder} holds a {type(opened.flow_map).__name__}; the bounds need an EndpointMap")
-    found = {}
-    for b in [bound] if bound is not None else [CutOff(), CrossEntropyOnly()]:
-        with torch.no_grad():
-            estimate = opened.task.likelihood(opened.flow_map, opened.generator(cfg.seed), b, cfg.n)
-        found[b.symbol] = estimate
-    directory = results(cfg, opened, "score")
-    values = {name: as_numbers(estimate) for name, estimate in found.items()}
-    write_json(directory / "metrics.json", finite({**origin(opened), "seed": cfg.seed, "bounds": values}))
-    show(found)
-    print(f"wrote {directory / 'metrics.json'}")
+    with torch.no_grad():
+        return by_row(cfg, opened, opened.flow_map, bound)
+
+
+def by_row(cfg: Namespace, opened: Model, flow_map: EndpointMap, bound: Bound | None) -> int:
+    """Score row by row where the modality can, else held-out data as a whole."""
+    rows = opened.task.scored(cfg.data, cfg.context)
+    if rows is None:
+        bounds = [bound] if bound is not None else named(cfg.bounds, cfg.draws, cfg.steps)
+        found = {
+            b.symbol: opened.task.likelihood(flow_map, opened.generator(cfg.seed), b, cfg.n or HELD_OUT) for b in bounds
+        }
+        values = {name: as_numbers(estimate) for name, estimate in found.items()}
+        return finish(results(cfg, opened, "score"), {**origin(opened), "seed": cfg.seed, "bounds": values}, found)
+    proposal = opened.task.proposal(flow_map, opened.generator(cfg.seed)) if cfg.importance else Proposal()
+    bounds = [bound] if bound is not None else named(cfg.bounds, cfg.draws, cfg.steps, proposal)
+    n = cfg.n or (None if cfg.data else HELD_OUT)
+    scorer = Scorer(flow_map, bounds, cfg.seed, cfg.batch)
+    directory, settings = unfinished(cfg, opened, scorer, n)
+    tally = score_rows(scorer, islice(rows, n), directory, settings, total=n)
+    found = tally.estimates(per="tokens")
+    values = {name: as_numbers(estimate) | tally.of_characters(name) for name, estimate in found.items()}
+    told = {**origin(opened), "seed": cfg.seed, "data": cfg.data, **tally.counts(), "bounds": values}
+    return finish(directory, told, found, tally)
+
+
+def named(names: str, draws: int, steps: int, proposal: Proposal | None = None) -> list[Bound]:
+    """Bounds by their symbols.
+
+    Raises: ValueError if one is unknown.
+    """
+    makers = {
+        "B1": lambda: CutOff(draws=draws, proposal=proposal),
+        "B2": lambda: Averaged(draws=draws, proposal=proposal),
+        "B3": lambda: CrossEntropyOnly(draws=draws, proposal=proposal),
+        "B4": lambda: Grid(steps),
+    }
+    symbols = list(dict.fromkeys(part.strip().upper() for part in names.split(",")))
+    for symbol in symbols:
+        if symbol not in makers:
+            raise ValueError(f"bounds are {names!r}, expected some of {', '.join(makers)}, separated by commas")
+    return [makers[symbol]() for symbol in symbols]
+
+
+def finish(directory: Path, told: dict[str, object], found: dict[str, Estimate], tally: Tally | None = None) -> int:
+    """Write ``metrics.json`` and print the table."""
+    write_json(directory / "metrics.json", finite(told))
+    show(found, tally)
+    written = [directory / ROWS] * (tally is not None) + [directory / "metrics.json"]
+    print("wrote " + ", ".join(map(str, written)))
     return 0
 
 
@@ -57,15 +114,17 @@ def as_numbers(estimate: Estimate) -> dict[str, float]:
     }
 
 
-def show(found: dict[str, Estimate]) -> None:
+def show(found: dict[str, Estimate], tally: Tally | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("bound", "nats", "bits per position", "perplexity", "data", "")
+    table = Table("bound", "nats", "bits per position", *["bits per character"] * (tally is not None), "perplexity",
+                  "data", "")  # fmt: skip
     for name, estimate in found.items():
-        v = as_numbers(estimate)
-        pairs = [f"{v[key]:.4g} ± {v[key + '_error']:.2g}" for key in ("nats", "bits_per_position", "perplexity")]
+        v = as_numbers(estimate) | (tally.of_characters(name) if tally else {})
+        keys = ["nats", "bits_per_position", *["bits_per_character"] * (tally is not None), "perplexity"]
+        pairs = [f"{v[key]:.4g} ± {v[key + '_error']:.2g}" for key in keys]
         table.add_row(name, *pairs, str(estimate.n), "vacuous" if estimate.vacuous else "")
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     if any(estimate.vacuous for estimate in found.values()):
         print("vacuous: no better than a uniform distribution over the categories")

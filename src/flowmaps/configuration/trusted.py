@@ -19,7 +19,8 @@ from ..reading import check_size, read_text
 CLASSES = {
     "data.images": ("Bernoulli", "Quantised", "Threshold"),
     "data.points": ("Checkerboard", "Ring"),
-    "likelihood": ("Averaged", "CrossEntropyOnly", "CutOff", "Grid"),
+    "likelihood.bounds": ("Averaged", "CrossEntropyOnly", "CutOff", "Grid"),
+    "likelihood.proposals": ("Proposal",),
     "maps.autoencoders": ("Augmented", "Partition", "VAE"),
     "maps.flow": ("EndpointMap", "VelocityMap"),
     "maps.flows": ("CircularNSF", "NSF", "RealNVP", "TransformerFlow"),

@@ -118,6 +118,10 @@ class Bytes(Tokeniser):
     def decode(self, tokens: Iterable[int]) -> str:
         return bytes(int(token) for token in tokens).decode("utf-8", errors="replace")
 
+    def characters(self, tokens: NDArray[np.integer]) -> int:
+        """The bytes that begin a character, so that the counts of two parts add up wherever they were cut."""
+        return int((np.asarray(tokens) & 0xC0 != 0x80).sum())
+
 
 class Characters(Tokeniser):
     """The characters of a corpus, in the order of their code points; others are left out.

@@ -18,7 +18,7 @@ from typing_extensions import TypeVar as Defaulted
 
 from ..data import Dataset, Identified
 from ..fields import FREE, Batch, Condition, Data, Shape, fieldwise
-from ..likelihood import Bound, CutOff, Estimate, score
+from ..likelihood import Bound, CutOff, Estimate, Proposal, Row, score
 from ..maps import EndpointMap, FlowMap, Transport
 from ..maps.flow import M
 from ..networks import Network
@@ -273,6 +273,23 @@ class Task(ABC, Generic[P, D, M]):
     ) -> Estimate:
         """A bound on the negative log-likelihood of held-out data, with its error."""
         return score(flow_map, self._batches(self.test_data, n, batch, generator.device), bound or CutOff(), generator)
+
+    def scored(self, path: str | None, context: int = 0) -> Iterator[Row] | None:
+        """Rows that can be scored one by one: those of a file, or of the held-out part; ``None`` where held-out data
+        are scored as a whole, by :meth:`likelihood`.
+
+        Arguments:
+            context: Positions before a row that are given to it.
+        Raises: ValueError if the modality reads no such file, or has no context.
+        """
+        if path is not None or context:
+            what = "a file" if path is not None else "context"
+            raise ValueError(f"{type(self).__name__} cannot score with {what}; leave it out to score the held-out data")
+        return None
+
+    def proposal(self, flow_map: EndpointMap, generator: torch.Generator) -> Proposal:
+        """The density of u that suits the bounds of a map; uniform, unless a modality finds a better one."""
+        return Proposal()
 
     @staticmethod
     def _batches(data: Dataset, n: int, batch: int, device: torch.device) -> Iterator[Batch]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from ..data.text_known import PartlyKnown
 from ..data.text_tokens import Tokeniser, from_description
 from ..fields import Condition
 from ..files import write_text
-from ..likelihood import Bound, CrossEntropyOnly, CutOff
+from ..likelihood import Proposal, Row, cut_off
+from ..likelihood.rows import proposal
 from ..maps import EndpointMap, FlowMap
 from ..metrics.text_judges import HuggingFaceJudge
 from ..networks import LinearHead, Network, TiedHead, TimeFeatures, Transformer
 from ..paths import GeodesicPath
 from ..reading import Document, check_size
-from ..samplers import Argmax, Categorical, Decoder, Euler, Sampler
+from ..samplers import Argmax, Categorical, Decoder, Euler, Jumps, Sampler
 from ..spaces import Embedded, OneHot
 from ..steering import Reward, keyword, likelihood, matches, word_length
 from ..times import DecodeRateClock
@@ -33,6 +34,7 @@ from .base import Aim, Kind, Problem, Study, Task, fitted, in_batches, preparing
 from .steering import number
 from .text_prompts import Template, fill, given_text, template
 from .text_quality import TextQuality, frontier
+from .text_rows import TextRows
 
 READER = partial(Transformer, reach=4)
 
@@ -306,26 +308,13 @@ class Text(Task[TextSplits, Tensor]):
         euler: dict[str, Sampler] = {f"euler{k}": Euler(k) for k in steps if k > 1}
         return {**super().rows(steps, ode), **euler}
 
-    def bits_per_character(
-        self, flow_map: EndpointMap, generator: torch.Generator, n: int = 1024, draws: int = 8
-    ) -> dict[str, float]:
-        """The bounds B1 and B3 on held-out text, in bits per character with their errors, and B1 as perplexity.
+    def scored(self, path: str | None, context: int = 0) -> Iterator[Row]:
+        rows = TextRows(self.tokeniser, self.length, context, self.state()["given"])
+        return rows.held_out(self.splits.test) if path is None else rows.of_file(path)
 
-        Characters are those that the scored tokens spell, for what the alphabet cannot say is not scored. A bound that
-        is ``vacuous`` is no better than a uniform distribution over the tokens.
-        """
-        tokens = self.splits.test.tokens(min(n, len(self.test_data)) * self.length)
-        per_token = self.tokeniser.characters(tokens) / len(tokens)
-        bounds: dict[str, Bound] = {"B1": CutOff(draws=draws), "B3": CrossEntropyOnly(draws=draws)}
-        result = {"characters_per_token": per_token}
-        for name, bound in bounds.items():
-            estimate = self.likelihood(flow_map, generator, bound, n)
-            result[f"{name}_bits_per_character"] = estimate.bits_per_position / per_token
-            result[f"{name}_error"] = estimate.bits_error / per_token
-            result[f"{name}_vacuous"] = estimate.vacuous
-            if name == "B1":
-                result["perplexity"] = estimate.perplexity
-        return result
+    def proposal(self, flow_map: EndpointMap, generator: torch.Generator) -> Proposal:
+        tokens = self.sample(flow_map, 8, Jumps(8), generator).to(generator.device)
+        return proposal(flow_map, tokens, cut_off(self.tokeniser.size), generator)
 
     def temperatures(
         self,
