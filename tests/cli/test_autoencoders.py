@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from flowmaps.cli.main import main
 
 TINY = ("--trainer.max_steps=6", "--trainer.batch_size=16", "--trainer.valid_examples=16", "--trainer.curves=false",
@@ -20,6 +22,11 @@ def test_the_commands(tmp_path, tell):
     assert found["denoising"]["pixel_error_of_noisy"] > 0.05 and len(found["latents"]["mean"]) == 2
     for name in ("reconstructions.png", "latents.png", "denoised.png", "samples.png"):
         assert (tmp_path / "found" / name).stat().st_size > 1000
+    code, out, err = tell("score", run, "--n", 20, "--out", tmp_path / "scored")
+    scored = json.loads((tmp_path / "scored" / "metrics.json").read_text())["bounds"]["exact"]
+    assert code == 0 and scored["bits_per_position"] == pytest.approx(found["likelihood"]["bits_per_dimension"])
+    code, _, err = tell("score", run, "--bound", "CutOff")
+    assert code == 2 and "CutOff bounds flow maps" in err and err.count("\n") == 1
     assert tell("sample", run, "--temperature", 0.7, "--out", tmp_path / "drawn")[0] == 0
     code, _, err = tell("sample", run, "--steps", 4)
     assert code == 2 and "an autoencoder makes images in one step" in err and err.count("\n") == 1

@@ -44,6 +44,8 @@ def run(arguments: Sequence[str]) -> int:
     named(cfg.bounds, cfg.draws, cfg.steps)  # refused before anything is loaded
     opened = open_checkpoint(cfg)
     check_out(cfg, opened.task, ROWS)
+    if own := opened.task.own_likelihood(opened.flow_map, opened.generator(cfg.seed), bound, cfg.n or HELD_OUT):
+        return as_whole(cfg, opened, own)
     if not isinstance(opened.flow_map, EndpointMap):
         raise ValueError(f"{opened.folder} holds a {type(opened.flow_map).__name__}; the bounds need an EndpointMap")
     with torch.no_grad():
@@ -58,8 +60,7 @@ def by_row(cfg: Namespace, opened: Model, flow_map: EndpointMap, bound: Bound | 
         found = {
             b.symbol: opened.task.likelihood(flow_map, opened.generator(cfg.seed), b, cfg.n or HELD_OUT) for b in bounds
         }
-        values = {name: as_numbers(estimate) for name, estimate in found.items()}
-        return finish(results(cfg, opened, "score"), {**origin(opened), "seed": cfg.seed, "bounds": values}, found)
+        return as_whole(cfg, opened, found)
     proposal = opened.task.proposal(flow_map, opened.generator(cfg.seed)) if cfg.importance else Proposal()
     bounds = [bound] if bound is not None else named(cfg.bounds, cfg.draws, cfg.steps, proposal)
     n = cfg.n or (None if cfg.data else HELD_OUT)
@@ -70,6 +71,12 @@ def by_row(cfg: Namespace, opened: Model, flow_map: EndpointMap, bound: Bound | 
     values = {name: as_numbers(estimate) | tally.of_characters(name) for name, estimate in found.items()}
     told = {**origin(opened), "seed": cfg.seed, "data": cfg.data, **tally.counts(), "bounds": values}
     return finish(directory, told, found, tally)
+
+
+def as_whole(cfg: Namespace, opened: Model, found: dict[str, Estimate]) -> int:
+    """Write and print what held-out data score as a whole."""
+    values = {name: as_numbers(estimate) for name, estimate in found.items()}
+    return finish(results(cfg, opened, "score"), {**origin(opened), "seed": cfg.seed, "bounds": values}, found)
 
 
 def named(names: str, draws: int, steps: int, proposal: Proposal | None = None) -> list[Bound]:

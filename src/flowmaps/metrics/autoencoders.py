@@ -14,13 +14,12 @@ from .modes import Measure
 
 
 @torch.no_grad()
-def bits_per_dimension(
+def nats(
     flow_map: Autoencoder, x_1: Tensor, generator: torch.Generator, draws: int = 128, repeats: int = 1, batch: int = 64
-) -> Measure:
-    r"""Bits per pixel that grey images cost, with the standard error over images.
+) -> Tensor:
+    r"""What each grey image costs, in nats, float64 ``(n,)``.
 
-    .. math:: \frac{-\log p + D \log K}{D \log 2}, \qquad
-              \log p \approx \log \frac1n \sum_{i=1}^n \frac{p(y, w_i)}{q(w_i | y)}
+    .. math:: -\log p + D \log K, \qquad \log p \approx \log \frac1n \sum_{i=1}^n \frac{p(y, w_i)}{q(w_i | y)}
 
     An upper bound: by dequantisation, and by the number of draws where the density is not exact.
 
@@ -30,17 +29,27 @@ def bits_per_dimension(
         repeats: Evaluations that are averaged.
         batch: Images at a time.
     """
-    place, D = generator.device, flow_map.pixels
+    place = generator.device
     total = torch.zeros(len(x_1), dtype=torch.float64)
     for _ in range(repeats):
-        nats = []
+        parts = []
         for k in x_1.to(place).flatten(1).split(batch):
             u = torch.rand(k.shape, generator=generator, device=place)
             noise = torch.randn(draws, len(k), flow_map.latents, generator=generator, device=place)
             x = dequantise(k, flow_map.levels, u.to(flow_map.dtype))
-            nats.append(-flow_map.log_likelihood(x, noise.to(flow_map.dtype)))
-        total += torch.cat(nats).double().cpu() / repeats
-    bits = (total / D + math.log(flow_map.levels)) / math.log(2)
+            parts.append(-flow_map.log_likelihood(x, noise.to(flow_map.dtype)))
+        total += torch.cat(parts).double().cpu() / repeats
+    return total + flow_map.pixels * math.log(flow_map.levels)
+
+
+def bits_per_dimension(
+    flow_map: Autoencoder, x_1: Tensor, generator: torch.Generator, draws: int = 128, repeats: int = 1, batch: int = 64
+) -> Measure:
+    r"""The nats of :func:`nats` in bits per pixel, their mean with its standard error over images.
+
+    .. math:: \frac{-\log p + D \log K}{D \log 2}
+    """
+    bits = nats(flow_map, x_1, generator, draws, repeats, batch) / (flow_map.pixels * math.log(2))
     return Measure(float(bits.mean()), float(bits.std() / math.sqrt(len(bits))))
 
 

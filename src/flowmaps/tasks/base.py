@@ -274,6 +274,18 @@ class Task(ABC, Generic[P, D, M]):
         """A bound on the negative log-likelihood of held-out data, with its error."""
         return score(flow_map, self._batches(self.test_data, n, batch, generator.device), bound or CutOff(), generator)
 
+    def own_likelihood(
+        self, flow_map: M, generator: torch.Generator, bound: Bound | None, n: int
+    ) -> dict[str, Estimate]:
+        """What a modality knows of the likelihood of held-out data without the bounds of flow maps, by name.
+
+        Arguments:
+            bound: The bound that is asked for, if any.
+            n: Held-out data, at most.
+        Raises: ValueError if a bound is asked for that the map does not have.
+        """
+        return {}
+
     def scored(self, path: str | None, context: int = 0) -> Iterator[Row] | None:
         """Rows that can be scored one by one: those of a file, or of the held-out part; ``None`` where held-out data
         are scored as a whole, by :meth:`likelihood`.
