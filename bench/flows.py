@@ -2,7 +2,7 @@ r"""Maximum likelihood, RegFlow and few-step maps with a density at equal proces
 
     python bench/flows.py                                  # writes results/flows.json and .md
     python bench/flows.py --seconds 60 --seeds 0 1 2 3 4
-    python bench/flows.py --example                        # results/flows-example.png: values without densities
+    python bench/flows.py --example                        # docs/flows-example.png: values without densities
 
 The mixture has five equal normal modes on a circle. Maximum likelihood and RegFlow train the same neural spline flow
 (six couplings); the few-step map is a velocity map trained by self-distillation with a cycle loss; it jumps four times.
@@ -230,9 +230,9 @@ def example() -> None:
     axes[0].legend(frameon=False)
     for name, regularizer in (("none", None), ("log-determinant", LogDeterminant())):
         axes[2].plot(amplitudes(regularizer), label=name)
-    axes[2].set(title="RegFlow on the identity, m = 10,000", xlabel="updates", ylabel="a", ylim=(0, 1))
+    axes[2].set(title="RegFlow, m = 10,000", xlabel="updates", ylabel="a", ylim=(0, 1))
     axes[2].legend(frameon=False)
-    save(figure, RESULTS / "flows-example.png")
+    save(figure, RESULTS.parents[1] / "docs/flows-example.png")
 
 
 def amplitudes(regularizer: LogDeterminant | None) -> list[float]:

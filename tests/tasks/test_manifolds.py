@@ -136,6 +136,11 @@ def test_through_the_command_line(preset, which, table, tmp_path, capsys):
         rows = list(csv.reader(file))
     assert rows[0] == [["latitude", "longitude"], ["x2", "x3"]][which] and len(rows) == 8
     assert main(["evaluate", str(run), "--steps=1,2", "--ode=8", "--out", str(tmp_path / "e")]) == 0
+    if preset == "torsions":
+        arguments = ["evaluate", str(run), "--steps=1", "--ode=0", "--nll=9", "--jumps=3", "--out", str(tmp_path / "j")]
+        assert main(arguments) == 0
+        of_jumps = json.loads((tmp_path / "j/metrics.json").read_text())["nll"]
+        assert math.isfinite(of_jumps["jumps_nats"]) and 0 < of_jumps["jumps_cycle"] and of_jumps["jumps_folded"] == 0
     found = json.loads((tmp_path / "e/metrics.json").read_text())["by_steps"]
     assert set(found) == {"1", "2", "ode8", "data"} and found["1"]["mmd"] > found["data"]["mmd"]
     again = ["train", preset, "--data.path", named[0], "--out", str(tmp_path / "again"), *SHORT]
