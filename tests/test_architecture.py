@@ -24,7 +24,10 @@ FLOORS = (
     {"presets", "cli", "page", "integrations", "__init__", "__main__"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-EXTRAS = "PIL datasets fastapi fcd gradio lm_eval rdkit tensorboard tokenizers transformers uvicorn zuko".split()
+EXTRAS = """
+    PIL datasets fastapi fcd gradio lm_eval pydantic rdkit starlette
+    tensorboard tokenizers transformers uvicorn zuko
+""".split()
 SOURCE = Path(flowmaps.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -15,10 +15,10 @@ from flowmaps.data.text_tokens import Bytes, Characters, Letters, tokeniser
 from flowmaps.fields import Batch
 from flowmaps.likelihood import CrossEntropyOnly, CutOff, Scorer, score
 from flowmaps.objectives import SelfDistillation
-from flowmaps.samplers import Argmax, Categorical, Euler, Jumps
+from flowmaps.samplers import Argmax, Categorical, Euler, Jumps, Renoise
 from flowmaps.tasks import text as T
 from flowmaps.tasks.steering import reward
-from flowmaps.tasks.text_prompts import fill, template
+from flowmaps.tasks.text_prompts import Wish, fill, fill_each, template
 from flowmaps.tasks.text_quality import frontier, table
 from flowmaps.tasks.text_rows import TextRows, cut, pair, stream
 from flowmaps.train import Trainer
@@ -285,6 +285,22 @@ def test_windows_score_every_token_once(n, known, context):
             streamed = list(stream(parts, 24, context))
             assert all(torch.equal(a.tokens, b.tokens) and a.known == b.known
                        for a, b in zip(streamed, windows, strict=True))  # fmt: skip
+
+
+def test_texts_that_differ_are_drawn_together():
+    flow_map, text = build(embedding=8)
+    asked = [{"prompt": "to be or "}, {}, {"suffix": " the end"}, {"prompt": "so long a prompt " * 3}]
+    wanted = [template(Letters(), 24 if i < 3 else 70, **given) for i, given in enumerate(asked)]
+    wishes = [Wish(one, i, (Argmax(), Categorical())[i % 2]) for i, one in enumerate(wanted)]
+    for sampler in (Jumps(2), Euler(2), Renoise(2)):
+        together = fill_each(flow_map, sampler, wishes, 24, torch.device("cpu"))
+        for wish, row in zip(wishes, together, strict=True):
+            assert len(row) == wish.wanted.length
+            assert torch.equal(row[wish.wanted.known], wish.wanted.tokens[wish.wanted.known])
+            assert torch.equal(row, fill_each(flow_map, sampler, [wish], 24, torch.device("cpu"))[0])
+    alone = fill(flow_map, Jumps(2), wanted[0], 1, 24, seeded(0), Argmax())
+    again = fill_each(flow_map, Jumps(2), wishes[:1], 24, torch.device("cpu"))[0]
+    assert torch.equal(alone[0], again), "one text by either way"
 
 
 def test_one_space_between_prompt_and_answer():

@@ -25,6 +25,7 @@ COMMANDS = {
     "pairs": "pairs of noise and points, on which RegFlow trains a normalising flow",
     "tune": "find the times of few jumps that suit a trained map, and keep them with it",
     "export": "keep what sampling needs of a checkpoint, with a card",
+    "serve": "completions of a text model for OpenAI's clients",
     "demo": "a web page of the models of the package, and of any runs",
     "presets": "the experiments that come with the package",
 }

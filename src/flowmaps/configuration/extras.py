@@ -13,6 +13,9 @@ EXTRA_OF = {
     "ot": "ot",
     "zuko": "flows",
     "gradio": "demo",
+    "lm_eval": "eval",
+    "fastapi": "serve",
+    "uvicorn": "serve",
 }
 
 

@@ -212,7 +212,7 @@ class Text(Task[TextSplits, Tensor]):
         """
         numbers = in_batches(n, batch)
         wanted = template(self.tokeniser, self.length if length is None else length, prompt, infill, suffix)
-        self._check(wanted)
+        self.check_given(wanted)
         check_size(f"{n:,} texts of {wanted.length:,} tokens", 8 * n * wanted.length)
         parts = [
             fill(flow_map, sampler, wanted, len(rows), self.length, generator, decoder or self.decoder).cpu()
@@ -220,7 +220,8 @@ class Text(Task[TextSplits, Tensor]):
         ]
         return torch.cat(parts)
 
-    def _check(self, wanted: Template) -> None:
+    def check_given(self, wanted: Template) -> None:
+        """Refuse to give something to a map that was trained without."""
         if self.state()["given"] or not (wanted.known.any() or wanted.length > self.length):
             return
         what = "a prompt or gap" if wanted.known.any() else f"{wanted.length} tokens, more than {self.length},"
@@ -254,7 +255,7 @@ class Text(Task[TextSplits, Tensor]):
         if prompt is None:
             return Problem((self.length,), decoder=self.decoder)
         wanted = template(self.tokeniser, self.length, prompt)
-        self._check(wanted)
+        self.check_given(wanted)
         known, given = wanted.known.unsqueeze(0), wanted.tokens.unsqueeze(0).to(generator.device)
         return Problem((self.length,), Condition(known=known.to(generator.device)), given, self.decoder)
 

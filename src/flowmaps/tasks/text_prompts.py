@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..data.text_tokens import Tokeniser
-from ..fields import FREE, Condition
+from ..evaluation import Readout
+from ..fields import FREE, Condition, first_leaf
 from ..maps import FlowMap
 from ..reading import UNPACKED, check_size
-from ..samplers import Decoder, Sampler, generate
+from ..samplers import Decoder, Sampler, Stochastic, generate
 
 GAP = re.compile(r"\\([_{\\])|(_+)|\{(\d{1,12})\}")  # an escaped character, or a gap
 
@@ -161,3 +163,80 @@ def given_text(tokeniser: Tokeniser, text: str) -> Template:
 def _empty(length: int) -> Template:
     check_size(f"a gap of {length:,} tokens", 8 * length, UNPACKED)
     return Template(torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.bool))
+
+
+class Wish(NamedTuple):
+    """One text that is asked for.
+
+    Arguments:
+        wanted: What is given of it.
+        seed: Of its noise and decoding.
+        decoder: From scores to its tokens.
+    """
+
+    wanted: Template
+    seed: int
+    decoder: Decoder
+
+
+@torch.no_grad()
+def fill_each(
+    flow_map: FlowMap[Tensor], sampler: Sampler, wishes: Sequence[Wish], length: int, device: torch.device
+) -> list[Tensor]:
+    """Samples of templates that differ, int64 ``(wanted.length,)`` each, drawn together where they are equally long.
+
+    Arguments:
+        length: Tokens of a window, as in training.
+        device: Of the map.
+    Invariant: a sample is a function of its wish and the sampler, not of the others, up to rounding
+        (``tests/tasks/test_text.py``).
+    """
+    found: dict[int, Tensor] = {}
+    sizes = [max(wish.wanted.length, length) for wish in wishes]
+    together = not isinstance(sampler, Stochastic)  # noise on the way comes from the generator of one wish
+    for size in sorted(set(sizes)):
+        group = [i for i, other in enumerate(sizes) if other == size]
+        for part in [group] if together else [[i] for i in group]:
+            chosen = [wishes[i] for i in part]
+            found.update(zip(part, _filled(flow_map, sampler, chosen, size, length, device), strict=True))
+    return [found[i][: wish.wanted.length] for i, wish in enumerate(wishes)]
+
+
+def _filled(
+    flow_map: FlowMap[Tensor], sampler: Sampler, wishes: Sequence[Wish], size: int, length: int, device: torch.device
+) -> Tensor:
+    tokens = torch.zeros(len(wishes), size, dtype=torch.int64, device=device)
+    known = torch.zeros(len(wishes), size, dtype=torch.bool, device=device)
+    for i, (wanted, _, _) in enumerate(wishes):
+        tokens[i, : wanted.length], known[i, : wanted.length] = wanted.tokens.to(device), wanted.known.to(device)
+    generators = [torch.Generator(device).manual_seed(wish.seed) for wish in wishes]
+    start = 0
+    while True:
+        window = slice(start, start + length)
+        rows = (~known[:, window].all(1)).nonzero().flatten().tolist()
+        if rows:
+            given, free = tokens[rows, window], ~known[rows, window]
+            own = [generators[i] for i in rows]
+            scores = _scores(flow_map, sampler, given, ~free, own)
+            drawn = given.clone()
+            for k, i in enumerate(rows):
+                scores_k = Readout(scores.read, scores.h[k : k + 1])
+                drawn[k] = first_leaf(wishes[i].decoder(scores_k, own[k], flow_map.chunk))[0]
+            tokens[rows, window] = torch.where(free, drawn, given)
+            known[rows, window] = True
+        if start + length >= size:
+            return tokens.cpu()
+        start = min(start + length - length // 2, size - length)
+
+
+def _scores(
+    flow_map: FlowMap[Tensor], sampler: Sampler, given: Tensor, known: Tensor, generators: Sequence[torch.Generator]
+) -> Readout:
+    """What a window is decoded from, its noise drawn row by row."""
+    condition = Condition(known=known) if bool(known.any()) else FREE
+    noise = torch.cat([flow_map.path.start(flow_map.noise((1, given.shape[1]), g)) for g in generators])
+    x = flow_map.path.clamp(noise, flow_map.space.encode(given).to(noise.dtype), condition)
+    generator = generators[0] if isinstance(sampler, Stochastic) else None
+    scores = sampler.from_noise()(flow_map, x, condition, generator)
+    assert isinstance(scores, Readout)  # of one field
+    return scores

@@ -1,0 +1,1 @@
+"""Where other programs meet trained text models: a server of completions, and the harness of language benchmarks."""
