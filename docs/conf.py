@@ -37,7 +37,7 @@ apidoc_modules = [
 autodoc_default_options = {"ignore-module-all": True}  # a re-exported name is documented where it is written
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
-EXTRAS = "datasets fastapi fcd lm_eval rdkit tensorboard tokenizers transformers uvicorn zuko"
+EXTRAS = "datasets fastapi fcd lm_eval rdkit tensorboard tokenizers transformers uvicorn wandb zuko"
 autodoc_mock_imports = [name for name in EXTRAS.split() if find_spec(name) is None]
 
 napoleon_numpy_docstring = False

@@ -20,8 +20,8 @@ FACE = """
     Argmax Batch Categorical CircularNSF Condition CutOff DecodeRateClock Dopri5 Embedded EndpointConsistency
     EndpointMap Euler EulerMaruyama Eulerian EulerianKL FewStep FiniteLaw GaussianLaw GeodesicPath Heun Jumps
     Lagrangian LagrangianCE LagrangianKL LinearHead MLP MaximumLikelihood NSF OneHot Product RealNVP RegFlow
-    SelfDistillation Semigroup SemigroupKL Trainer Transformer TransformerFlow UNet VelocityMap generate load
-    load_map score trust
+    SelfDistillation Semigroup SemigroupKL Trainer Transformer TransformerFlow UNet VelocityMap from_pretrained
+    generate load load_map score trust
 """
 
 

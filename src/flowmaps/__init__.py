@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .configuration.trusted import trust
     from .fields import Batch, Condition
-    from .hub import load
+    from .hub import from_pretrained, load
     from .likelihood import CutOff, score
     from .maps import NSF, CircularNSF, EndpointMap, FewStep, RealNVP, TransformerFlow, VelocityMap
     from .networks import MLP, LinearHead, Transformer, UNet
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from .times import DecodeRateClock
     from .train import Trainer, load_map
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Room to names: each is imported when it is first asked for, so that `flowmaps --help` does not wait for torch.
 _ROOMS = {
     "configuration.trusted": "trust",
     "fields": "Batch Condition",
-    "hub": "load",
+    "hub": "from_pretrained load",
     "likelihood": "CutOff score",
     "maps": "CircularNSF EndpointMap FewStep NSF RealNVP TransformerFlow VelocityMap",
     "networks": "MLP LinearHead Transformer UNet",
@@ -92,6 +92,7 @@ __all__ = [
     "TransformerFlow",
     "UNet",
     "VelocityMap",
+    "from_pretrained",
     "generate",
     "load",
     "load_map",

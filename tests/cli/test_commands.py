@@ -18,11 +18,11 @@ import flowmaps
 from cli.conftest import TINY
 from flowmaps import hub
 from flowmaps.cli.config import as_json, experiment, steps_list, training_parser
-from flowmaps.cli.export import measured, portable
 from flowmaps.cli.main import COMMANDS
 from flowmaps.cli.presets import find_preset, presets
 from flowmaps.cli.quickstart import step_aside
 from flowmaps.configuration.parsing import parse
+from flowmaps.hub.card import measured, portable
 from flowmaps.objectives import SelfDistillation, SemigroupKL
 from flowmaps.tasks.images import Images
 from flowmaps.train import read_config
@@ -281,10 +281,10 @@ def test_an_exported_model_draws_the_same_samples_by_name(tell, trained, tmp_pat
     code, out, _ = tell("export", trained, tmp_path / "models" / "small", "--note", note)
     assert code == 0 and "wrote" in out
     card = (tmp_path / "models" / "small" / "README.md").read_text()
-    assert card.startswith("# small\n\nEight by eight.\n") and "flowmaps sample small" in card
+    assert card.startswith("---\nlicense: unknown\n") and "---\n\n# small\n\nEight by eight.\n" in card
     again, _, error = tell("export", trained, tmp_path / "models" / "small")
     assert again == 2 and "is there already" in error
-    monkeypatch.setattr(hub, "MODELS", (tmp_path / "models",))
+    monkeypatch.setattr(hub.models, "MODELS", (tmp_path / "models",))
     monkeypatch.chdir(tmp_path)
     assert tell("sample", "small", "--n", 3)[0] == 0
     assert tell("sample", trained, "--n", 3, "--out", tmp_path / "plain")[0] == 0

@@ -1,7 +1,8 @@
 """The tables of evaluate: headlines first, modes with their marks, and the lost ones in words."""
 
-from flowmaps.cli.tables import lost_modes, markdown, show, tables
+from flowmaps.cli.tables import show
 from flowmaps.metrics.modes import Measure, flat
+from flowmaps.metrics.tables import lost_modes, markdown, tables
 
 SAME, MORE, GONE = Measure(0.15, 0.004), Measure(0.3, 0.005), Measure(0.01, 0.001)
 

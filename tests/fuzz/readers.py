@@ -335,7 +335,7 @@ def make_records(folder: Path) -> None:
 
 
 def records(folder: Path) -> str:
-    found = Records(folder, 10, tensorboard=False)
+    found = Records(folder, 10)
     found.close()
     assert all(row["step"] <= 10 for row in found.rows)
     return digest(found.rows)

@@ -23,7 +23,7 @@ def table(directory):
 
 
 def write(directory, rows, step=0):
-    records = Records(directory, step, tensorboard=False)
+    records = Records(directory, step)
     for row in rows:
         records.write(row)
     records.flush()
@@ -107,6 +107,22 @@ def test_events_are_written_where_tensorboard_is_installed(tmp_path):
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     told = [row["train/loss"] for row in read_records(tmp_path / "metrics.jsonl")]
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(told)
+
+
+@pytest.mark.parametrize("setting", [{"tensorboard": True}, {"wandb": "maps"}])
+def test_a_monitor_that_is_missing_is_named_with_its_extra(setting, monkeypatch):
+    monkeypatch.setattr("flowmaps.train.settings.find_spec", lambda name: None)
+    (name,) = setting
+    with pytest.raises(ValueError, match=rf"{name} is .*missing: pip install 'flowmaps\[{name}\]', or leave it out"):
+        trainer(None, **setting)
+    trainer(None, tensorboard=None)  # by default it is written where it is installed
+
+
+def test_records_go_to_weights_and_biases_where_that_is_asked_for(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    trainer(tmp_path, max_steps=8, wandb="maps").fit()
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
 
 
 def test_json_has_no_word_for_infinity(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..samplers.grids import TimeGrid
 from ..seeds import check_seed
 from ..tasks.base import Task
 from ..train import CheckpointError, read_config
+from ..train.verdict import nothing_learned
 
 METRICS = "metrics.json"  # what commands write into a folder beside the files of a task
 
@@ -45,6 +47,12 @@ def open_checkpoint(cfg: Namespace) -> Model:
     """
     check_seed(cfg.seed)
     return load(cfg.checkpoint, cfg.device, best=cfg.best)
+
+
+def say_if_empty(opened: Model) -> None:
+    """Say beside results that the model behind them has learned nothing."""
+    if empty := nothing_learned(opened.state.get("step") or 0, opened.config):
+        print(f"{opened.folder}: {empty}", file=sys.stderr)
 
 
 def add_grid(p: ArgumentParser) -> None:

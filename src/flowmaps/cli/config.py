@@ -41,7 +41,7 @@ class Experiment(NamedTuple):
     trainer: dict[str, Any]
     config: Document
 
-    def fit_on(self, directory: Path, evaluate: Callable[..., Any] | None = None) -> Trainer:
+    def fit_on(self, directory: Path | None, evaluate: Callable[..., Any] | None = None) -> Trainer:
         """The trainer of a new map, whose weights are a function of the seed."""
         config = {**self.config, "state": self.task.state()}
         self._check_first_stage()

@@ -14,6 +14,7 @@ from ..configuration.parsing import parse
 from ..fields import Data, take
 from ..files import write_json
 from ..maps import FlowMap
+from ..metrics.tables import lost_modes
 from ..pictures import heading
 from ..samplers import Sampler
 from ..samplers.grids import TimeGrid
@@ -32,9 +33,10 @@ from .checkpoints import (
     open_checkpoint,
     origin,
     results,
+    say_if_empty,
 )
 from .config import steps_list
-from .tables import lost_modes, show
+from .tables import show
 
 HELP = """Measure samples at several step counts and of the flow's own differential equation, beside real data."""
 SHOWN = 64  # samples a row that are written as files
@@ -76,6 +78,7 @@ def run(arguments: Sequence[str]) -> int:
     write_json(directory / "metrics.json", finite(report))
     show(by_steps, f"{opened.folder}: {n} samples a row", task.headlines)
     print(f"wrote {directory / 'metrics.json'}")
+    say_if_empty(opened)
     return 0
 
 

@@ -16,6 +16,7 @@ from .boundary import CtrlC, explain, report
 
 COMMANDS = {
     "quickstart": "train on real handwritten digits, sample them in 1, 2, 4 and 8 steps, and measure: a first look",
+    "new": "settings fitted to data of your own, in a commented file to train from",
     "train": "train a preset, or a YAML file of one's own",
     "sample": "draw samples from a checkpoint, as files and pictures",
     "steer": "pull samples towards a reward at test time, and compare with plain samples",
@@ -27,6 +28,8 @@ COMMANDS = {
     "export": "keep what sampling needs of a checkpoint, with a card",
     "serve": "completions of a text model for OpenAI's clients",
     "demo": "a web page of the models of the package, and of any runs",
+    "compare": "runs side by side, by table and picture, with their spread over seeds",
+    "plot": "the curves of a run",
     "presets": "the experiments that come with the package",
 }
 

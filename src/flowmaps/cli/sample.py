@@ -29,6 +29,7 @@ from .checkpoints import (
     open_checkpoint,
     origin,
     results,
+    say_if_empty,
 )
 from .config import steps_list
 
@@ -74,6 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     for name, row in told.items():
         print(f"{name}: {cfg.n} samples, {row['evaluations']} network evaluations each, {row['seconds']:.2f} s")
     print("wrote " + ", ".join(str(path) for path in paths))
+    say_if_empty(opened)
     return 0
 
 

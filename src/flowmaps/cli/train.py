@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from ..train import Report, Trainer, read_config
 from ..train.checkpoint import newest
 from ..train.folder import check_free, taken
 from ..train.state import versions
+from ..train.verdict import nothing_learned
 from .config import Experiment, experiment, steps_list, training_parser
 from .evaluate import Rows, measure
 from .presets import find_preset
@@ -50,6 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     directory = Path(cfg.out or Path("runs") / preset.stem)
     check_directory(directory, cfg.resume)
     chosen = experiment(p, cfg)
+    chosen = chosen._replace(config={**chosen.config, "command": shlex.join(["flowmaps", "train", *arguments])})
     steps = steps_list(cfg.quality) if cfg.quality else []
     report = fit(chosen, directory, cfg.resume, steps)
     code = interrupted(report, f"flowmaps train {' '.join(arguments)}")
@@ -59,6 +62,8 @@ def run(arguments: Sequence[str]) -> int:
     chosen.task.write(samples, directory)
     write_json(directory / "metrics.json", summary(chosen, report))
     print(f"{report.step} updates in {report.seconds:.0f} s; {directory} holds samples, curves, metrics, checkpoint")
+    if empty := nothing_learned(report.step, chosen.config, report.records):
+        print(empty)
     return 0
 
 

@@ -15,6 +15,7 @@ from ..files import sweep
 from . import checkpoint
 from .folder import Lock, refuge, taken
 from .logs import Records, Row, finite
+from .monitors import monitors
 from .parallel import on_first
 from .settings import Plan
 from .tensors import CheckpointError, unwritable
@@ -122,7 +123,7 @@ class Folder(Home):
 
     def open(self, step: int) -> None:
         if self.fabric.is_global_zero:
-            self.written = Records(self.directory, step, self.plan.tensorboard)
+            self.written = Records(self.directory, step, monitors(self.plan, self.directory, step))
 
     def keep(self, row: Row, saving: bool, content: Callable[[], Content]) -> None:
         """Record and save what is due, in another folder if that of the run is gone."""

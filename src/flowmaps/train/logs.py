@@ -1,4 +1,4 @@
-"""What a run tells: one record per logging interval as JSONL and CSV, TensorBoard where installed, and curves."""
+"""What a run tells: one record per logging interval as JSONL and CSV, what else is told of them, and curves."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -58,8 +57,16 @@ class Window:
         return {name: value / self.counts[name] for name, value in zip(sorted(self.sums), total, strict=True)}
 
 
+class Monitor(Protocol):
+    """What numbers are told to, as loggers of Lightning Fabric are."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None: ...
+
+    def finalize(self, status: str) -> None: ...
+
+
 class Records:
-    """The files ``metrics.jsonl`` and ``metrics.csv`` of a run (and ``tensorboard/``), continued from a step.
+    """The files ``metrics.jsonl`` and ``metrics.csv`` of a run, continued from a step.
 
     The table is the same records with one column for each name, in order of appearance. A number that is not finite is
     ``null`` in the first and empty in the second.
@@ -68,21 +75,17 @@ class Records:
         directory: The run's folder.
         step: Records beyond it are dropped, so that a resumed run's files equal those of an unbroken one but for
             ``TIMINGS``; so is a last line that a kill cut short.
-        tensorboard: Also write event files, where the package is installed.
+        monitors: What each record is also told to; they are closed with the files.
     Raises: CheckpointError if a file cannot be written.
     """
 
-    def __init__(self, directory: Path, step: int, tensorboard: bool = True):
+    def __init__(self, directory: Path, step: int, monitors: Sequence[Monitor] = ()):
         self.path, self.table = directory / "metrics.jsonl", directory / "metrics.csv"
         self.picture = directory / "curves.png"
         self.rows = [row for row in read_records(self.path) if row["step"] <= step]
         self.columns: list[str] = []
         self._begin()
-        self._events = None
-        if tensorboard and find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
+        self._monitors = monitors
 
     def write(self, row: Row) -> None:
         """Append one record; it is in the hands of the system when this returns."""
@@ -95,10 +98,9 @@ class Records:
             self._file.close()
             self._csv.close()
             self._begin()
-        if self._events is not None:
-            for name, value in row.items():
-                if isinstance(value, int | float) and name != "step":
-                    self._events.add_scalar(name, value, row["step"])
+        numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "step"}
+        for monitor in self._monitors:
+            monitor.log_metrics(numbers, row["step"])
 
     def moved(self, directory: Path, row: Row) -> Records:
         """All records so far, up to and with ``row``, in another folder."""
@@ -106,7 +108,7 @@ class Records:
         rows = [*(past for past in self.rows if past["step"] < row["step"]), finite(row)] if row else self.rows
         with _writing(directory):
             write_text(directory / self.path.name, "".join(map(_line, rows)))
-        return Records(directory, rows[-1]["step"] if rows else 0, tensorboard=False)
+        return Records(directory, rows[-1]["step"] if rows else 0)
 
     def flush(self) -> None:
         """Put the records on the disk, before a checkpoint that presupposes them."""
@@ -121,10 +123,11 @@ class Records:
                 curves(self.picture, rows)
 
     def close(self) -> None:
-        for file in (self._file, self._csv, self._events):
+        for file in (self._file, self._csv):
             with suppress(OSError):  # each record was flushed when it was written, and failed then if at all
-                if file is not None:
-                    file.close()
+                file.close()
+        for monitor in self._monitors:
+            monitor.finalize("success")
 
     def _begin(self) -> None:
         """Write the records so far, and open the files for more."""

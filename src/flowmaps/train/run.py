@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from ..data import Identified
+from ..data.text_known import PartlyKnown
 from ..fields import Batch
 from ..maps import FlowMap
 from . import checkpoint
@@ -21,7 +22,7 @@ from .learner import Learner, NonFiniteError
 from .logs import Row, finite
 from .measure import Measure
 from .parallel import agreed, pinned, together
-from .progress import Bar
+from .progress import Bar, Pace
 from .settings import Plan
 from .state import changes, check_same_run, versions, warn_of_parts
 from .stream import Stream, ahead, key
@@ -122,7 +123,7 @@ class Run:
         last = self.step if reason == "seconds" else plan.max_steps
         shown = plan.progress and self.fabric.is_global_zero
         self.learner.objective.train()
-        with torch.random.fork_rng(devices), Interrupt() as interrupt, Bar(self.step, plan.max_steps, shown) as bar:
+        with torch.random.fork_rng(devices), Interrupt() as interrupt, Bar(self._pace(), self.step, shown) as bar:
             if self.unmeasured and (found := self.attend(bar, interrupt)):
                 reason, last = found, self.step
             with closing(ahead(self._data, range(self.step + 1, last + 1), depth)) as updates:
@@ -131,12 +132,17 @@ class Run:
                     self.learner.update(step, self.clock.steps(step), batches)
                     self.step = step
                     self.clock.tick()
-                    bar.show(step, self.clock.share(step))
+                    bar.show(step)
                     if reason := self.attend(bar, interrupt):
                         break
                     self.clock.resume()
         self.home.finish()
         return self.report(reason)
+
+    def _pace(self) -> Pace:
+        data = self.plan.train_data
+        rows = data.data if isinstance(data, PartlyKnown) else data  # which comes with several choices of each row
+        return Pace(self.clock, self.step, self.plan.batch_size, len(rows))
 
     def attend(self, bar: Bar, interrupt: Interrupt) -> str:
         """After an update: what is due, and the reason to stop, if any."""
@@ -224,7 +230,10 @@ class Run:
             loss = ", ".join(f"{name} {row[name]:.4g}" for name in ("train/loss", "valid/loss") if name in row)
             bar.note(loss)
             if self.fabric.is_global_zero:
-                log.info("step %d of %d: %s", self.step, self.plan.max_steps, loss)
+                left = bar.pace.left(self.step)
+                log.info(
+                    "step %d of about %d: %s%s", self.step, bar.pace.updates(self.step), loss, left and f", {left}"
+                )
         self.home.keep(row, saving, lambda: self._content(row.get(self.plan.monitor)))
 
     # what a checkpoint keeps

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from torch import nn
@@ -178,18 +179,24 @@ class Reporting(Group):
     Arguments:
         log_every: Updates between records.
         curves: A picture of the records.
-        tensorboard: Event files, where the package is installed.
+        tensorboard: Event files; by default where the package is installed.
+        wandb: Project of Weights & Biases that the records also go to.
         progress: A bar, where there is a terminal.
     """
 
     log_every: int = 50
     curves: bool = True
-    tensorboard: bool = True
+    tensorboard: bool | None = None
+    wandb: str | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_one("log_every")
+        for package, asked in (("tensorboard", self.tensorboard), ("wandb", self.wandb)):
+            if asked and find_spec(package) is None:
+                extra = f"pip install 'flowmaps[{package}]'"
+                raise ValueError(f"{package} is {asked!r}, but that package is missing: {extra}, or leave it out")
 
 
 @dataclass(kw_only=True)

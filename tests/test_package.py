@@ -1,0 +1,106 @@
+"""The package as it is given away: extras, version, workflows, and the wheel in an environment of its own."""
+
+import ast
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import flowmaps
+from flowmaps.configuration.extras import EXTRA_OF
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+BROUGHT = {"pydantic", "starlette"}  # by fastapi, whose parts they are
+TOOLS = {"docs", "dev"}  # extras of programs, which nothing here imports
+NAMES = {"scikit-learn": "sklearn", "POT": "ot", "pillow": "PIL", "PyYAML": "yaml"}
+
+
+def modules(requirements):
+    """What requirements are imported as."""
+    names = [re.split(r"[><=~! \[]", requirement)[0] for requirement in requirements]
+    return {NAMES.get(name, name) for name in names if not name.startswith("flowmaps")}
+
+
+def imported():
+    """The modules that the package imports anywhere, but for Python's own."""
+    found = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - BROUGHT - {"flowmaps"}
+
+
+def test_what_is_imported_is_declared_and_named_where_it_is_missing():
+    core = modules(PROJECT["dependencies"])
+    optional = {module: extra for extra in EXTRAS.keys() - TOOLS for module in modules(EXTRAS[extra])}
+    assert imported() <= core | optional.keys()
+    used = imported() - core
+    assert {module: EXTRA_OF.get(module) for module in used} == {module: optional[module] for module in used}
+    assert set(EXTRA_OF.items()) <= set(optional.items())
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_every_extra_is_explained(extra):
+    text = (ROOT / "docs" / "install.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith(f"| `{extra}` |")]
+    assert len(rows) == 1
+    if extra not in TOOLS:
+        brought = [part.strip() for part in rows[0].split("|")[2].split(",")]
+        assert brought == [re.split(r"[><=~! ]", requirement)[0] for requirement in EXTRAS[extra]]
+
+
+def test_versions_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == flowmaps.__version__ and re.fullmatch(r"\d+\.\d+\.\d+", flowmaps.__version__)
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    assert pinned["torch"] in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def test_workflows_run_what_there_is():
+    """Each target that a workflow makes is one of the Makefile, each Python one that the package supports."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    flow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    commands = [step.get("run", "") for job in flow["jobs"].values() for step in job["steps"]]
+    made = {word for command in commands for line in re.findall(r"make ([a-z -]+)", command) for word in line.split()}
+    assert made and made <= targets
+    classified = {c.split(" :: ")[-1] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)}
+    assert set(flow["jobs"]["test"]["strategy"]["matrix"]["python"]) == classified
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_an_environment_of_its_own(tmp_path):
+    """Built and installed away from the sources; what it needs is seen through a path, as it was installed already."""
+    pytest.importorskip("rdkit")
+
+    def run(*command, **more):
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **more}
+        words = [str(part) for part in command]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=600, cwd=tmp_path, env=env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", tmp_path / "dist", ROOT)
+    (wheel,) = (tmp_path / "dist").glob(f"flowmaps-{flowmaps.__version__}-*.whl")
+    run(sys.executable, "-m", "venv", tmp_path / "new")
+    python = tmp_path / "new" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--no-deps", "--quiet", wheel)
+    place = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    (place / "seen.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    command = tmp_path / "new" / "bin" / "flowmaps"
+    assert "usage: flowmaps COMMAND" in run(command, "--help")
+    assert run(command, "--version") == f"flowmaps {flowmaps.__version__}\n"
+    run(command, "sample", "qm9", "--n", "2", "--out", "two.smi", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+    assert len((tmp_path / "two.smi").read_text().splitlines()) == 2
+    where = "import flowmaps.hub.models as m; print(m.__file__); print(m.shipped())"
+    file, models = run(python, "-c", where).splitlines()
+    assert file.startswith(str(place)) and "'qm9'" in models and "'zinc24'" in models
