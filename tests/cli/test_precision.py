@@ -19,10 +19,12 @@ TEXT = ("--task.width=16", "--task.depth=1", "--task.heads=2", "--task.length=12
 MOLECULES = ("--task.width=16", "--task.depth=1", "--task.edge=8", "--task.heads=2")
 IMAGES = ("--task.width=8", "--task.lower=[16]", "--task.depth=1")
 AUTOENCODERS = ("--task.encoder.init_args.width=4", "--task.decoder.init_args.width=4")
+BIJECTION = ("--task.flow.width=8", "--task.flow.layers=2", "--task.flow.bins=4")
 POINTS = ("--task.width=8", "--task.depth=1", "--task.frequencies=2", "--task.size=64", "--task.held_out=16")
 FIRST_STAGE = {"text8-distilled": "text8-base", "qm9-large-second": "qm9-large"}
 WORDS = ("--task.embedding=16", "--task.chunk=16")
-MODALITIES = ("digits", "qm9", "tiny-shakespeare", "lm1b", "checkerboard", "earth", "torsions", "aef-digits")
+MODALITIES = ("digits", "qm9", "tiny-shakespeare", "lm1b", "checkerboard", "earth", "torsions", "ramachandran",
+              "aef-digits")  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +65,8 @@ def train(name, own, out, *options):
         options = (*POINTS, *options)
     elif "tasks.earth" in family or "tasks.torsions" in family:
         options = (*POINTS[:3], "--data.path", str(own / "angles.csv"), *options)
+    elif "tasks.ramachandran" in family:
+        options = (*BIJECTION, "--data.path", str(own / "angles.csv"), *options)
     elif "tasks.hyperbolic" in family or "tasks.rotations" in family:
         options = (*POINTS[:3], *options)
     elif "tasks.molecules" in family:

@@ -47,14 +47,17 @@ class Coupling(Invertible):
     def forward(self, x_0: Tensor, condition: Condition = FREE) -> tuple[Tensor, Tensor]:
         x = x_0.flatten(1)
         x_a = x[:, self.a]
-        y_b, change = self.univariate.forward(x[:, self.b], self.conditioner(x_a))
+        y_b, change = self.univariate.forward(x[:, self.b], self._phi(x_a))
         return self._whole(x, y_b).view_as(x_0), change.sum(-1)
 
     def inverse(self, x_1: Tensor, condition: Condition = FREE) -> tuple[Tensor, Tensor]:
         y = x_1.flatten(1)
         y_a = y[:, self.a]
-        x_b, change = self.univariate.inverse(y[:, self.b], self.conditioner(y_a))
+        x_b, change = self.univariate.inverse(y[:, self.b], self._phi(y_a))
         return self._whole(y, x_b).view_as(x_1), change.sum(-1)
+
+    def _phi(self, held: Tensor) -> Tensor:
+        return self.conditioner(held).to(held.dtype)  # under autocast the conditioner alone computes in bf16
 
     def _whole(self, x: Tensor, x_b: Tensor) -> Tensor:
         return x.index_copy(1, self.b, x_b)
@@ -101,7 +104,7 @@ class Autoregressive(Invertible):
         nn.init.zeros_(last.bias)
 
     def _phi(self, x: Tensor) -> Tensor:
-        return self.conditioner(x).unflatten(-1, (self.dim, -1))
+        return self.conditioner(x).unflatten(-1, (self.dim, -1)).to(x.dtype)
 
     def forward(self, x_0: Tensor, condition: Condition = FREE) -> tuple[Tensor, Tensor]:
         x = x_0.flatten(1)
