@@ -25,10 +25,11 @@ from typing import NamedTuple
 
 import torch
 
+from flowmaps.data.images import noisy
 from flowmaps.fields import one_field
 from flowmaps.files import cache_folder, write_json
 from flowmaps.maps import VAE, Augmented, Autoencoder, Corner, Modules, Partition, RealNVP
-from flowmaps.metrics.autoencoders import bits_per_dimension, errors, noisy, reconstructed
+from flowmaps.metrics.autoencoders import bits_per_dimension, errors, reconstructed
 from flowmaps.metrics.images import ImageClassifier, cached_classifier
 from flowmaps.metrics.two_sample import frechet
 from flowmaps.networks.autoencoding import DenseDecoder, DenseEncoder

@@ -196,7 +196,7 @@ def angle_panels(path: str | os.PathLike, rows: Mapping[str, Tensor], names: Seq
 
 
 def latent_plane(path: str | os.PathLike, z: Tensor, classes: Tensor, images: Tensor | None, levels: int) -> None:
-    """Draw latents of two dimensions by class, and images of a grid of latents beside, if any.
+    """Draw latents of two dimensions by class, and images of a grid of source points beside, if any.
 
     Arguments:
         path: PNG file to write.
@@ -211,9 +211,9 @@ def latent_plane(path: str | os.PathLike, z: Tensor, classes: Tensor, images: Te
     figure.colorbar(dots, ax=axes[0], label="class")
     axes[0].set(xlabel="first latent", ylabel="second latent")
     if images is not None:
-        sheet = images.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+        sheet = torch.nn.functional.pad(images, (1, 1, 1, 1)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
         axes[1].imshow(sheet.cpu().numpy(), cmap="gray_r", vmin=0, vmax=levels - 1, interpolation="nearest")
-        axes[1].set(xticks=[], yticks=[], title="images of a grid of latents")
+        axes[1].set(xticks=[], yticks=[], title="images of a grid of source points")
     save(figure, path)
 
 

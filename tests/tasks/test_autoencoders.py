@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from flowmaps.data.images import Quantised
+from flowmaps.data.images import Quantised, noisy
 from flowmaps.fields import Batch
 from flowmaps.maps import NSF, VAE, Augmented, Corner, Partition
 from flowmaps.maps.preprocessing import dequantise
-from flowmaps.metrics.autoencoders import bits_per_dimension, errors, noisy
+from flowmaps.metrics.autoencoders import bits_per_dimension, errors
 from flowmaps.networks.autoencoding import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 from flowmaps.objectives import AutoencoderLikelihood, RawExpandedDensity
 from flowmaps.samplers import Jumps
@@ -67,8 +67,12 @@ def test_the_first_scale_and_shift_are_those_of_the_data():
 
 def test_noise_is_on_the_images_of_the_model_and_not_on_those_of_the_metrics():
     task, plain = small(noise=0.4), small()
-    seen, clean = task.train_data.all().x_1, plain.train_data.all().x_1
-    assert torch.equal(task.splits.train.x_1, plain.splits.train.x_1) and torch.equal(task.train_data.x_1, seen)
+    index = torch.arange(600)
+    seen, clean = task.train_data.batch(index).x_1, plain.train_data.batch(index).x_1
+    assert torch.equal(task.splits.train.x_1, plain.splits.train.x_1)
+    assert torch.equal(task.train_data.batch(index).x_1, seen)
+    assert not torch.equal(task.train_data.batch(index.flip(0)).x_1.flip(0), seen)  # in another batch, other noise
+    assert task.train_data.fingerprint() != plain.train_data.fingerprint()
     assert 0.05 < ((seen - clean) / 16.0).square().mean() < 0.16
     assert task.state()["data"] == plain.state()["data"]
     again = noisy(clean, 17, 0.0, generator())

@@ -74,7 +74,8 @@ def run(arguments: Sequence[str]) -> int:
     report["lost_modes"] = lost_modes(by_steps)
     for name, study in studies.items():
         report[name], files = study(opened.flow_map, rows, n, cfg.seed, data, directory)
-        print("wrote " + ", ".join(str(file) for file in files))
+        if files:
+            print("wrote " + ", ".join(str(file) for file in files))
     write_json(directory / "metrics.json", finite(report))
     show(by_steps, f"{opened.folder}: {n} samples a row", task.headlines)
     print(f"wrote {directory / 'metrics.json'}")

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fields import one_field
+from ..fields import Batch, one_field
 from ..reading import blocks, check_size
 from ..seeds import check_seed
-from .base import CategoricalData, split
+from .base import CategoricalData, fingerprint, split
 from .png import read_png
 from .sources import data_folder, download, files_below
 
@@ -91,6 +91,48 @@ class ImageSplits(NamedTuple):
         """Height and width."""
         height, width = one_field(self.train.x_1).shape[1:]
         return height, width
+
+
+def noisy(x_1: Tensor, levels: int, deviation: float, generator: torch.Generator) -> Tensor:
+    r"""Images with normal noise on their intensities, clipped, in the same levels.
+
+    .. math:: k' = \operatorname{round}\big((K-1) \operatorname{clip}(\tfrac{k}{K-1} + \sigma\varepsilon)\big)
+
+    Arguments:
+        x_1: Categories.
+        deviation: σ.
+    """
+    parts = []
+    for part in x_1.split(1024):
+        grey = part / (levels - 1) + deviation * torch.randn(part.shape, generator=generator)
+        parts.append((grey.clamp(0, 1) * (levels - 1)).round().to(x_1.dtype))
+    return torch.cat(parts)
+
+
+class NoisyImages:
+    """Images whose noise is a function of the batch that they are in: another in each epoch, the same when asked again.
+
+    Arguments:
+        data: Images without noise; labels are left behind.
+        levels: Grey levels K.
+        deviation: σ of :func:`noisy`.
+        seed: Of the noise.
+    """
+
+    def __init__(self, data: CategoricalData, levels: int, deviation: float, seed: int = 0):
+        self.data, self.levels, self.deviation, self.seed = data, levels, deviation, seed
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def batch(self, index: Tensor) -> Batch:
+        """Rows ``index`` as int64 categories."""
+        generator = torch.Generator().manual_seed(int(fingerprint(self.seed, index)[:15], 16))
+        return Batch(noisy(one_field(self.data.batch(index).x_1), self.levels, self.deviation, generator))
+
+    def fingerprint(self) -> str:
+        """Of the images and their noise."""
+        return fingerprint(self.data.fingerprint(), self.levels, self.deviation, self.seed)
 
 
 def digits(seed: int = 0) -> ImageSplits:

@@ -64,22 +64,6 @@ def reconstructed(flow_map: Autoencoder, x_1: Tensor, generator: torch.Generator
     return torch.cat(parts).cpu()
 
 
-def noisy(x_1: Tensor, levels: int, deviation: float, generator: torch.Generator) -> Tensor:
-    r"""Images with normal noise on their intensities, clipped, in the same levels.
-
-    .. math:: k' = \operatorname{round}\big((K-1) \operatorname{clip}(\tfrac{k}{K-1} + \sigma\varepsilon)\big)
-
-    Arguments:
-        x_1: Categories.
-        deviation: σ.
-    """
-    parts = []
-    for part in x_1.split(1024):
-        grey = part / (levels - 1) + deviation * torch.randn(part.shape, generator=generator)
-        parts.append((grey.clamp(0, 1) * (levels - 1)).round().to(x_1.dtype))
-    return torch.cat(parts)
-
-
 def errors(found: Tensor, clean: Tensor, classifier: ImageClassifier) -> dict[str, float]:
     """How far images are from the clean ones, image by image.
 

@@ -10,14 +10,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..data import Identified
 from ..data import images as sources
 from ..data.base import CategoricalData
+from ..data.images import NoisyImages
 from ..fields import one_field
 from ..likelihood import Bound, Estimate
 from ..maps import Autoencoder, Bijection, Composed, LearnedScale, Logit, Modules, Partition, PredictedScale, Shift
 from ..maps.conditional import ConditionalNormal
 from ..maps.preprocessing import dequantise, quantise
-from ..metrics.autoencoders import nats, noisy
+from ..metrics.autoencoders import nats
 from ..networks.autoencoding import ConvDecoder, ConvEncoder
 from ..paths import GeodesicPath
 from ..reading import Document
@@ -44,7 +46,7 @@ class Autoencoders(OfImages[Autoencoder]):
         core: What makes the bijection of the core, called alike; none by default.
         scale: The decoder's deviations: the same for all pixels, one learned for each, or predicted.
         alpha: Margin of the logit.
-        noise: Deviation of noise on the intensities of all images, which the model is then to leave behind.
+        noise: Deviation of noise on the intensities of the images that the model sees, another in each epoch.
     """
 
     ode = 0
@@ -82,24 +84,25 @@ class Autoencoders(OfImages[Autoencoder]):
     # -- data ----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def train_data(self) -> CategoricalData:
-        return self._seen(self.splits.train, 0)
+    def train_data(self) -> Identified:
+        return self._seen(self.splits.train)
 
     @cached_property
-    def valid_data(self) -> CategoricalData:
-        return self._seen(self.splits.valid, 1)
+    def valid_data(self) -> Identified:
+        return self._seen(self.splits.valid)
 
     @cached_property
-    def test_data(self) -> CategoricalData:
-        return self._seen(self.splits.test, 2)
+    def test_data(self) -> Identified:
+        return self._seen(self.splits.test)
 
-    def _seen(self, data: CategoricalData, part: int) -> CategoricalData:
-        """Images as the model sees them: each with noise of its own, always the same."""
-        x_1 = one_field(data.x_1)
-        if not self.noise:
-            return CategoricalData(x_1)
-        generator = torch.Generator().manual_seed(self.seed * 3 + part)
-        return CategoricalData(noisy(x_1, self.state()["levels"], self.noise, generator))
+    def _seen(self, data: CategoricalData) -> Identified:
+        """Images as the model sees them."""
+        plain = CategoricalData(one_field(data.x_1))
+        return NoisyImages(plain, self.state()["levels"], self.noise, self.seed) if self.noise else plain
+
+    def _tested(self, n: int) -> Tensor:
+        """At most ``n`` test images as the model sees them."""
+        return one_field(self.test_data.batch(torch.arange(min(n, len(self.test_data)))).x_1)
 
     def learned(self, splits: sources.ImageSplits) -> Document:
         k = one_field(splits.train.x_1)[:MOST].flatten(1)
@@ -178,7 +181,7 @@ class Autoencoders(OfImages[Autoencoder]):
         if bound is not None:
             raise ValueError(f"{type(bound).__name__} bounds flow maps; an autoencoder has its own, leave --bound out")
         exact = isinstance(flow_map, Partition)
-        found = nats(flow_map, one_field(self.test_data.x_1)[:n], generator, 1 if exact else DRAWS)
+        found = nats(flow_map, self._tested(n), generator, 1 if exact else DRAWS)
         pixels = torch.full_like(found, flow_map.pixels)
         estimate = Estimate.of(found, pixels, flow_map.pixels * math.log(flow_map.levels))
         return {"exact" if exact else f"{DRAWS} draws": estimate}
@@ -201,7 +204,7 @@ class Autoencoders(OfImages[Autoencoder]):
         level = self.noise or 0.5 if corruption is None else corruption
         test = self.splits.test
         clean = one_field(test.x_1)[:images]
-        seen = one_field(self.test_data.x_1)[:images]
+        seen = self._tested(images)
         classes = test.condition.label if test.condition.label is not None else torch.zeros(len(test))
         return {
             "likelihood": found.Likelihood(seen, draws, repeats),

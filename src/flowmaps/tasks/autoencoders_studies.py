@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..data.images import noisy
 from ..maps import Autoencoder, Partition
 from ..maps.preprocessing import dequantise, quantise
-from ..metrics.autoencoders import bits_per_dimension, errors, noisy, reconstructed
+from ..metrics.autoencoders import bits_per_dimension, errors, reconstructed
 from ..metrics.images import ImageClassifier
 from ..pictures import latent_plane, sample_grid
 from ..samplers import Sampler
