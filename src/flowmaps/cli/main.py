@@ -22,6 +22,7 @@ COMMANDS = {
     "steer": "pull samples towards a reward at test time, and compare with plain samples",
     "evaluate": "measure samples of a checkpoint at several step counts, beside real data",
     "score": "bounds on the likelihood of held-out data under a checkpoint",
+    "evaluate-lm": "language benchmarks of a text model by lm-evaluation-harness",
     "info": "what a checkpoint is: its step, settings, size and records",
     "pairs": "pairs of noise and points, on which RegFlow trains a normalising flow",
     "tune": "find the times of few jumps that suit a trained map, and keep them with it",
@@ -70,7 +71,7 @@ def _run(name: str, arguments: Sequence[str], ctrl_c: CtrlC) -> int:
     if name not in COMMANDS:
         raise ValueError(f"no command {name!r}{closest(name, COMMANDS)}; `flowmaps --help` lists them")
     ctrl_c.importing = True
-    module = import_module(f".{name}", __package__)
+    module = import_module(f".{name.replace('-', '_')}", __package__)
     ctrl_c.importing = False
     return module.run(arguments)
 
