@@ -2,6 +2,7 @@ r"""Maximum likelihood, RegFlow and few-step maps with a density at equal proces
 
     python bench/flows.py                                  # writes results/flows.json and .md
     python bench/flows.py --seconds 60 --seeds 0 1 2 3 4
+    python bench/flows.py --methods "few-step map, 4 jumps" --add
     python bench/flows.py --example                        # docs/flows-example.png: values without densities
 
 The mixture has five equal normal modes on a circle. Maximum likelihood and RegFlow train the same neural spline flow
@@ -28,6 +29,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +114,10 @@ def reflow(regularizer: bool) -> Callable[[PointSplits, float, int], tuple[Bijec
     return run
 
 
-def few_step(splits: PointSplits, seconds: float, seed: int) -> tuple[FewStep, int]:
-    objective = SelfDistillation(velocity_map(), Cycle(Semigroup(fraction=0.5)), share=0.5,
+def few_step(splits: PointSplits, seconds: float, seed: int, strength: float = 1.0) -> tuple[FewStep, int]:
+    """Jumps of a map that is trained with a cycle loss of this strength."""
+    semigroup = Semigroup(fraction=0.5)
+    objective = SelfDistillation(velocity_map(), Cycle(semigroup, strength) if strength else semigroup, share=0.5,
                                  pairs=FullJump(Triangle(), probability=0.1))  # fmt: skip
     flow_map, updates = fit(objective, splits.train, seconds, seed, 4e-3)
     return FewStep(flow_map, JUMPS), updates
@@ -125,6 +129,8 @@ METHODS: dict[str, Callable[[PointSplits, float, int], tuple[Bijection, int]]] =
     "RegFlow, reflow from 4 jumps": reflow(True),
     "few-step map, 4 jumps": few_step,
     "RegFlow, optimal transport, no regulariser": transported(False),
+    "few-step map, cycle x 10": partial(few_step, strength=10.0),
+    "few-step map, no cycle loss": partial(few_step, strength=0.0),
 }
 
 
@@ -255,11 +261,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--example", action="store_true", help="draw the example alone")
+    parser.add_argument("--add", action="store_true", help="keep the runs that are in the results")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.example:
         return example()
-    runs: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = json.loads((RESULTS / "flows.json").read_text())["runs"] if options.add else []
     for seed in options.seeds:
         for name in options.methods:
             runs.append(run(name, options.seconds, seed))
