@@ -46,7 +46,7 @@ docs: $(VENV)/.docs  ## the documentation, in docs/_build/html; a warning is an 
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 notebooks: $(VENV)/.dev  ## the notebooks of examples/, executed from the first cell to the last
-	$(TEST) -o addopts= --nbmake --nbmake-timeout=600 --durations=0 examples $(PYTEST_ARGS)
+	$(TEST) -o addopts= --nbmake --nbmake-timeout=600 -n $(WORKERS) --durations=0 examples $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev  ## every objective on finite laws whose truth is known
 	$(BIN)/python bench/objectives.py $(BENCH_ARGS)
