@@ -7,6 +7,7 @@ WORKERS ?= 2
 PIP_FLAGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+DEMO_ARGS ?=
 # The first interpreter that runs and is new enough (and not newer than what is tested).
 SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13 python; do \
@@ -24,7 +25,7 @@ help:  ## what can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(VENV)/.dev  ## train on real digits and generate them in 1, 2, 4 and 8 steps (about three minutes)
-	$(BIN)/flowmaps quickstart
+	$(BIN)/flowmaps quickstart $(DEMO_ARGS)
 
 test: $(VENV)/.dev  ## the test-suite, doctests included, on WORKERS=2 processes
 	$(TEST) -n $(WORKERS) --dist worksteal -m "not slow and not gpu" --durations=10 $(PYTEST_ARGS)
