@@ -61,8 +61,8 @@ def keep(page, name: str, tmp_path: Path) -> None:
     """Keep a screenshot, in the folder that FLOWMAPS_ARTEFACTS names if it does."""
     folder = Path(os.environ.get("FLOWMAPS_ARTEFACTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=folder / f"{name}.png", full_page=True)
-    assert (folder / f"{name}.png").stat().st_size > 10_000
+    page.screenshot(path=folder / f"page-{name}.png", full_page=True)
+    assert (folder / f"page-{name}.png").stat().st_size > 10_000
 
 
 def test_a_user_asks_for_molecules_with_a_scaffold(address, browser, tmp_path):
