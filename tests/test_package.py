@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def modules(requirements):
     return {NAMES.get(name, name) for name in names if not name.startswith("flowmaps")}
 
 
+@cache
 def imported():
     """The modules that the package imports anywhere, but for Python's own."""
     found = set()

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from flowmaps.cli import new
 from flowmaps.cli.config import experiment, training_parser
 from flowmaps.configuration.parsing import parse
 from flowmaps.train import progress
@@ -23,6 +24,7 @@ ALKANES = [f"{'C' * i}{end}" for i in range(1, 9) for end in ("", "O", "N", "F",
 def data(tmp_path, monkeypatch):
     """One small data set of each kind in the working folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(new.LOOK, "max_steps", 3)
     random = np.random.default_rng(0)
     (tmp_path / "mine.csv").write_text("name,smiles\n" + "".join(f"m{i},{s}\n" for i, s in enumerate(ALKANES)))
     (tmp_path / "words.txt").write_text("".join(random.choice(list("abcde ÄÖ.\n"), 9000)))
