@@ -100,6 +100,11 @@ def test_mistakes(words, tell, options, said):
     assert code == 2 and said in err
 
 
+def test_other_modalities_read_no_file(trained, tell, tmp_path):
+    code, _, err = tell("score", trained, "--data", "mine.txt", "--out", tmp_path)
+    assert code == 2 and "Images cannot score with a file; leave it out" in err
+
+
 def test_bounds_by_name():
     assert [bound.symbol for bound in named("b1, B4,B2", 3, 5)] == ["B1", "B4", "B2"]
     assert named("B4", 3, 5)[0].draws == 5

@@ -99,7 +99,7 @@ def test_importance_sampled_points_are_unbiased_and_spread_less(law):
     tokens = law.sample(2000, seeded(3))
     U = 3 * cut_off(3)  # far more than is needed, as for a distribution that settles early
     fitted = proposal(law.flow_map(), law.sample(64, seeded(4)), U, seeded(5))
-    assert len(fitted.cells) == 16 and float(fitted.cells.sum()) == pytest.approx(1)
+    assert len(fitted.cells) == 32 and float(fitted.cells.sum()) == pytest.approx(1)
     found = {}
     for name, density in (("uniform", Proposal()), ("fitted", fitted)):
         scores = Scorer(law.flow_map(), [CutOff(U, proposal=density)], batch=4000)(rows_of(tokens))

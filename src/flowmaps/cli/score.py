@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from ..configuration.parsing import parse
 from ..files import write_json
 from ..hub import Model
-from ..likelihood import Averaged, Bound, CrossEntropyOnly, CutOff, Estimate, Grid, Proposal, Scorer
+from ..likelihood import Averaged, Bound, CrossEntropyOnly, CutOff, Estimate, Grid, Proposal, Row, Scorer
 from ..maps import EndpointMap
 from ..train.logs import finite
 from .checkpoints import check_out, checkpoint_parser, open_checkpoint, origin, results
@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     p.add_argument("--bound", type=Bound | None, help="one bound instead: CutOff, Averaged, CrossEntropyOnly or Grid")
     p.add_argument("--draws", type=int, default=8, help="points of the integral over u for each row, stratified")
     p.add_argument("--steps", type=int, default=16, help="steps of B4")
-    p.add_argument("--importance", type=bool, default=True, help="for texts, draw u where the map's integrand varies most; false: uniformly")  # fmt: skip  # noqa: E501
+    p.add_argument("--importance", type=bool, default=True, help="for texts, draw u where the map's integrand is large; false: uniformly")  # fmt: skip  # noqa: E501
     p.add_argument("--context", type=int, default=0, help="tokens before a window that are given to it, in texts longer than one")  # fmt: skip  # noqa: E501
     p.add_argument("--batch", type=int, default=128, help="states of one network evaluation of texts")
     p.add_argument("--n", type=int | None, help=f"rows at most (default: all of --data, {HELD_OUT} of held-out data)")
@@ -44,17 +44,19 @@ def run(arguments: Sequence[str]) -> int:
     named(cfg.bounds, cfg.draws, cfg.steps)  # refused before anything is loaded
     opened = open_checkpoint(cfg)
     check_out(cfg, opened.task, ROWS)
+    rows = opened.task.scored(cfg.data, cfg.context)  # refused where nothing but held-out data can be scored
     if own := opened.task.own_likelihood(opened.flow_map, opened.generator(cfg.seed), bound, cfg.n or HELD_OUT):
         return as_whole(cfg, opened, own)
     if not isinstance(opened.flow_map, EndpointMap):
         raise ValueError(f"{opened.folder} holds a {type(opened.flow_map).__name__}; the bounds need an EndpointMap")
     with torch.no_grad():
-        return by_row(cfg, opened, opened.flow_map, bound)
+        return by_row(cfg, opened, opened.flow_map, rows, bound)
 
 
-def by_row(cfg: Namespace, opened: Model, flow_map: EndpointMap, bound: Bound | None) -> int:
+def by_row(
+    cfg: Namespace, opened: Model, flow_map: EndpointMap, rows: Iterator[Row] | None, bound: Bound | None
+) -> int:
     """Score row by row where the modality can, else held-out data as a whole."""
-    rows = opened.task.scored(cfg.data, cfg.context)
     if rows is None:
         bounds = [bound] if bound is not None else named(cfg.bounds, cfg.draws, cfg.steps)
         found = {

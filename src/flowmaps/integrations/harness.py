@@ -32,7 +32,7 @@ class HarnessModel(LM):
 
     Arguments:
         model: A model of texts.
-        bound: The bound; B1 of 16 draws where the integrand varies most, by default.
+        bound: The bound; B1 of 16 draws where the integrand is large, by default.
         steps: Jumps of answers that are generated; 0 says of every answer that it is not greedy, and saves the time.
         seed: Of all random numbers.
         batch: States of one network evaluation.

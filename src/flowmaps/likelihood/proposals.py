@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-UNIFORM_PART = 0.2  # of a fitted density, so that no weight exceeds five times that of uniform points
+UNIFORM_PART = 0.1  # of a fitted density, so that no weight exceeds ten times that of uniform points
 
 
 class Proposal:
     r"""A density g of u on [0, U], constant within equal cells.
 
     .. math:: \int_0^U f(u)\, du = \mathbb{E}_{u \sim g}\Big[\frac{f(u)}{g(u)}\Big], \qquad
-              g \propto \sqrt{\mathbb{E}\,\mathrm{Var}(f \mid u)} \text{ has the least variance}
+              g \propto \sqrt{\mathbb{E}[f^2 \mid u]} \text{ has the least variance}
 
     Points are :math:`u = G^{-1}(v)` of stratified uniforms v, so they stay stratified.
 
@@ -30,18 +31,17 @@ class Proposal:
         self.cells = cells / cells.sum()
 
     @classmethod
-    def fitted(cls, pair: Callable[[Tensor], tuple[Tensor, Tensor]], U_max: float, cells: int = 16) -> Proposal:
-        """The density of least variance within strata, in part made uniform.
+    def fitted(cls, integrand: Callable[[Tensor], Tensor], U_max: float, cells: int = 32) -> Proposal:
+        """The density of least variance for an integrand, in part made uniform.
 
         Arguments:
-            pair: Two independent estimates of the integrand f at points u ``(cells,)``, each ``(examples, cells)``.
+            integrand: Values of f at points u ``(cells,)``, ``(examples, cells)``.
         """
         u = (torch.arange(cells) + 0.5) * U_max / cells
-        first, second = (f.double().cpu() for f in pair(u))
-        deviation = (first - second).square().mean(0).sqrt()
-        if not float(deviation.sum()) > 0:
+        size = integrand(u).double().cpu().square().mean(0).sqrt()
+        if not 0 < float(size.sum()) < math.inf:
             return cls()
-        shares = (1 - UNIFORM_PART) * deviation / deviation.sum() + UNIFORM_PART / cells
+        shares = (1 - UNIFORM_PART) * size / size.sum() + UNIFORM_PART / cells
         return cls(shares.tolist())
 
     def __call__(self, v: Tensor, U_max: float) -> tuple[Tensor, Tensor]:

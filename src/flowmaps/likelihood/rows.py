@@ -248,4 +248,4 @@ def proposal(flow_map: EndpointMap, tokens: Tensor, U_max: float, generator: tor
             columns.append(point * errors_from(flow_map, Batch(tokens), x_0, t)[1])
         return torch.stack(columns, 1)
 
-    return Proposal.fitted(lambda u: (integrand(u), integrand(u)), U_max)
+    return Proposal.fitted(integrand, U_max)
