@@ -29,6 +29,7 @@ STYLE = """
 .fm-bad .fm-mark { background: #fbe3e3; color: #9b2c2c; }
 .fm-caption { padding: 0 .55rem; font: .74rem/1.35 ui-monospace, monospace; overflow-wrap: anywhere; }
 .fm-images .fm-caption { text-align: center; padding: .1rem; border-top: 1px solid #eef1f4; }
+.fm-panel .fm-caption, .fm-panel .fm-text { color: #1f2933 !important; }  /* cards are white in dark mode too */
 .fm-note { padding: .1rem .55rem .5rem; font-size: .74rem; color: #5b6673; }
 .fm-links { display: flex; gap: .5rem; margin: .8rem 0 0; flex-wrap: wrap; }
 .fm-links a { font-size: .85rem; padding: .3rem .8rem; border: 1px solid var(--border-color-primary);
