@@ -94,7 +94,7 @@ def walk(log: Log, o: argparse.Namespace) -> None:
     log.run(make, "Install, and the demo", 26)
     log.environment["PATH"] = f"{log.place}/flowmaps/.venv/bin:{log.environment['PATH']}"
     log.run("flowmaps --help", "What there is")
-    log.run("flowmaps sample qm9 --n 3000 --steps 4 --out some.smi", "Who has no molecules takes those of a model")
+    log.run("flowmaps sample qm9 --n 400 --steps 4 --out some.smi", "Who has no molecules takes those of a model")
     log.run("(echo smiles; cut -f1 some.smi) > my.csv && wc -l my.csv", "A file of SMILES of one's own")
     log.run(f"flowmaps new smiles my.csv --minutes {o.minutes:g}", "Settings for it")
     log.run("flowmaps train my.yaml", "Train, as its last lines say", 16)
