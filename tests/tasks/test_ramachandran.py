@@ -68,7 +68,7 @@ def test_pairs_of_a_flow_train_another_one(run, table, tmp_path, capsys):
     """Reflow through the command line; pairs of other data are refused in one line."""
     folder = tmp_path / "pairs"
     assert main(["pairs", str(run), "--n=600", "--out", str(folder)]) == 0
-    regression = ["--objective=flowmaps.objectives.RegFlow", f"--task.pairs={folder}", *SMALL]
+    regression = ["--objective=flowmaps.objectives.RegFlow", f"--task.paired={folder}", *SMALL]
     arguments = ["train", "ramachandran", "--data.path", str(table), "--out", str(tmp_path / "r"), *regression]
     assert main(arguments) == 0
     last = json.loads((tmp_path / "r/metrics.json").read_text())["last"]

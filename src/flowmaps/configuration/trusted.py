@@ -69,7 +69,7 @@ CLASSES = {
     "train.optim": ("AdamW", "Cosine"),
     "train.two_stage": ("TwoStage",),
 }  # fmt: skip
-TEXTS = {"base", "cache", "column", "columns", "conditions", "devices", "judge", "monitor", "pairs", "path", "source",
+TEXTS = {"base", "cache", "column", "columns", "conditions", "devices", "judge", "monitor", "paired", "path", "source",
          "strategy", "test", "tokeniser", "valid"}  # fmt: skip  # settings whose texts are texts and never name a class
 ROOTS = {"bound", "decoder", "objective", "sampler", "task", "trainer"}  # options that classes stand below
 CHARACTERS, DEPTH, NODES = 2**18, 64, 10_000

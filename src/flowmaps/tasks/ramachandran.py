@@ -25,7 +25,7 @@ class Ramachandran(Torsions):
         source: ``alanine`` (alanine dipeptide), ``rna``, ``protein``, or a file of angles.
         path, columns, unit, skip, seed: As in :class:`~flowmaps.tasks.torsions.Torsions`.
         flow: What makes the bijection, from a path and the shape of one state.
-        pairs: Folder of pairs that ``flowmaps pairs`` made, on which :class:`~flowmaps.objectives.RegFlow` trains.
+        paired: Folder of pairs that ``flowmaps pairs`` made, on which :class:`~flowmaps.objectives.RegFlow` trains.
     """
 
     drawn = 5000
@@ -38,11 +38,11 @@ class Ramachandran(Torsions):
         unit: str = "degrees",
         skip: bool = False,
         flow: Callable[[GeodesicPath, Sequence[int]], Bijection] = CircularNSF,
-        pairs: str | None = None,
+        paired: str | None = None,
         seed: int = 42,
     ):
         super().__init__(source, path, columns, unit, skip, False, None, None, None, None, None, VelocityMap, seed)
-        self.flow, self.pairs = flow, pairs
+        self.flow, self.paired = flow, paired
 
     def build_map(self) -> Bijection:  # pyright: ignore[reportIncompatibleMethodOverride]  (this task alone samples it)
         return self.flow(GeodesicPath(self.space), (self.space.dim,))
@@ -50,17 +50,17 @@ class Ramachandran(Torsions):
     @cached_property
     def _parts(self) -> tuple[Pairs, Pairs]:
         """Pairs to train on and to validate by, of these very data."""
-        assert self.pairs is not None
-        found = read_pairs(self.pairs).require((self.space.dim,), data=self.state()["data"]["train"])
+        assert self.paired is not None
+        found = read_pairs(self.paired).require((self.space.dim,), data=self.state()["data"]["train"])
         return found.parted(max(len(found) // 10, 1))
 
     @cached_property
     def train_data(self) -> Dataset:
-        return super().train_data if self.pairs is None else self._parts[0]
+        return super().train_data if self.paired is None else self._parts[0]
 
     @cached_property
     def valid_data(self) -> Dataset:
-        return super().valid_data if self.pairs is None else self._parts[1]
+        return super().valid_data if self.paired is None else self._parts[1]
 
     def rows(self, steps: Sequence[int], ode: int | None = 128) -> dict[str, Sampler]:
         """One step: a bijection has no others."""
