@@ -27,7 +27,7 @@ def called(module: str, arguments: str, folder: Path) -> dict[str, float]:
 
 def test_a_network_of_ones_own(tmp_path):
     found = called("own_network", "updates=150, n=4000", tmp_path)
-    assert found["exact samples"] < found["4 steps"] < 0.5, "256 states; letters drawn one by one are .61 off"
+    assert found["exact samples"] < found["4 steps"] < 0.58, "256 states; letters drawn one by one are .61 off"
 
 
 def test_a_modality_of_ones_own(tmp_path):

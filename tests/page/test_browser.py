@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,11 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 
 
+def heed() -> None:
+    """Ctrl-C counts, also where the suite itself runs in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """A page of the models of the package, on a free port of this machine."""
@@ -30,7 +36,7 @@ def address(tmp_path_factory):
     with (
         open(place / "err", "w") as err,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=err, text=True, cwd=place, env=environment()
+            command, stdout=subprocess.PIPE, stderr=err, text=True, cwd=place, env=environment(), preexec_fn=heed
         ) as server,
     ):
         try:
@@ -39,8 +45,10 @@ def address(tmp_path_factory):
             found = re.search(r"http://\S+", line)
             assert found, (place / "err").read_text()
             yield found[0]
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) == 0, "Ctrl-C ends the server, also after a browser was there"
         finally:
-            server.terminate()
+            server.kill()
     assert "Traceback" not in (place / "err").read_text()
     assert not list(place.glob("*flagged*")), "the page keeps no files"
 

@@ -18,6 +18,9 @@ HELP = """Show the models of the package, and any runs, on a web page of this ma
 drawn in one or a few network evaluations. Nothing is sent anywhere."""
 
 
+PATIENCE = 3.0  # seconds for requests that are being answered when Ctrl-C is pressed
+
+
 def _parser() -> ArgumentParser:
     p = parser("demo", HELP)
     p.add_argument("runs", type=str, nargs="*", default=[], help="folders of runs, or checkpoints, to show as well")
@@ -41,9 +44,15 @@ def run(arguments: Sequence[str]) -> int:
     names = ", ".join(tab.name for place in shown for tab in place.tabs)
     print(f"{names} at {address} (Ctrl-C ends it)", flush=True)
     with suppress(KeyboardInterrupt):
-        threading.Event().wait()
-    page.close()
-    return 0
+        while not threading.Event().wait(0.5):  # a wait without end may sleep through a signal that another thread got
+            pass
+    closing = threading.Thread(target=page.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE)
+    sys.stdout.flush()
+    os._exit(
+        0
+    )  # connections that browsers hold open keep threads of the server alive, which an ordinary exit waits for
 
 
 def told(error: Exception, arguments: Sequence[str]) -> str:

@@ -167,8 +167,9 @@ class Partition(Autoencoder, Bijection):
         mask: Which pixels are the core.
     Raises: ValueError if the mask names another number of pixels than there are latents.
     Invariant: the density integrates to 1 (``tests/maps/test_autoencoders.py``).
-    Reference: Silvestri, Roos and Ambrogioni 2022, *Closing the gap: exact maximum likelihood training of generative
-        autoencoders using invertible layers*, arXiv 2205.09546.
+    Reference: Silvestri, Roos and Ambrogioni 2022,
+        *Closing the gap: exact maximum likelihood training of generative autoencoders using invertible layers*,
+        arXiv 2205.09546.
     """
 
     inner: Tensor

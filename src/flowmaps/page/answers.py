@@ -29,7 +29,7 @@ class Panel(NamedTuple):
     mark: str = ""
 
 
-class Row(NamedTuple):
+class Strip(NamedTuple):
     """Samples from the same noise by one number of steps.
 
     Arguments:
@@ -65,7 +65,7 @@ class Answer(NamedTuple):
 
     lead: str
     panels: Sequence[Panel]
-    rows: Sequence[Row]
+    rows: Sequence[Strip]
     shape: Literal["cards", "images", "lines", "maps"]
     text: str = ""
     files: Sequence[File] = ()

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..fields import one_field
 from ..pictures import heading
 from ..tasks.images import Images
-from .answers import COMPARED, Answer, Panel, Row, seconds
+from .answers import COMPARED, Answer, Panel, Strip, seconds
 from .tabs import Choice, Field, Tab, Value
 
 ALL = "all in turn"
@@ -40,7 +40,7 @@ class ImageTab(Tab):
         wanted = self.class_of(label)
         found = self.drawn(lambda k: one_field(self.model.sample(n, k, seed, label=wanted)), steps)
         labels = self.task.labels(n, wanted).tolist() if self.classes else None
-        rows = [Row(heading(str(k)), found[k][1], self.panels(found[k][0])) for k in COMPARED]
+        rows = [Strip(heading(str(k)), found[k][1], self.panels(found[k][0])) for k in COMPARED]
         lead = f"{n} images in {heading(str(steps))}, {seconds(found[steps][1])}."
         return Answer(lead, self.panels(found[steps][0], labels), rows, "images")
 

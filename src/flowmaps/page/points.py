@@ -12,7 +12,7 @@ from ..fields import one_field
 from ..pictures import heading
 from ..tasks.earth import Earth
 from ..tasks.of_points import OfPoints
-from .answers import COMPARED, Answer, File, Panel, Row, seconds
+from .answers import COMPARED, Answer, File, Panel, Strip, seconds
 from .tabs import Field, Tab
 
 
@@ -33,7 +33,7 @@ class PointTab(Tab):
         samples, took = found[steps]
         names, kind = self.task.state()["names"], "places" if isinstance(self.task, Earth) else "points"
         table = "\n".join([",".join(names), *(",".join(f"{value:.6g}" for value in x) for x in samples.tolist())])
-        rows = [Row(heading(str(k)), found[k][1], [self.panel(found[k][0], heading(str(k)))]) for k in COMPARED]
+        rows = [Strip(heading(str(k)), found[k][1], [self.panel(found[k][0], heading(str(k)))]) for k in COMPARED]
         lead = f"{n:,} {kind} in {heading(str(steps))}, {seconds(took)}."
         shown = [self.panel(samples, heading(str(steps)))]
         return Answer(lead, shown, rows, "maps", table + "\n", [File("points.csv", "text/csv", table + "\n")])

@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 
-from .answers import Answer, File, Panel, Row, seconds
+from .answers import Answer, File, Panel, Strip, seconds
 
 STYLE = """
 .fm-page { max-width: 1240px; margin: 0 auto; }
@@ -90,7 +90,7 @@ def _panel(panel: Panel) -> str:
     return f'<div class="{kind}">{mark}{panel.body}{caption}{note}</div>'
 
 
-def _row(row: Row, shape: str) -> str:
+def _row(row: Strip, shape: str) -> str:
     name = f'<div class="fm-row-name">{escape(row.name)}<span>{seconds(row.seconds)}</span></div>'
     plain = [panel._replace(caption="", note="") for panel in row.panels]
     return f'<div class="fm-row">{name}{_grid(plain, shape)}</div>'
