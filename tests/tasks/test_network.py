@@ -81,7 +81,7 @@ def test_what_is_no_network_or_map(argument, message):
 
 
 def test_what_follows_from_the_data_is_not_chosen():
-    with pytest.raises(ValueError, match="classes of the network is 7, but follows from the task: None"):
+    with pytest.raises(ValueError, match="classes of the network is 7, but follows from the task: 10; leave it out"):
         by_name("digits", "--task.network.classes=7").build_map()
 
 

@@ -214,10 +214,13 @@ def test_progress_bar_shows_step_time_left_and_loss():
 
     from rich.console import Console
 
-    from flowmaps.train.progress import Bar
+    from flowmaps.train.clock import Clock
+    from flowmaps.train.progress import Bar, Pace
+    from flowmaps.train.settings import Budget
 
     text = io.StringIO()
-    with Bar(0, 100, console=Console(file=text, force_terminal=True, width=120)) as bar:
-        bar.show(50, 0.5)
+    pace = Pace(Clock(Budget(max_steps=100)), 0, 8, 80)
+    with Bar(pace, 0, console=Console(file=text, force_terminal=True, width=120)) as bar:
+        bar.show(50)
         bar.note("train/loss 0.5")
-    assert "step 50/100" in text.getvalue() and " 50%" in text.getvalue() and "train/loss 0.5" in text.getvalue()
+    assert "step 50 of about 100" in text.getvalue() and " 50%" in text.getvalue() and "train/loss 0.5" in text.getvalue()
