@@ -223,4 +223,4 @@ def test_progress_bar_shows_step_time_left_and_loss():
     with Bar(pace, 0, console=Console(file=text, force_terminal=True, width=120)) as bar:
         bar.show(50)
         bar.note("train/loss 0.5")
-    assert "step 50 of about 100" in text.getvalue() and " 50%" in text.getvalue() and "train/loss 0.5" in text.getvalue()
+    assert all(part in text.getvalue() for part in ("step 50 of about 100", " 50%", "train/loss 0.5"))
