@@ -13,7 +13,9 @@ from torch import Tensor
 from .files import replacing
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 
 def heading(name: str) -> str:
@@ -76,15 +78,11 @@ def curves(path: str | os.PathLike, rows: Sequence[Mapping[str, float]], x: str 
                 series.setdefault(name, []).append((row[x], value))
     if not series:
         raise ValueError(f"{len(rows)} records hold no number beside {x!r}; train for at least one logging interval")
-    columns = min(3, len(series))
-    figure = blank(4.2 * columns, 2.8 * math.ceil(len(series) / columns), dpi=110, layout="constrained")
-    axes = figure.subplots(math.ceil(len(series) / columns), columns, squeeze=False).ravel()
-    for axis, (name, points) in zip(axes, series.items(), strict=False):
+    figure, axes = panels(len(series), 3, 4.2, 2.8)
+    for axis, (name, points) in zip(axes, series.items(), strict=True):
         axis.plot(*zip(*points, strict=True), linewidth=1.2, marker="." if len(points) < 20 else "")
         axis.set(title=name, xlabel=x)
         axis.grid(alpha=0.3)
-    for axis in axes[len(series) :]:
-        axis.set_axis_off()
     save(figure, path)
 
 
@@ -103,19 +101,14 @@ def point_panels(path: str | os.PathLike, rows: Mapping[str, Tensor], names: Seq
     low, high = last.amin(0), last.amax(0)
     margin = 0.15 * torch.where(high > low, high - low, 1.0)
     low, high = (low - margin).tolist(), (high + margin).tolist()
-    columns = min(3, len(points))
-    lines = math.ceil(len(points) / columns)
-    figure = blank(3.2 * columns, 3.3 * lines, dpi=110, layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axis, (label, x) in zip(axes, points.items(), strict=False):
+    figure, axes = panels(len(points), 3, 3.2, 3.3)
+    for axis, (label, x) in zip(axes, points.items(), strict=True):
         if x.shape[1] == 1:
             axis.hist(x[:, 0].numpy(), bins=60, range=(low[0], high[0]), density=True)
             axis.set(title=label, xlabel=names[0])
         else:
             axis.scatter(x[:, 0].numpy(), x[:, 1].numpy(), **_dots(len(x)))
             axis.set(title=label, xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel=names[0], ylabel=names[1])
-    for axis in axes[len(points) :]:
-        axis.set_axis_off()
     save(figure, path)
 
 
@@ -128,17 +121,12 @@ def globes(path: str | os.PathLike, rows: Mapping[str, Tensor]) -> None:
     Raises: ValueError if there is nothing to draw.
     """
     _check_rows(rows)
-    columns = min(2, len(rows))
-    lines = math.ceil(len(rows) / columns)
-    figure = blank(5.2 * columns, 2.9 * lines, dpi=110, layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False, subplot_kw={"projection": "mollweide"}).ravel()
-    for axis, (label, x) in zip(axes, rows.items(), strict=False):
+    figure, axes = panels(len(rows), 2, 5.2, 2.9, projection="mollweide")
+    for axis, (label, x) in zip(axes, rows.items(), strict=True):
         latitude, longitude = (x.double().cpu() * (math.pi / 180)).unbind(1)
         axis.scatter(longitude.numpy(), latitude.numpy(), **_dots(len(x)))
         axis.set(title=label, xticklabels=[], yticklabels=[])
         axis.grid(alpha=0.3)
-    for axis in axes[len(rows) :]:
-        axis.set_axis_off()
     save(figure, path)
 
 
@@ -153,15 +141,11 @@ def discs(path: str | os.PathLike, rows: Mapping[str, Tensor]) -> None:
     from matplotlib.patches import Circle
 
     _check_rows(rows)
-    columns = min(3, len(rows))
-    lines = math.ceil(len(rows) / columns)
-    figure = blank(3.2 * columns, 3.3 * lines, dpi=110, layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axis, (label, x) in zip(axes, rows.items(), strict=False):
+    figure, axes = panels(len(rows), 3, 3.2, 3.3)
+    for axis, (label, x) in zip(axes, rows.items(), strict=True):
         axis.add_patch(Circle((0, 0), 1, fill=False))
         axis.scatter(x[:, 0].cpu().numpy(), x[:, 1].cpu().numpy(), **_dots(len(x)))
         axis.set(title=label, xlim=(-1.03, 1.03), ylim=(-1.03, 1.03), aspect="equal")
-    for axis in axes:
         axis.set_axis_off()
     save(figure, path)
 
@@ -232,6 +216,19 @@ def blank(width: float, height: float, dpi: int, layout: Literal["constrained"] 
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=dpi, layout=layout)
+
+
+def panels(
+    count: int, most: int, width: float, height: float, projection: str | None = None
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A figure of ``count`` panels of some inches, at most ``most`` in a line, and their axes."""
+    columns = min(most, count)
+    lines = math.ceil(count / columns)
+    figure = blank(width * columns, height * lines, dpi=110, layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False, subplot_kw={"projection": projection}).ravel()
+    for axis in axes[count:]:
+        axis.set_axis_off()
+    return figure, axes[:count]
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:

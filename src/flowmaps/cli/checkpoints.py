@@ -19,18 +19,25 @@ from ..samplers.grids import TimeGrid
 from ..seeds import check_seed
 from ..tasks.base import Task
 from ..train import CheckpointError, read_config
+from ..train.checkpoint import run_of
 from ..train.verdict import nothing_learned
 
 METRICS = "metrics.json"  # what commands write into a folder beside the files of a task
 
 
-def checkpoint_parser(command: str, description: str, files: bool = False) -> ArgumentParser:
-    """Options of every command on a checkpoint; with ``files``, results may also go to files by name."""
+def model_parser(command: str, description: str) -> ArgumentParser:
+    """Options of every command that opens a checkpoint."""
     p = parser(command, description)
     p.add_argument("checkpoint", type=str, help="folder of a run, one of its checkpoints, or a model by name (qm9)")
     p.add_argument("--best", action="store_true", help="the best checkpoint of a run instead of its newest")
-    p.add_argument("--seed", type=int, default=0, help="of noise and decoding; a seed reproduces samples exactly")
     p.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes an accelerator where there is one")
+    return p
+
+
+def checkpoint_parser(command: str, description: str, files: bool = False) -> ArgumentParser:
+    """Options of every command with results; with ``files``, they may also go to files by name."""
+    p = model_parser(command, description)
+    p.add_argument("--seed", type=int, default=0, help="of noise and decoding; a seed reproduces samples exactly")
     place = "folder of the results (default: a new one in the run's folder)"
     p.add_argument("--overwrite", action="store_true", help="replace earlier results")
     if files:
@@ -141,8 +148,7 @@ def place_of(cfg: Namespace, opened: Model, name: str) -> Path:
         return Path(cfg.out if isinstance(cfg.out, str) else cfg.out[0])
     if opened.shipped:
         return Path(name) / opened.folder.name
-    parent = opened.folder.absolute().parent
-    return (parent.parent if parent.name == "checkpoint" else parent) / name
+    return (run_of(opened.folder) or opened.folder.absolute().parent) / name
 
 
 def new_folder(directory: Path) -> Path:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..pictures import blank, save
+from ..pictures import panels, save
 from .compared import Group, series
 
 Rows = Mapping[str, Mapping[str, float]]  # of one way of sampling, by group
@@ -14,10 +13,8 @@ Rows = Mapping[str, Mapping[str, float]]  # of one way of sampling, by group
 
 def curves_of(path: Path, groups: Sequence[Group], names: Sequence[str]) -> None:
     """Draw records of several groups by update: a line is a mean, a band the standard deviation over trainings."""
-    columns = min(2, len(names))
-    figure = blank(5.0 * columns, 3.2 * math.ceil(len(names) / columns), dpi=110, layout="constrained")
-    axes = figure.subplots(math.ceil(len(names) / columns), columns, squeeze=False).ravel()
-    for axis, name in zip(axes, names, strict=False):
+    figure, axes = panels(len(names), 2, 5.0, 3.2)
+    for axis, name in zip(axes, names, strict=True):
         for group in groups:
             if points := series(group, name):
                 steps, means, spread = (list(part) for part in zip(*points, strict=True))
@@ -27,8 +24,6 @@ def curves_of(path: Path, groups: Sequence[Group], names: Sequence[str]) -> None
         axis.set(title=name, xlabel="update")
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
-    for axis in axes[len(names) :]:
-        axis.set_axis_off()
     save(figure, path)
 
 
@@ -39,10 +34,8 @@ def by_steps(path: Path, ways: Sequence[str], tables: Mapping[str, Rows], metric
         ways: In order.
         tables: What each group has in each of them, and its spread or error.
     """
-    columns = min(3, len(metrics))
-    figure = blank(4.2 * columns, 3.2 * math.ceil(len(metrics) / columns), dpi=110, layout="constrained")
-    axes = figure.subplots(math.ceil(len(metrics) / columns), columns, squeeze=False).ravel()
-    for axis, metric in zip(axes, metrics, strict=False):
+    figure, axes = panels(len(metrics), 3, 4.2, 3.2)
+    for axis, metric in zip(axes, metrics, strict=True):
         for name in dict.fromkeys(name for rows in tables.values() for name in rows):
             there = [(i, row) for i, way in enumerate(ways) if metric in (row := tables[way].get(name, {}))]
             bars = [row.get(f"{metric}_spread", row.get(f"{metric}_error", 0.0)) for _, row in there]
@@ -54,6 +47,4 @@ def by_steps(path: Path, ways: Sequence[str], tables: Mapping[str, Rows], metric
         axis.set(title=metric.replace("_", " "), xticks=range(len(ways)), xticklabels=ways, xlabel="steps")
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
-    for axis in axes[len(metrics) :]:
-        axis.set_axis_off()
     save(figure, path)

@@ -13,6 +13,7 @@ from ..hub import find
 from ..hub.card import measured
 from ..reading import Document
 from ..train import read_config, read_state
+from ..train.checkpoint import run_of
 from ..train.logs import Row, read_records
 
 SEEDED = ("seed",)  # settings of the trainer that make no other experiment
@@ -59,8 +60,7 @@ def read_run(name: str) -> Found:
     Raises: CheckpointError, ValueError in one line if it holds no checkpoint, or a file is damaged.
     """
     checkpoint = find(name)
-    parent = checkpoint.absolute().parent
-    folder = parent.parent if parent.name == "checkpoint" else checkpoint
+    folder = run_of(checkpoint) or checkpoint
     report = measured(checkpoint) or _of_quickstart(folder)
     step = int(read_state(checkpoint).get("step") or 0)
     return Found(

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -44,8 +45,8 @@ def run(arguments: Sequence[str]) -> int:
     names = ", ".join(tab.name for place in shown for tab in place.tabs)
     print(f"{names} at {address} (Ctrl-C ends it)", flush=True)
     with suppress(KeyboardInterrupt):
-        while not threading.Event().wait(0.5):  # a wait without end may sleep through a signal that another thread got
-            pass
+        while True:  # a wait without end may sleep through a signal that another thread got
+            time.sleep(0.5)
     closing = threading.Thread(target=page.close, daemon=True)
     closing.start()
     closing.join(PATIENCE)

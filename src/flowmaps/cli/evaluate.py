@@ -121,7 +121,7 @@ def measure(
     Arguments:
         tell: Called with a line on each row that is done, for those who wait.
     """
-    device = next(iter(flow_map.parameters())).device
+    device = flow_map.device
     values: Rows = {}
     samples: dict[str, Data] = {}
     for name, sampler in rows.items():

@@ -131,16 +131,16 @@ def smiles(path: Path, column: str | None = None) -> Fit:
 
 def of_text(path: Path, column: str | None = None) -> Fit:
     """A file or folder of plain text."""
-    count = Counter[str]()
-    for piece in islice(corpus_at(path).pieces(), SCANNED):
+    count, pieces = Counter[str](), iter(corpus_at(path).pieces())
+    for piece in islice(pieces, SCANNED):
         count.update(piece)
-    total = count.total()
+    total, more = count.total(), " and more" * (next(pieces, None) is not None)
     alphabet = "letters" if set(count) <= set("abcdefghijklmnopqrstuvwxyz \n") else "characters"
     alphabet = alphabet if len(count) <= MOST_LETTERS else "bytes"
     length = next((n for n in (64, 32, 16) if total >= 20 * 16 * n), 8)
     categories = {"letters": 27, "characters": len(count), "bytes": 256}[alphabet]
     found = [
-        f"{total:,} characters{' and more' if sum(1 for _ in islice(corpus_at(path).pieces(), SCANNED, SCANNED + 1)) else ''}, "  # noqa: E501
+        f"{total:,} characters{more}, "
         f"{len(count)} different ones; the most frequent are {''.join(c for c, _ in count.most_common(12))!r}",
         f"an alphabet of {categories} {alphabet}, in windows of {length}",
     ]

@@ -19,8 +19,8 @@ from ..samplers import Decoder, Jumps, Sampler
 from ..samplers.base import decoder_of
 from ..spaces import is_categorical
 from ..tasks.base import preparing
-from .checkpoints import open_checkpoint
-from .config import parser
+from ..train.checkpoint import run_of
+from .checkpoints import model_parser, open_checkpoint
 
 By = Literal["flow", "ot"]
 HELP = """Pairs of source and data points, on which RegFlow trains a bijection: where a trained map carries noise in
@@ -29,22 +29,18 @@ interrupted goes on where it was."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    p = parser("pairs", HELP)
-    p.add_argument("checkpoint", type=str, help="folder of a run, one of its checkpoints, or a model by name")
-    p.add_argument("--best", action="store_true", help="the best checkpoint of a run instead of its newest")
+    p = model_parser("pairs", HELP)
     p.add_argument("--by", type=By, default="flow", help="flow: where the map carries noise; ot: optimal transport")
     p.add_argument("--n", type=int, default=100_000, help="number of pairs")
     p.add_argument("--steps", type=int, default=4, help="jumps of the map")
     p.add_argument("--sampler", type=Sampler | None, help="another way from noise to data: --sampler Dopri5")
     p.add_argument("--seed", type=int, default=0, help="of the noise")
-    p.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes an accelerator where there is one")
     p.add_argument("--out", type=str | None, help="folder of the pairs (default: pairs in the run's folder)")
     cfg = parse(p, arguments)
     chosen = p.instantiate(cfg)
     opened = open_checkpoint(cfg)
     draw, origin = made_by(opened, cfg.by, chosen.sampler or Jumps(cfg.steps))
-    run_folder = opened.folder.parent.parent if opened.folder.parent.name == "checkpoint" else Path()
-    folder = Path(cfg.out or run_folder / "pairs")
+    folder = Path(cfg.out or (run_of(opened.folder) or Path()) / "pairs")
     with preparing("pairs", cfg.n) as told:
         pairs = make_pairs(folder, draw, cfg.n, origin, cfg.seed, tell=told)
     print(f"{len(pairs):,} pairs in {folder}")

@@ -92,7 +92,7 @@ def results_of(chosen: Experiment, report: Report, steps: Sequence[int], ode: in
     """What ``metrics.json`` says, and the samples that are drawn."""
     results = summary(chosen, report)
     with torch.no_grad():
-        noise = torch.Generator(next(report.flow_map.parameters()).device).manual_seed(results["seed"])
+        noise = torch.Generator(report.flow_map.device).manual_seed(results["seed"])
         bound = chosen.task.likelihood(report.flow_map, noise, CutOff())  # pyright: ignore[reportArgumentType]  (the preset's map predicts endpoints)
     results["nll_bits_per_dim"], results["nll_bits_per_dim_error"] = bound.bits_per_position, bound.bits_error
     results["nll_vacuous"] = bound.vacuous

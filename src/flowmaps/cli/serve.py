@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..configuration.parsing import parse, parser
+from ..configuration.parsing import parse
+from .checkpoints import model_parser
 from .demo import chosen_port
 
 HELP = """Serve completions of a text model to OpenAI's clients: /v1/completions (prompt, suffix, n, temperature, seed,
@@ -15,10 +16,7 @@ serve runs/novels --port 8000, then OpenAI(base_url="http://127.0.0.1:8000/v1", 
 
 
 def run(arguments: Sequence[str]) -> int:
-    p = parser("serve", HELP)
-    p.add_argument("checkpoint", type=str, help="folder of a run, one of its checkpoints, or a model by name")
-    p.add_argument("--best", action="store_true", help="the best checkpoint of a run instead of its newest")
-    p.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes an accelerator where there is one")
+    p = model_parser("serve", HELP)
     p.add_argument("--host", type=str, default="127.0.0.1", help="address to listen at; 0.0.0.0 serves the network")
     p.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one, which is printed")
     p.add_argument("--name", type=str | None, help="what clients call the model (default: the checkpoint's last name)")

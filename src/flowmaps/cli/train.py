@@ -103,7 +103,7 @@ def summary(chosen: Experiment, report: Report) -> Document:
 
 def draw(task: Task, flow_map: FlowMap, steps: Sequence[int], n: int, seed: int) -> dict[str, Data]:
     """``n`` samples a step count, all from the same noise."""
-    device = next(iter(flow_map.parameters())).device
+    device = flow_map.device
     make: Callable[[], torch.Generator] = lambda: torch.Generator(device).manual_seed(seed)  # noqa: E731
     return {name: task.sample(flow_map, n, sampler, make()) for name, sampler in task.rows(steps, None).items()}
 

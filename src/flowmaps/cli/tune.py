@@ -12,7 +12,7 @@ from shutil import copyfile
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from ..configuration.parsing import parse, parser
+from ..configuration.parsing import parse
 from ..files import beside
 from ..hub import Model, load
 from ..samplers.grids import TimeGrid
@@ -20,6 +20,7 @@ from ..seeds import check_seed
 from ..tasks.tuning import By, Progress, Tuner
 from ..train import Tuned, keep_grid, read_grids
 from ..train.checkpoint import GRIDS, MODEL, verify
+from .checkpoints import model_parser
 from .config import steps_list
 
 HELP = """Find the times of few jumps that suit a trained map, and how far they overshoot before noise is added back.
@@ -28,15 +29,12 @@ Candidates are compared on noise that no evaluation draws; one that does not bea
 
 
 def run(arguments: Sequence[str]) -> int:
-    p = parser("tune", HELP)
-    p.add_argument("checkpoint", type=str, help="folder of a run, one of its checkpoints, or a model by name (qm9)")
-    p.add_argument("--best", action="store_true", help="the best checkpoint of a run instead of its newest")
+    p = model_parser("tune", HELP)
     p.add_argument("--steps", type=str, default="1,2,4,8,16", help="numbers of jumps, each with a grid of its own")
     p.add_argument("--by", type=By, default="both", help="path: jumps near a fine path of the map; metric: search by the task's metric; both: the path proposes, the metric decides")  # fmt: skip  # noqa: E501
     p.add_argument("--propose", type=str | None, help='grids of your own instead of a search, each compared with equal steps: "0,.75,1:.5; 0,.6,.75,.85,1:.5" are two and four jumps with overshoot .5')  # fmt: skip  # noqa: E501
     p.add_argument("--n", type=int | None, help="samples that candidates are compared on (default: by the task)")
     p.add_argument("--seed", type=int, default=0, help="of the tuning's own noise, which no other command draws")
-    p.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes an accelerator where there is one")
     p.add_argument("--out", type=str | None, help="a folder for a copy of the checkpoint that gets the grids instead")
     p.add_argument("--overwrite", action="store_true", help="tune again what was tuned before")
     cfg = parse(p, arguments)

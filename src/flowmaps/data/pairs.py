@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..fields import Batch, Fields
-from ..files import replacing, write_json
+from ..files import replacing, sha256, write_json
 from ..paths import GeodesicPath
 from ..reading import check_size, expect, inside, read_json
 from ..seeds import check_seed
@@ -207,17 +206,12 @@ def _write(file: Path, x_0: Tensor, x_1: Tensor) -> str:
 
     with replacing(file) as temporary:
         save_file({"x_0": x_0.float().contiguous(), "x_1": x_1.float().contiguous()}, temporary)
-        return _hash(temporary)
+        return sha256(temporary)
 
 
-def _read(file: Path, sha256: str) -> dict[str, Tensor]:
+def _read(file: Path, digest: str) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    if not file.exists() or _hash(file) != sha256:
+    if not file.exists() or sha256(file) != digest:
         raise ValueError(f"{file} is not as it was written; remove it and {INDEX}, and make the pairs again")
     return load_file(file)
-
-
-def _hash(file: Path) -> str:
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -13,7 +13,7 @@ import yaml
 from ..metrics.tables import markdown
 from ..reading import Document
 from ..train import export
-from ..train.checkpoint import GRIDS
+from ..train.checkpoint import GRIDS, run_of
 from ..train.grids import as_document
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def portable(config: Document) -> Document:
 
 def measured(folder: Path) -> Document | None:
     """What `flowmaps evaluate` last wrote about the run of a checkpoint."""
-    parent = folder.absolute().parent
-    found = (parent.parent if parent.name == "checkpoint" else parent).glob("evaluation*/metrics.json")
+    found = (run_of(folder) or folder.absolute().parent).glob("evaluation*/metrics.json")
     newest = max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
     return None if newest is None else json.loads(newest.read_text(encoding="utf-8"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from ..likelihood.rows import number_of
 from ..samplers import Argmax, Categorical, Decoder, Euler, Heun, Renoise, Sampler
 from ..samplers.grids import TimeGrid
 from ..tasks.text import Text
-from ..tasks.text_prompts import Template, Wish, template
+from ..tasks.text_prompts import Template, Wish, template, until
 
 ONLY = {"top_p": 1, "presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}, "stream": False}  # else refused
 Grid = Literal["tuned", "uniform"] | list[float]
@@ -223,17 +222,14 @@ def sampler_of(name: str, grid: TimeGrid) -> Sampler:
 def answer(work: Work, drawn: list[Tensor], task: Text, name: str) -> dict[str, object]:
     """The answer to a request, as OpenAI's clients read it."""
     request = work.request
-    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
     prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     choices = []
     for i, (tokens, (start, end)) in enumerate(zip(drawn, work.gaps, strict=True)):
-        text = task.tokeniser.decode(tokens[start:end].tolist())
-        cut = min((place for stop in stops if stop and (place := text.find(stop)) >= 0), default=math.inf)
-        stopped = cut < math.inf
-        text = text[: int(cut)] if stopped else text
+        whole = task.tokeniser.decode(tokens[start:end].tolist())
+        text = until(whole, request.stop or [])
         head = prompts[i // request.n] if request.echo else ""
         choices.append({"text": head + text, "index": i, "logprobs": None,
-                        "finish_reason": "stop" if stopped else "length"})  # fmt: skip
+                        "finish_reason": "stop" if len(text) < len(whole) else "length"})  # fmt: skip
     given = sum(int(wish.wanted.known.sum()) for wish in work.wishes[:: request.n])
     made = sum(end - start for start, end in work.gaps)
     return {

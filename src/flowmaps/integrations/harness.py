@@ -16,7 +16,7 @@ from ..maps import EndpointMap
 from ..samplers import Argmax, Categorical, Decoder
 from ..samplers.grids import TimeGrid
 from ..tasks.text import Text
-from ..tasks.text_prompts import Template, Wish, fill_each
+from ..tasks.text_prompts import Template, Wish, fill_each, until
 from ..tasks.text_rows import TextRows, pair
 
 TOKENS = 64  # of an answer whose task does not say
@@ -89,7 +89,7 @@ class HarnessModel(LM):
             self.task.tokeniser.decode(drawn[~wish.wanted.known].tolist())
             for wish, drawn in zip(wishes, self._drawn(wishes), strict=True)
         ]
-        return [_until(text, _arguments(r)[1].get("until", [])) for text, r in zip(texts, requests, strict=True)]
+        return [until(text, _arguments(r)[1].get("until", [])) for text, r in zip(texts, requests, strict=True)]
 
     def greedy(self, pairs: Sequence[tuple[str, str]], groups: Sequence[str]) -> list[bool]:
         """Whether each answer is what the map itself gives after its context."""
@@ -131,10 +131,3 @@ def _arguments(request: Instance) -> tuple[Any, ...]:
 def _group(request: Instance) -> str:
     """The question that a request belongs to, whose choices see the same noise."""
     return f"{request.task_name} {request.doc_id}"
-
-
-def _until(text: str, stops: str | Sequence[str]) -> str:
-    """A text up to the first of some others."""
-    for stop in [stops] if isinstance(stops, str) else stops:
-        text = text.split(stop)[0] if stop else text
-    return text

@@ -126,7 +126,7 @@ class Scorer:
             raise ValueError(f"bounds are {[bound.symbol for bound in bounds]}, expected at least one, each once")
         self.flow_map, self.bounds, self.seed, self.batch = flow_map, tuple(bounds), seed, batch
         self.K = max(k for k in parts(flow_map.space.sizes()) if k)
-        self.device = next((p.device for p in flow_map.parameters()), torch.device("cpu"))
+        self.device = flow_map.device
 
     def __call__(self, rows: Iterable[Row]) -> Iterator[RowScore]:
         """Scores in the order of the rows, read as they are needed."""

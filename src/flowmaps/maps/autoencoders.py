@@ -142,6 +142,23 @@ class Autoencoder(Transport[Tensor]):
         """m_d and σ_d of latents ``(n, latents)``."""
         return self._checked("decoder", self.decoder(z), self.pixels, "pixels")
 
+    def _inward(
+        self, c: Tensor, h: Tensor, moments: tuple[Tensor, Tensor], shell: Tensor | slice = slice(None)
+    ) -> Inward:
+        """Latents and errors of a core and a shell.
+
+        Arguments:
+            moments: m_e and σ_e of the latents.
+            shell: Which of the decoder's pixels the shell is.
+        """
+        m_e, sigma_e = moments
+        c_prime, core = self.core.inverse(c)
+        z = m_e + sigma_e * c_prime
+        m_d, sigma_d = (part[:, shell] for part in self.likelihood(z))
+        e = (h - m_d) / sigma_d
+        z_0, prior = self.prior.inverse(z)
+        return Inward(z, z_0, e, sigma_e.log().sum(1) - sigma_d.log().sum(1) + core + prior)
+
     @staticmethod
     def _checked(name: str, moments: tuple[Tensor, Tensor], dim: int, what: str) -> tuple[Tensor, Tensor]:
         m, sigma = moments
@@ -184,14 +201,8 @@ class Partition(Autoencoder, Bijection):
 
     def inward(self, y: Tensor) -> Inward:
         """Latents and errors of images ``(n, pixels)``."""
-        c, h = y[:, self.inner], y[:, self.shell]
-        c_prime, core = self.core.inverse(c)
-        m_e, sigma_e = self.posterior(y.index_fill(1, self.inner, 0.0))
-        z = m_e + sigma_e * c_prime
-        m_d, sigma_d = (part[:, self.shell] for part in self.likelihood(z))
-        e = (h - m_d) / sigma_d
-        z_0, prior = self.prior.inverse(z)
-        return Inward(z, z_0, e, sigma_e.log().sum(1) - sigma_d.log().sum(1) + core + prior)
+        moments = self.posterior(y.index_fill(1, self.inner, 0.0))
+        return self._inward(y[:, self.inner], y[:, self.shell], moments, self.shell)
 
     def outward(self, z: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         """Images of latents and errors, and the log-determinant of the way from both."""
@@ -248,12 +259,7 @@ class LatentVariable(Autoencoder):
         """Latents and errors of images ``(n, pixels)``, each with the same number of cores ``(draws, n, latents)``;
         ``(draws * n, ...)``."""
         m_e, sigma_e = (part.repeat(len(w), 1) for part in self.posterior(y))
-        c_prime, core = self.core.inverse(w.flatten(0, 1))
-        z = m_e + sigma_e * c_prime
-        m_d, sigma_d = self.likelihood(z)
-        e = (y.repeat(len(w), 1) - m_d) / sigma_d
-        z_0, prior = self.prior.inverse(z)
-        return Inward(z, z_0, e, sigma_e.log().sum(1) - sigma_d.log().sum(1) + core + prior)
+        return self._inward(w.flatten(0, 1), y.repeat(len(w), 1), (m_e, sigma_e))
 
     def log_joint(self, x_1: Tensor, w: Tensor) -> Tensor:
         """log p(x_1, w) of intensities ``(n, pixels)`` and cores ``(draws, n, latents)``: ``(draws, n)``."""

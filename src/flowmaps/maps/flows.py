@@ -34,7 +34,7 @@ class RealNVP(Composed):
         self, path: GeodesicPath[Tensor], shape: Sequence[int], layers: int = 8, width: int = 128, depth: int = 2
     ):
         conditioner = partial(ResidualConditioner, width=width, depth=depth)
-        super().__init__(path, _couplings(path, shape, layers, Scaled(), conditioner), shape)
+        super().__init__(flat(path), _couplings(shape, layers, Scaled(), conditioner), shape)
 
 
 class NSF(Composed):
@@ -59,13 +59,12 @@ class NSF(Composed):
         bound: float = 5.0,
         autoregressive: bool = False,
     ):
-        spline = Spline(bins, bound)
+        path, spline = flat(path), Spline(bins, bound)
         if autoregressive:
             each = partial(Autoregressive, prod(shape), spline, width, depth)
-            flat(path)
             stack = [each(backwards=bool(i % 2)) for i in range(check_size("layers", layers))]
         else:
-            stack = _couplings(path, shape, layers, spline, partial(ResidualConditioner, width=width, depth=depth))
+            stack = _couplings(shape, layers, spline, partial(ResidualConditioner, width=width, depth=depth))
         super().__init__(path, stack, shape)
 
 
@@ -92,11 +91,7 @@ class CircularNSF(Composed):
         if not isinstance(path.space, Torus):
             raise ValueError(f"circular splines are of angles, not of points of {type(path.space).__name__}; use NSF")
         conditioner = partial(ResidualConditioner, width=width, depth=depth, harmonics=harmonics)
-        stack = [
-            Coupling(alternating(shape, i), CircularSpline(bins), conditioner)
-            for i in range(check_size("layers", layers))
-        ]
-        super().__init__(path, stack, shape)
+        super().__init__(path, _couplings(shape, layers, CircularSpline(bins), conditioner), shape)
 
 
 class TransformerFlow(Composed):
@@ -126,27 +121,22 @@ class TransformerFlow(Composed):
     ):
         conditioner = partial(TransformerConditioner, width=width, depth=depth, heads=heads)
         univariate = Spline(bins, bound) if splines else Scaled()
-        super().__init__(path, _couplings(path, shape, layers, univariate, conditioner, by_position=True), shape)
+        super().__init__(flat(path), _couplings(shape, layers, univariate, conditioner, by_position=True), shape)
 
 
 def _couplings(
-    path: GeodesicPath[Tensor],
-    shape: Sequence[int],
-    layers: int,
-    univariate: Univariate,
-    conditioner: partial,
-    by_position: bool = False,
+    shape: Sequence[int], layers: int, univariate: Univariate, conditioner: partial, by_position: bool = False
 ) -> list[Coupling]:
     """Couplings that hold one half and the other in turns."""
-    flat(path)
     halves = [alternating(shape, i, by_position) for i in range(check_size("layers", layers))]
     return [Coupling(held, univariate, conditioner) for held in halves]
 
 
-def flat(path: GeodesicPath[Tensor]) -> None:
-    """Refuse curved spaces.
+def flat(path: GeodesicPath[Tensor]) -> GeodesicPath[Tensor]:
+    """The path, if its space is flat.
 
     Raises: ValueError naming the space.
     """
     if not path.space.flat:
         raise ValueError(f"these couplings are of a flat space, not of {type(path.space).__name__}; use CircularNSF")
+    return path

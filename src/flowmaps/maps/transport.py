@@ -41,6 +41,12 @@ class Transport(nn.Module, ABC, Generic[S]):
         weight = next(self.parameters(), None)
         return torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; the CPU if there are none."""
+        weight = next(self.parameters(), None)
+        return torch.device("cpu") if weight is None else weight.device
+
     def noise(self, shape: Shape, generator: torch.Generator) -> S:
         """Raw noise of the path in the precision of states; a seed gives the same noise in every precision."""
         return self.path.noise(shape, generator).to(self.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
@@ -123,6 +124,11 @@ def short(name: str, value: object, most: int) -> str | None:
     if len(text) > most:
         raise ValueError(f"{name} has {len(text):,} characters, expected at most {most:,}")
     return text or None
+
+
+def png(content: bytes, says: str) -> str:
+    """HTML of a PNG file; ``says`` is read where it is not seen."""
+    return f'<img alt="{says}" src="data:image/png;base64,{b64encode(content).decode()}">'
 
 
 def seconds(value: float) -> str:

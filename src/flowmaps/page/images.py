@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from io import BytesIO
 
 from PIL import Image
@@ -11,7 +10,7 @@ from torch import Tensor
 from ..fields import one_field
 from ..pictures import heading
 from ..tasks.images import Images
-from .answers import COMPARED, Answer, Panel, Strip, seconds
+from .answers import Answer, Panel, png, seconds
 from .tabs import Choice, Field, Tab, Value
 
 ALL = "all in turn"
@@ -40,7 +39,7 @@ class ImageTab(Tab):
         wanted = self.class_of(label)
         found = self.drawn(lambda k: one_field(self.model.sample(n, k, seed, label=wanted)), steps)
         labels = self.task.labels(n, wanted).tolist() if self.classes else None
-        rows = [Strip(heading(str(k)), found[k][1], self.panels(found[k][0])) for k in COMPARED]
+        rows = self.compared(found, self.panels)
         lead = f"{n} images in {heading(str(steps))}, {seconds(found[steps][1])}."
         return Answer(lead, self.panels(found[steps][0], labels), rows, "images")
 
@@ -67,4 +66,4 @@ def pixels(x: Tensor, levels: int) -> str:
     grey = (255 - x.double() * (255 / (levels - 1))).round().byte().cpu().numpy()
     file = BytesIO()
     Image.fromarray(grey).save(file, format="PNG")
-    return f'<img alt="generated image" src="data:image/png;base64,{b64encode(file.getvalue()).decode()}">'
+    return png(file.getvalue(), "generated image")

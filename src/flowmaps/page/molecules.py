@@ -18,7 +18,7 @@ from ..steering import FeynmanKac
 from ..tasks.molecules import Molecules
 from ..tasks.molecules_files import picture, structures
 from ..tasks.steering import reward
-from .answers import COMPARED, Answer, File, Panel, Strip, real, seconds, short, timed, typed
+from .answers import COMPARED, Answer, File, Panel, real, seconds, short, timed, typed
 from .tabs import Choice, Field, Line, Slider, Tab, Value
 
 WORK = 5000  # atoms times evaluations of one request: a second or two of one core
@@ -90,9 +90,7 @@ class MoleculeTab(Tab):
             others = [molecule.value(goal) for row, _ in found.values() for molecule in row if molecule.smiles]
             lead += f" Plain ones have {sum(others) / len(others):.2f} on average." if others else ""
         shown = [goal] if goal != NONE else ["qed", "logp"]
-        rows = [
-            Strip(heading(str(k)), found[k][1], panels([found[k][0][i] for i in order[:8]], part, [])) for k in COMPARED
-        ]
+        rows = self.compared(found, lambda drawn: panels([drawn[i] for i in order[:8]], part, []))
         valid = [molecule for molecule in chosen if molecule.smiles]
         text = "".join(f"{molecule.smiles}\n" for molecule in valid)
         sdf, _ = structures([molecule.mol for molecule in valid])

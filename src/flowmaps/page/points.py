@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +11,7 @@ from ..fields import one_field
 from ..pictures import heading
 from ..tasks.earth import Earth
 from ..tasks.of_points import OfPoints
-from .answers import COMPARED, Answer, File, Panel, Strip, seconds
+from .answers import COMPARED, Answer, File, Panel, Strip, png, seconds
 from .tabs import Field, Tab
 
 
@@ -43,5 +42,4 @@ class PointTab(Tab):
         with TemporaryDirectory() as folder:
             path = Path(folder) / "points.png"
             self.task.picture(path, {title: samples})
-            data = b64encode(path.read_bytes()).decode()
-        return Panel(f'<img alt="generated points, {title}" src="data:image/png;base64,{data}">')
+            return Panel(png(path.read_bytes(), f"generated points, {title}"))

@@ -12,7 +12,7 @@ from ..metrics.dna import gc, places
 from ..pictures import heading
 from ..tasks.dna import DNA
 from ..tasks.dna_pictures import COLOURS
-from .answers import COMPARED, Answer, File, Panel, Strip, seconds, short
+from .answers import Answer, File, Panel, seconds, short
 from .tabs import Choice, Field, Line, Tab, Value
 
 ALL = "all, as in the data"
@@ -46,7 +46,7 @@ class SequenceTab(Tab):
         names = [self.classes[k] for k in numbers] or [""] * n
         boxes = places(texts, self.task.motif)
         panels = [panel(*one, len(self.task.motif)) for one in zip(texts, names, samples, boxes, strict=True)]
-        rows = [Strip(heading(str(k)), found[k][1], self.strips(found[k][0])) for k in COMPARED]
+        rows = self.compared(found, self.strips)
         fasta = "".join(f">{i + 1} {name}\n{text}\n" for i, (text, name) in enumerate(zip(texts, names, strict=True)))
         lead = f"{n} sequences of {samples.shape[1]} bases in {heading(str(steps))}, {seconds(took)}."
         return Answer(lead, panels, rows, "lines", fasta, [File("sequences.fa", "text/x-fasta", fasta)])

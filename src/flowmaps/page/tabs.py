@@ -9,8 +9,9 @@ from threading import Lock
 from typing import ClassVar, Generic, TypeVar
 
 from ..hub import Model
+from ..pictures import heading
 from ..tasks.base import Task
-from .answers import COMPARED, SEEDS, STEPS, Answer, timed, whole
+from .answers import COMPARED, SEEDS, STEPS, Answer, Panel, Strip, timed, whole
 
 Value = str | int | float | None
 
@@ -114,6 +115,10 @@ class Tab(ABC, Generic[T]):
         """Samples at the compared numbers of steps and at ``steps``, each with the seconds it took by the clock."""
         longest_first = sorted({*COMPARED, steps}, reverse=True)  # where what a first call sets up counts least
         return {k: timed(lambda k=k: draw(k)) for k in longest_first}
+
+    def compared(self, found: Mapping[int, tuple[D, float]], panels: Callable[[D], Sequence[Panel]]) -> list[Strip]:
+        """What was drawn at the compared numbers of steps, each as its panels."""
+        return [Strip(heading(str(k)), found[k][1], panels(found[k][0])) for k in COMPARED]
 
     def fields(self) -> list[Field]:
         """All fields of the form."""

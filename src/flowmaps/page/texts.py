@@ -12,7 +12,7 @@ from ..pictures import heading
 from ..samplers import Argmax, Categorical
 from ..tasks.text import Text
 from ..tasks.text_prompts import GAP, Template, template
-from .answers import COMPARED, Answer, Panel, Strip, real, seconds, short
+from .answers import Answer, Panel, real, seconds, short
 from .tabs import Field, Line, Slider, Tab, Value
 
 LONGEST = 512  # tokens of a text with gaps
@@ -47,7 +47,7 @@ class TextTab(Tab):
         )
         samples, took = found[steps]
         lead = f"{n} texts of {wanted.length} tokens in {heading(str(steps))}, {seconds(took)}."
-        rows = [Strip(heading(str(k)), found[k][1], self.panels(found[k][0][:2], wanted)) for k in COMPARED]
+        rows = self.compared(found, lambda texts: self.panels(texts[:2], wanted))
         text = "\n\n".join(self.task.decoded(samples)) + "\n"
         return Answer(lead, self.panels(samples, wanted), rows, "lines", text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,31 @@ Found = tuple[dict[str, object], list[Path]]
 SHOWN, SIDE, REACH = 16, 12, 2.0  # images in a row, images along an axis of the plane, deviations that it covers
 
 
+class OfTestImages(ABC):
+    """A study of test images, which samples and metrics do not enter."""
+
+    def __call__(
+        self,
+        flow_map: Autoencoder,
+        rows: Mapping[str, Sampler],
+        n: int,
+        seed: int,
+        data: Mapping[str, float],
+        directory: Path,
+    ) -> Found:
+        return self.of(flow_map, seed, directory)
+
+    @abstractmethod
+    def of(self, flow_map: Autoencoder, seed: int, directory: Path) -> Found:
+        """What was found, and the files that were written.
+
+        Arguments:
+            seed: Of all random numbers.
+        """
+
+
 @dataclass(frozen=True)
-class Likelihood:
+class Likelihood(OfTestImages):
     """Bits per pixel of test images.
 
     Arguments:
@@ -34,15 +58,7 @@ class Likelihood:
     draws: int
     repeats: int
 
-    def __call__(
-        self,
-        flow_map: Autoencoder,
-        rows: Mapping[str, Sampler],
-        n: int,
-        seed: int,
-        data: Mapping[str, float],
-        directory: Path,
-    ) -> Found:
+    def of(self, flow_map: Autoencoder, seed: int, directory: Path) -> Found:
         exact = isinstance(flow_map, Partition)
         draws = 1 if exact else self.draws
         bits = bits_per_dimension(flow_map, self.x_1, _generator(flow_map, seed), draws, self.repeats)
@@ -51,7 +67,7 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
-class Reconstructions:
+class Reconstructions(OfTestImages):
     """Test images as their latents have them, ``reconstructions.png``.
 
     Arguments:
@@ -63,15 +79,7 @@ class Reconstructions:
     clean: Tensor
     classifier: ImageClassifier
 
-    def __call__(
-        self,
-        flow_map: Autoencoder,
-        rows: Mapping[str, Sampler],
-        n: int,
-        seed: int,
-        data: Mapping[str, float],
-        directory: Path,
-    ) -> Found:
+    def of(self, flow_map: Autoencoder, seed: int, directory: Path) -> Found:
         found = reconstructed(flow_map, self.x_1, _generator(flow_map, seed))
         path = directory / "reconstructions.png"
         sample_grid(path, {"image": self.x_1[:SHOWN], "latents": found[:SHOWN]}, flow_map.levels)
@@ -79,7 +87,7 @@ class Reconstructions:
 
 
 @dataclass(frozen=True)
-class Latents:
+class Latents(OfTestImages):
     """Where test images are in the space of their latents, ``latents.png``.
 
     With two latents the picture has them all; with more it shows the two principal components.
@@ -93,15 +101,7 @@ class Latents:
     classes: Tensor
 
     @torch.no_grad()
-    def __call__(
-        self,
-        flow_map: Autoencoder,
-        rows: Mapping[str, Sampler],
-        n: int,
-        seed: int,
-        data: Mapping[str, float],
-        directory: Path,
-    ) -> Found:
+    def of(self, flow_map: Autoencoder, seed: int, directory: Path) -> Found:
         generator, place = _generator(flow_map, seed), directory / "latents.png"
         u = torch.rand(self.x_1.flatten(1).shape, generator=generator, device=generator.device)
         x = dequantise(self.x_1.to(u.device).flatten(1), flow_map.levels, u.to(flow_map.dtype))
@@ -117,7 +117,7 @@ class Latents:
 
 
 @dataclass(frozen=True)
-class Denoising:
+class Denoising(OfTestImages):
     """Noisy test images as their latents have them, ``denoised.png``.
 
     Arguments:
@@ -132,15 +132,7 @@ class Denoising:
     classifier: ImageClassifier
     trained: bool
 
-    def __call__(
-        self,
-        flow_map: Autoencoder,
-        rows: Mapping[str, Sampler],
-        n: int,
-        seed: int,
-        data: Mapping[str, float],
-        directory: Path,
-    ) -> Found:
+    def of(self, flow_map: Autoencoder, seed: int, directory: Path) -> Found:
         x = noisy(self.clean, flow_map.levels, self.level, torch.Generator().manual_seed(seed))
         found = reconstructed(flow_map, x, _generator(flow_map, seed))
         path = directory / "denoised.png"
@@ -153,11 +145,11 @@ class Denoising:
 
 def _plane(flow_map: Autoencoder) -> Tensor:
     """Images of a grid of source points, ``(rows, columns, height, width)``."""
-    side = torch.linspace(-REACH, REACH, SIDE, dtype=flow_map.dtype, device=next(flow_map.parameters()).device)
+    side = torch.linspace(-REACH, REACH, SIDE, dtype=flow_map.dtype, device=flow_map.device)
     down, right = torch.meshgrid(side.flip(0), side, indexing="ij")
     x = flow_map.imagine(torch.stack([right, down], dim=-1).flatten(0, 1))
     return quantise(x, flow_map.levels).unflatten(1, flow_map.shape).unflatten(0, (SIDE, SIDE))
 
 
 def _generator(flow_map: Autoencoder, seed: int) -> torch.Generator:
-    return torch.Generator(next(flow_map.parameters()).device).manual_seed(seed)
+    return torch.Generator(flow_map.device).manual_seed(seed)

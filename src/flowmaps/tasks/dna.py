@@ -325,7 +325,7 @@ class DNA(Task[Sequences, Tensor]):
         data: Mapping[str, float],
         directory: Path,
     ) -> tuple[object, list[Path]]:
-        device = next(flow_map.parameters()).device
+        device = flow_map.device
         few = {name: sampler for name, sampler in rows.items() if not name.startswith("ode")}
         samples = {
             name: self.sample(flow_map, n, sampler, torch.Generator(device).manual_seed(seed)).cpu()

@@ -146,7 +146,7 @@ class OnManifold(OfPoints):
 
     def _by_jumps(self, flow_map: FlowMap, most: int, jumps: int) -> dict[str, float]:
         """The likelihood of held-out points by the jumps themselves, with what it is worth."""
-        x = self.splits.test.original(most).to(next(iter(flow_map.parameters())).device, flow_map.dtype)
+        x = self.splits.test.original(most).to(flow_map.device, flow_map.dtype)
         found = FewStep(flow_map, jumps).scored(x)  # pyright: ignore[reportArgumentType]  (it refuses other maps)
         return {
             "jumps_nats": -float(found.log_prob.mean()),
@@ -157,7 +157,7 @@ class OnManifold(OfPoints):
     def negative_log_likelihood(self, flow_map: FlowMap, most: int) -> tuple[Tensor, Tensor | None]:
         """-log p of at most ``most`` held-out points ``(n,)``, and that of the true density where it is known."""
         x = self.splits.test.original(most)
-        device = next(iter(flow_map.parameters())).device
+        device = flow_map.device
         parts = [ProbabilityFlow()(flow_map, part.to(device, flow_map.dtype)).cpu() for part in x.split(1000)]
         true = self.true_log_density(x.double())
         return -torch.cat(parts).double(), None if true is None else -true

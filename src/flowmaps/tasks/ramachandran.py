@@ -90,6 +90,6 @@ class Ramachandran(Torsions):
         """-log p of at most ``most`` held-out points ``(n,)``, exact."""
         assert isinstance(flow_map, Bijection)
         x = self.splits.test.original(most)
-        device = next(iter(flow_map.parameters())).device
+        device = flow_map.device
         parts = [flow_map.log_prob(part.to(device, flow_map.dtype)).cpu() for part in x.split(10_000)]
         return -torch.cat(parts).double(), None

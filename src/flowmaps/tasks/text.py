@@ -369,7 +369,7 @@ class Text(Task[TextSplits, Tensor]):
         Arguments:
             data: What ``of_data`` says of as many windows: the star.
         """
-        device = next(flow_map.parameters()).device
+        device = flow_map.device
         points = {
             name: self.temperatures(flow_map, sampler, torch.Generator(device).manual_seed(seed), values, n)
             for name, sampler in rows.items()

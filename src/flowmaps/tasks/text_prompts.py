@@ -165,6 +165,17 @@ def _empty(length: int) -> Template:
     return Template(torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.bool))
 
 
+def until(text: str, stops: str | Sequence[str]) -> str:
+    """A text up to the first of some others.
+
+    >>> until("one. two! three", ["!", "."]), until("one", "")
+    ('one', 'one')
+    """
+    for stop in [stops] if isinstance(stops, str) else stops:
+        text = text.split(stop)[0] if stop else text
+    return text
+
+
 class Wish(NamedTuple):
     """One text that is asked for.
 

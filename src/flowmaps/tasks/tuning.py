@@ -85,7 +85,7 @@ class Tuner:
         self.task, self.flow_map, self.by, self.seed, self.told = task, flow_map, by, seed, told
         self.aim: Aim | None = None if by == "path" else task.aim()
         self.n = n or (PARTS * PATHS if self.aim is None else self.aim.n)
-        self.device = next(iter(flow_map.parameters())).device
+        self.device = flow_map.device
         self._before: dict[int, TimeGrid] = {}
 
     @torch.no_grad()

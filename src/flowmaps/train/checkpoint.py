@@ -6,7 +6,6 @@ leaves either the whole checkpoint or none. Nothing in it is executable or pickl
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..files import beside, sweep, write_json, write_text
+from ..files import beside, sha256, sweep, write_json, write_text
 from ..reading import JSON, check_size, expect, inside, read_json, read_text
 from .tensors import CheckpointError, fill, nbytes, read_tensors, unwritable, write_tensors
 
@@ -61,7 +60,7 @@ def write_folder(place: Path, tensors: Mapping[str, Mapping[str, Tensor]], docum
         for name, document in documents.items():
             text = document if isinstance(document, str) else json.dumps(document, indent=2, allow_nan=False) + "\n"
             (temporary / name).write_text(text, encoding="utf-8")
-        sums = [f"{_sha256(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
+        sums = [f"{sha256(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
         (temporary / SUMS).write_text("".join(sums), encoding="utf-8")
         for path in (*temporary.iterdir(), temporary):
             _flush(path)
@@ -111,7 +110,7 @@ def verify(folder: Path) -> None:
                 continue
             path = inside(folder, name)
             check_size(str(path), path.stat().st_size, LARGEST if path.suffix == ".safetensors" else JSON)
-            if _sha256(path) != digest:
+            if sha256(path) != digest:
                 raise CheckpointError(f"{path} is damaged (its checksum differs); use another checkpoint")
     except OSError as error:
         name = error.filename or folder
@@ -133,7 +132,7 @@ def attach(folder: Path, name: str, document: Document) -> None:
         others = [f"{digest}  {other}\n" for other, digest in _sums(folder).items() if other != name]
         write_text(folder / SUMS, "".join(others))
         write_json(folder / name, document)
-        write_text(folder / SUMS, "".join([*others, f"{_sha256(folder / name)}  {name}\n"]))
+        write_text(folder / SUMS, "".join([*others, f"{sha256(folder / name)}  {name}\n"]))
     except OSError as error:
         raise CheckpointError(unwritable(folder / name, error, "the weights are as they were")) from error
 
@@ -150,7 +149,7 @@ def attached(folder: Path, name: str) -> Document | None:
         check_size(str(path), path.stat().st_size, JSON)
     except ValueError as error:
         raise CheckpointError(f"cannot read {folder / name}: {error}") from error
-    if _sums(folder).get(name) != _sha256(path):
+    if _sums(folder).get(name) != sha256(path):
         raise CheckpointError(f"{path} is not as it was written (its checksum in {SUMS} differs or is missing)")
     return _read_document(folder, name)
 
@@ -235,6 +234,12 @@ def resolve(path: str | os.PathLike, prefer: str = "newest") -> Path:
     raise CheckpointError(f"no checkpoint at {path}; give a folder step-... or the folder of a run that saved one")
 
 
+def run_of(folder: Path) -> Path | None:
+    """The folder of the run that a checkpoint is one of; none if it stands by itself, as an exported model does."""
+    parent = folder.absolute().parent
+    return parent.parent if parent.name == "checkpoint" else None
+
+
 def read_config(folder: Path) -> Document:
     """The configuration a checkpoint was trained with."""
     return _read_document(folder, CONFIG)
@@ -317,11 +322,6 @@ def _remove(folder: Path) -> None:
     doomed = beside(folder.with_name(f"{folder.name}.old"))  # a half-removed folder must not look damaged
     folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -62,10 +62,6 @@ class Pace:
         now = self.clock.share(step)
         return f"{in_time((time.monotonic() - moment) * (1 - now) / (now - share))} left" if share < now < 1 else ""
 
-    def line(self, step: int, loss: str) -> str:
-        """What is said of a record."""
-        return ", ".join(filter(None, [f"step {step:,} of about {self.updates(step):,}: {loss}", self.left(step)]))
-
     def outlook(self, step: int) -> str:
         """Rate, time left, and what the budget comes to."""
         begun, _, moment = self._begun
