@@ -65,6 +65,7 @@ UNBIASED = {
     "PSD": lambda: O.Semigroup(),
     "PSD-KL": lambda: O.SemigroupKL(),
     "PSD-KL, midpoint": lambda: O.SemigroupKL(fraction=0.5),
+    "PSD-KL, a path": lambda: O.SemigroupKL(fraction=[0.3, 0.5, 0.9]),
 }
 SQUARED = ("LSD", "LSD, detached tangent", "ESD", "PSD")  # need no simplex
 

@@ -115,6 +115,7 @@ STATE = {
     "Eulerian": lambda: O.Eulerian(in_state=True),
     "semigroup": lambda: O.Semigroup(in_state=True),
     "semigroup, midpoint": lambda: O.Semigroup(fraction=0.5, in_state=True),
+    "semigroup, a path": lambda: O.Semigroup(fraction=[0.3, 0.5, 0.9], in_state=True),
 }
 
 
