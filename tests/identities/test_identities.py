@@ -280,5 +280,5 @@ def test_a_product_of_fields_moves_as_each_field_does():
 
 @pytest.mark.parametrize("fraction", [0, 1.0, [], [0.5, 0.5], [0.7, 0.3], [0.2, 1.0]])
 def test_semigroup_refuses_places_that_are_no_path(fraction):
-    with pytest.raises(ValueError, match="increasing numbers strictly between 0 and 1"):
+    with pytest.raises(ValueError, match="increase strictly between 0 and 1"):
         O.Semigroup(fraction=fraction)
