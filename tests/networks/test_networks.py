@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from flowmaps.fields import Condition, fieldwise, leaves
 from flowmaps.networks import MLP, Convolutions, LinearHead, TimeFeatures, Transformer, UNet, fused, plain, use_backend
+from flowmaps.networks.graph import GraphTransformer
 from flowmaps.times import DecodeRateClock
 
 BATCH = 2
@@ -20,6 +21,7 @@ NETWORKS = {
         LINE,
     ),
     "transformer with neighbours": (lambda: Transformer(3, 8, 2, 2, out=3, reach=2), LINE),
+    "transformer of split times": (lambda: Transformer(3, 8, 3, 2, out=3, split=0.67), LINE),
     "u-net": (lambda: UNet(3, 4, (6, 8), heads=2, out=3), IMAGE),
     "u-net on cells": (lambda: UNet(3, 4, (6,), heads=2, out=3, patch=2), IMAGE),
     "u-net of one shape": (lambda: UNet(3, 4, (6,), heads=2, out=3, patch=2, shape=IMAGE[:2]), IMAGE),
@@ -293,3 +295,28 @@ def test_one_modulation_serves_all_blocks_with_a_constant_of_each():
     before = shared(x, s, t)
     shared.blocks[2].offset.data[0] += 1  # a shift of one block
     assert (shared(x, s, t) - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda split: Transformer(3, 8, 3, 2, out=3, split=split),
+        lambda split: GraphTransformer(3, 2, width=8, edge=4, depth=3, heads=2, paths=2, split=split),
+    ],
+    ids=["transformer", "graph"],
+)
+def test_split_blocks_agree_with_whole_ones_on_the_diagonal_and_know_both_times_off_it(make):
+    whole, split = (stirred(make(share)) for share in (None, 2 / 3))
+    split.load_state_dict(whole.state_dict())
+    x = draw(LINE) if isinstance(whole, Transformer) else draw({"atoms": (4, 3), "bonds": (4, 4, 2)})
+    s, t = times()
+    close(split(x, s, s), whole(x, s, s), rtol=0, atol=0)
+    here, *others = (next(leaves(split(x, a, b)))[0] for a, b in ((s, t), (s + 0.01, t), (s, t + 0.01)))
+    assert all((here - other).abs().max() > 1e-4 for other in others)
+
+
+@pytest.mark.parametrize(("split", "depth"), [(0.1, 3), (1.0, 3), (0.5, 1), (-1, 2)])
+def test_a_split_that_hides_a_time_is_refused(split, depth):
+    x, s = draw(LINE), times()[0]
+    with pytest.raises(ValueError, match="which would know s: expected 1 to"):
+        Transformer(3, 8, depth, 2, out=3, split=split).double()(x, s, s)

@@ -137,6 +137,8 @@ class Context(nn.Module):
         width: Width of the vectors.
         classes, properties: As in :class:`Label`; neither: unconditional, and a label is refused.
         times: Features of both times, with their band and clock; default :class:`TimeFeatures`.
+        split: Share of the blocks, from the first, that know s alone, while the rest know t alone
+            (:meth:`of_blocks`); ``None``: every block knows both times.
     Returns (of a call): ``(batch, 1, width)``; with known positions ``(batch, 2, width)``, the second vector
         being that of the clean times (1, 1), which :class:`Modulation` gives to those positions.
     """
@@ -147,9 +149,10 @@ class Context(nn.Module):
         classes: int | None = None,
         properties: int | None = None,
         times: TimeFeatures | None = None,
+        split: float | None = None,
     ):
         super().__init__()
-        self.times = times or TimeFeatures()
+        self.times, self.split = times or TimeFeatures(), split
         self.read = nn.Linear(self.times.dim, width)
         self.mix = nn.Linear(width, width)
         unconditional = classes is None and properties is None
@@ -171,6 +174,26 @@ class Context(nn.Module):
         if self.label is not None:
             c = c + self.label(condition.label, len(s)).unsqueeze(1)
         return F.silu(c)
+
+    def of_blocks(self, s: Tensor, t: Tensor, condition: Condition, depth: int) -> list[Tensor]:
+        r"""One context for each block.
+
+        .. math:: c_i = c(s, s) \text{ for } i < \text{split} \cdot \text{depth, then } c(t, t)
+
+        On the diagonal this is the network without ``split``, bit for bit: one trained there alone is a flow map as
+        soon as its blocks are split, and what jumps it makes is worth distilling.
+
+        Raises: ValueError if one of the times would reach no block.
+        Reference: Lee et al. 2025, *Decoupled MeanFlow*, arXiv 2510.24474.
+        """
+        if self.split is None:
+            return [self(s, t, condition)] * depth
+        first = round(self.split * depth)
+        if not 0 < first < depth:
+            raise ValueError(
+                f"split is {self.split} of {depth} blocks, {first} of which would know s: expected 1 to {depth - 1}"
+            )
+        return [self(s, s, condition)] * first + [self(t, t, condition)] * (depth - first)
 
 
 class Modulation(nn.Module):

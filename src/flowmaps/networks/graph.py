@@ -139,6 +139,8 @@ class GraphTransformer(Network):
             places; for data whose atoms come in an order that says something. ``None``: the order says nothing.
         classes, properties: Kind of label (``embeddings.Label``); ``None``, ``None``: unconditional.
         times: Features of both times, with their band and clock; default ``embeddings.TimeFeatures``.
+        split: Share of the blocks, from the first, that know s alone, while the rest know t alone, such as 2/3;
+            ``None``: every block knows both times.
     Returns (of a call): logits, the shapes of the state.
     Raises: ValueError if the fields are missing, their shapes do not belong together, or there are more atoms than
         places.
@@ -161,6 +163,7 @@ class GraphTransformer(Network):
         classes: int | None = None,
         properties: int | None = None,
         times: TimeFeatures | None = None,
+        split: float | None = None,
     ):
         super().__init__()
         check_sizes(width=width, edge=edge, depth=depth, heads=heads)
@@ -171,7 +174,7 @@ class GraphTransformer(Network):
         self.ends = nn.Linear(width, 2 * edge)
         self.places = None if places is None else nn.Parameter(torch.randn(places, width) / 2)
         self.distances = None if places is None else nn.Parameter(torch.randn(places, edge) / 2)
-        self.context = Context(width, classes, properties, times)
+        self.context = Context(width, classes, properties, times, split)
         self.pool = nn.Linear(atoms + bonds + 1, width)
         self.blocks = nn.ModuleList(GraphBlock(width, edge, heads, paths) for _ in range(depth))
         self.norm, self.edge_norm = Modulation(width, width, 2), Modulation(width, edge, 2)
@@ -184,18 +187,19 @@ class GraphTransformer(Network):
         places = Places.of(x, condition)
         a = self._scaled(x["atoms"], s, places.atoms, places.known_atoms)
         b = self._scaled(x["bonds"], s, places.pairs, places.known_pairs)
-        c = self.context(s, t, condition) + self.pool(self._pooled(a, b, places)).unsqueeze(1)
+        pooled = self.pool(self._pooled(a, b, places)).unsqueeze(1)
+        contexts = [c + pooled for c in self.context.of_blocks(s, t, condition, len(self.blocks))]
         h, e = self.read_atoms(a), self.read_bonds((b + b.transpose(1, 2)) / 2)
         if self.places is not None and self.distances is not None:
             place = self._places(a.shape[1], len(self.places))
             h, e = h + self.places[place], e + self.distances[(place - place.unsqueeze(1)).abs()]
         e = e + meet(self.ends(h))
         keys, real = places.keys(), places.pairs.unsqueeze(-1).to(e.dtype)
-        for block in self.blocks:
+        for block, c in zip(self.blocks, contexts, strict=True):
             h, e = block(h, e, c, places, keys, real)
-        scale, shift = self.norm(c, places.known_atoms)
+        scale, shift = self.norm(contexts[-1], places.known_atoms)
         z_a = self.out_atoms(adapt(h, scale, shift))
-        scale, shift = on_pairs(self.edge_norm, c, places.known_pairs)
+        scale, shift = on_pairs(self.edge_norm, contexts[-1], places.known_pairs)
         z_b = self.out_bonds(adapt(e, scale, shift))
         return {
             "atoms": only(z_a, places.atoms),

@@ -77,6 +77,8 @@ class Transformer(Network):
         shape: Positions that get learned vectors; other shapes are then refused.
         classes, properties: Kind of label (``embeddings.Label``); ``None``, ``None``: unconditional.
         times: Features of both times, with their band and clock; default ``embeddings.TimeFeatures``.
+        split: Share of the blocks, from the first, that know s alone, while the rest know t alone, such as 2/3;
+            ``None``: every block knows both times.
     Returns (of a call): ``(batch, *positions, out)``.
     Invariant: padding never changes the rest; where every position is known, the times do not matter.
     Reference: Peebles and Xie 2022, arXiv 2212.09748.
@@ -96,13 +98,14 @@ class Transformer(Network):
         classes: int | None = None,
         properties: int | None = None,
         times: TimeFeatures | None = None,
+        split: float | None = None,
     ):
         super().__init__()
         check_sizes(width=width, depth=depth, heads=heads)
         self.K, self.width, self.heads, self.reach = K or d, width, heads, reach
         self.read = read_in(d, width)
         self.table = None if shape is None else nn.Parameter(torch.randn(*shape, width) / 2)
-        self.context = Context(width, classes, properties, times)
+        self.context = Context(width, classes, properties, times, split)
         modulation = Modulation(width, width, parts=6) if shared else None
         self.blocks = nn.ModuleList(Block(width, heads, reach, modulation) for _ in range(depth))
         self.norm = Modulation(width, width, parts=2)
@@ -117,12 +120,12 @@ class Transformer(Network):
         h = self.read(x * across(input_scale(own_time(s, known), self.K), x))
         h = h.to(torch.promote_types(x.dtype, h.dtype))  # under autocast, sums over blocks stay float32
         h = self._place(h).flatten(1, -2)
-        c = self.context(s, t, condition)
+        contexts = self.context.of_blocks(s, t, condition, len(self.blocks))
         mask, share = (None if p is None else p.flatten(1) for p in (mask, known))
         turn = rotary(positions, h.shape[-1] // self.heads, h)
-        for block in self.blocks:
+        for block, c in zip(self.blocks, contexts, strict=True):
             h = block(h, c, share, mask, turn)
-        scale, shift = self.norm(c, share)
+        scale, shift = self.norm(contexts[-1], share)
         return self.out(adapt(h, scale, shift)).unflatten(1, positions)
 
     def _place(self, h: Tensor) -> Tensor:
