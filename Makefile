@@ -18,7 +18,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PI
 # One thread per worker: two workers with two threads each are slower than either alone.
 TEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow test-gpu lint types docs notebooks bench clean
+.PHONY: help demo test test-slow test-gpu lint types docs links notebooks bench clean
 .DELETE_ON_ERROR:
 
 help:  ## what can be made
@@ -45,6 +45,9 @@ types: $(VENV)/.dev  ## pyright
 
 docs: $(VENV)/.docs  ## the documentation, in docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+links: $(VENV)/.docs  ## whether every link of the documentation to another site is answered
+	$(BIN)/sphinx-build --keep-going -q -b linkcheck docs docs/_build/links
 
 notebooks: $(VENV)/.dev  ## the notebooks of examples/, executed from the first cell to the last
 	$(TEST) -o addopts= --nbmake --nbmake-timeout=600 -n $(WORKERS) --durations=0 examples $(PYTEST_ARGS)

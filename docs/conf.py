@@ -40,6 +40,10 @@ autodoc_member_order = "bysource"
 EXTRAS = "datasets fastapi fcd lm_eval rdkit tensorboard tokenizers transformers uvicorn wandb zuko"
 autodoc_mock_imports = [name for name in EXTRAS.split() if find_spec(name) is None]
 
+linkcheck_ignore = [r"http://(127\.0\.0\.1|localhost)\b"]
+linkcheck_anchors = False  # of pages that scripts build
+linkcheck_timeout, linkcheck_retries, linkcheck_workers = 20, 3, 4
+
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 SECTIONS = "Returns|Raises|Invariants?|References?"

@@ -1,12 +1,38 @@
-"""A new user's path, walked: the script beside this file with short times."""
+"""A new user's path: the script beside this file, walked with short times, and the log of it in the documentation."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import first_hour
+
 ROOT = Path(__file__).parents[1]
+LOG = ROOT / "docs" / "first-hour.md"
+
+
+@pytest.mark.skipif(not LOG.exists(), reason="python tests/first_hour.py --log docs/first-hour.md writes it")
+def test_the_log_has_every_command_of_the_script():
+    log = LOG.read_text(encoding="utf-8")
+    install = [] if "--bin" in log.partition("```text")[0] else first_hour.installation()
+    for step in [*install, *first_hour.own_data(minutes=2)]:
+        shown = step.command.replace(str(ROOT), "CHECKOUT")
+        assert f"$ {shown}" in log, f"{LOG.name} is of another script: {first_hour.__doc__}"
+    assert f"$ {first_hour.DEMO}\n" in log and "8 molecules around the scaffold C1CO1\n" in log
+
+
+def test_a_log_tells_no_place_of_its_machine(tmp_path, monkeypatch):
+    """What a command prints is cut at the front; the temporary folder and the checkout have names in the log."""
+    log = first_hour.Log(tmp_path, {"PATH": "/usr/bin:/bin"})
+    log.run(first_hour.Step("Three lines", f"pwd; echo {ROOT}/README.md; echo last >&2", shown=2, cwd="."))
+    block = "\n".join(log.lines)
+    assert re.match(r"Three lines \(\d+ s, \d+ s of the processor\):\n\n```text\n\$ pwd; ", block)
+    assert block.rstrip().endswith("... (1 lines)\nCHECKOUT/README.md\nlast\n```")
+    assert str(tmp_path) not in block and str(ROOT) not in block
+    with pytest.raises(SystemExit, match="exit code 3"):
+        log.run(first_hour.Step("A command that fails", "exit 3", cwd="."))
 
 
 @pytest.mark.slow

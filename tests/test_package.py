@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import flowmaps
+from flowmaps.cli.main import COMMANDS
 from flowmaps.configuration.extras import EXTRA_OF
 
 ROOT = Path(__file__).parents[1]
@@ -68,15 +69,53 @@ def test_versions_agree():
     assert pinned["torch"] in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
-def test_workflows_run_what_there_is():
-    """Each target that a workflow makes is one of the Makefile, each Python one that the package supports."""
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@cache
+def workflow(name: str):
+    return yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text())
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_runs_what_there_is(path):
+    """Targets of the Makefile, commands of the program, files of the repository, actions by their version."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    flow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
-    commands = [step.get("run", "") for job in flow["jobs"].values() for step in job["steps"]]
-    made = {word for command in commands for line in re.findall(r"make ([a-z -]+)", command) for word in line.split()}
-    assert made and made <= targets
+    flow = workflow(path.stem)
+    assert flow["permissions"] == {"contents": "read"} and True in flow, "YAML reads the key `on` as true"
+    for name, job in flow["jobs"].items():
+        assert job["runs-on"] and job["steps"] and set(job.get("needs", "").split()) <= flow["jobs"].keys()
+        steps = [step for step in job["steps"] if ("run" in step) != ("uses" in step)]
+        assert steps == job["steps"], f"{name}: a step runs or uses something"
+        commands = "\n".join(step.get("run", "") for step in steps)
+        made = [word for line in re.findall(r"\bmake ([a-z -]+)", commands) for word in line.split()]
+        assert set(made) <= targets, f"{name}: {made}"
+        assert set(re.findall(r"(?:^|/)flowmaps ([a-z]\S*)", commands, re.MULTILINE)) <= COMMANDS.keys()
+        assert all((ROOT / file).exists() for file in re.findall(r"\b(?:src|tests|bench)/\S+\.py", commands))
+        assert all(re.search(r"@(v\d+|release/v\d+)$", step["uses"]) for step in steps if "uses" in step)
+        for variable in re.findall(r"\$([A-Z]+)\b", commands):
+            assert variable in flow.get("env", {}), f"{name}: ${variable} is set nowhere"
+
+
+def test_workflows_cover_what_is_promised():
+    """Every Python, the oldest and the tested PyTorch, every extra; the targets that a change must pass."""
+    jobs = workflow("ci")["jobs"]
+    matrix = jobs["test"]["strategy"]["matrix"]
     classified = {c.split(" :: ")[-1] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)}
-    assert set(flow["jobs"]["test"]["strategy"]["matrix"]["python"]) == classified
+    assert set(matrix["python"]) == classified
+    oldest = next(r for r in PROJECT["dependencies"] if r.startswith("torch>")).partition(">=")[2]
+    assert {case["torch"] for case in matrix["include"]} == {f"{oldest}.0"}
+    assert set(jobs["extras"]["strategy"]["matrix"]["extra"]) == EXTRAS.keys() - TOOLS
+    runs = " ".join(step.get("run", "") for job in jobs.values() for step in job["steps"])
+    assert all(f"make {target}" in runs for target in ("lint types", "test", "test-slow", "docs", "notebooks", "links"))
+
+
+def test_the_documentation_is_built_elsewhere_as_here():
+    """Read the Docs: the same configuration, a warning is an error, a Python that the package supports."""
+    settings = yaml.safe_load((ROOT / ".readthedocs.yaml").read_text())
+    assert settings["sphinx"] == {"configuration": "docs/conf.py", "fail_on_warning": True}
+    assert (ROOT / settings["sphinx"]["configuration"]).exists() and settings["build"]["tools"]["python"] == "3.12"
+    assert "'.[dev,docs]'" in settings["build"]["jobs"]["install"][0]
 
 
 @pytest.mark.slow
