@@ -1,0 +1,17 @@
+"""What holds for all tests."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from _pytest.doctest import DoctestModule
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(
+    file_path: Path, parent: pytest.Collector
+) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """No doctests in files of tests: where one could not be imported, ``--doctest-ignore-import-errors`` would leave
+    half of the module behind, the file would pass for one without tests, and the error would go unseen."""
+    found = yield
+    return [each for each in found if not isinstance(each, DoctestModule)]
