@@ -24,6 +24,7 @@ COMMANDS = {
     "score": "bounds on the likelihood of held-out data under a checkpoint",
     "evaluate-lm": "language benchmarks of a text model by lm-evaluation-harness",
     "info": "what a checkpoint is: its step, settings, size and records",
+    "simulate": "molecular dynamics of a small molecule, to train Boltzmann generators on",
     "pairs": "pairs of noise and points, on which RegFlow trains a normalising flow",
     "tune": "find the times of few jumps that suit a trained map, and keep them with it",
     "export": "keep what sampling needs of a checkpoint, with a card",

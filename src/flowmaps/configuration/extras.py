@@ -13,6 +13,8 @@ EXTRA_OF = {
     "tensorboard": "tensorboard",
     "wandb": "wandb",
     "zuko": "flows",
+    "openmm": "physics",
+    "mdtraj": "physics",
     "gradio": "demo",
     "lm_eval": "eval",
     "fastapi": "serve",
