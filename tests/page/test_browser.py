@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from shutil import which
 
@@ -20,6 +21,7 @@ QUIET = (
 PATIENCE = 120_000  # milliseconds
 gradio = pytest.importorskip("gradio", reason="needs the extra demo")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+Image = pytest.importorskip("PIL.Image", reason="needs the extra images")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 
 
@@ -69,8 +71,33 @@ def keep(page, name: str, tmp_path: Path) -> None:
     """Keep a screenshot, in the folder that FLOWMAPS_ARTEFACTS names if it does."""
     folder = Path(os.environ.get("FLOWMAPS_ARTEFACTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=folder / f"page-{name}.png", full_page=True)
+    taken = Image.open(BytesIO(page.screenshot(full_page=True)))
+    taken.quantize(128).save(folder / f"page-{name}.png", optimize=True)  # small enough for a page of the documentation
     assert (folder / f"page-{name}.png").stat().st_size > 10_000
+
+
+def test_a_user_draws_a_scaffold(address, browser, tmp_path):
+    """With the mouse and the keyboard: a part, a bond, another element; what cannot be is said, and nothing is lost."""
+    page = browser.new_page()
+    page.goto(address)
+    box, drawing = page.get_by_label("Scaffold").first, page.locator(".fm-sketch:visible")
+    written = lambda text: page.wait_for_function("([e, text]) => e.value === text", arg=[box.element_handle(), text])  # noqa: E731
+    drawing.get_by_role("button", name="oxirane").click()
+    written("C1CO1")
+    drawing.get_by_role("button", name="atom 1, C").click(force=True)
+    written("CC1CO1")
+    page.locator(".fm-tools:visible").get_by_text("O", exact=True).click()
+    drawing.get_by_role("button", name="atom 1, C").press("Enter")
+    written("OC1CO1")
+    page.locator(".fm-tools:visible").get_by_text("erase", exact=True).click()
+    drawing.get_by_role("button", name="atom 2, C").click(force=True)
+    drawing.get_by_role("alert").wait_for()
+    assert "in several parts" in drawing.get_by_role("alert").inner_text() and box.input_value() == "OC1CO1"
+    page.get_by_role("button", name="Draw").first.click()
+    page.get_by_text("around the scaffold").wait_for()
+    assert page.locator(".fm-answer:visible .fm-cards").first.locator("svg").count() == 8
+    keep(page, "sketch", tmp_path)
+    page.close()
 
 
 def test_a_user_asks_for_molecules_with_a_scaffold(address, browser, tmp_path):

@@ -1,5 +1,6 @@
 """The logic of the page without a browser: requests in, pictures and words out."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -65,6 +66,76 @@ def test_a_property_is_steered(shelf):
     plain, steered = request(tab, n=6), request(tab, n=6, aim="qed", strength=4)
     assert mean(steered) > mean(plain) + 0.03 and "effective sample size" in steered.lead
     assert all("QED" in panel.note for panel in steered.panels if panel.good)
+
+
+def test_a_scaffold_is_drawn(shelf):
+    """From a part to a molecule of the model, click by click; the drawing has a place for each atom and bond."""
+    field = next(field for field in shelf["qm9"].fields() if field.name == "scaffold")
+    text = ""
+    for tool, place in (("bond", "part C1CO1"), ("bond", "atom 0"), ("O", "atom 0")):
+        text = field.clicked(text, tool, place)
+    assert text == "OC1CO1" and {"C", "N", "O", "F", "erase"} < set(field.tools)
+    html = field.drawn(text, "")
+    assert html.count('data-place="atom ') == 4 == html.count('data-place="bond ') and "<script" not in html
+    assert "part C1CNCCN1" not in html or "part NS(=O)(=O)c1ccccc1" not in html, (
+        "parts are those that the model can keep"
+    )
+    assert all(field.clicked("", "bond", place) for place in re.findall('data-place="(part [^"]*)"', html))
+    with pytest.raises(ValueError, match="10 atoms, expected at most the 9 of the model"):
+        field.clicked("CCCCCCCCC", "bond", "atom 0")
+    assert 'role="alert">The scaffold &#x27;&lt;b&gt;&#x27;' in field.drawn("<b>", "")
+    found = request(shelf["qm9"], n=2, steps=2, scaffold=text)
+    assert "around the scaffold" in found.lead
+
+
+@pytest.mark.parametrize(
+    "text, tool, place, after",
+    [
+        ("CC", "bond", "bond 0", "C=C"),
+        ("C=C", "bond", "bond 0", "C#C"),
+        ("C#C", "C", "bond 0", "CC"),
+        ("CO", "bond", "bond 0", "C=O"),
+        ("C=O", "bond", "bond 0", "CO"),  # oxygen takes no triple bond
+        ("C[O-]", "N", "atom 1", "CN"),
+        ("c1cc[nH]c1", "erase", "bond 0", "C=CNC=C"),
+        ("C", "erase", "atom 0", ""),
+        ("CC", "ring of 3", "bond 0", "C1CC1"),
+        ("C", "ring of 5", "atom 0", "CC1CCCC1"),
+        ("C", "benzene", "atom 0", "Cc1ccccc1"),
+        ("CC", "benzene", "bond 0", "c1ccccc1"),
+        *[("c1ccccc1", "benzene", f"bond {k}", "c1ccc2ccccc2c1") for k in range(6)],
+        ("OC", "bond", "part c1ccncc1", "c1ccncc1"),
+    ],
+)
+def test_a_click_makes_what_is_meant(text, tool, place, after):
+    from rdkit import Chem
+
+    from flowmaps.page.sketch import clicked
+
+    found = clicked(text, tool, place, 24)
+    assert found == (Chem.CanonSmiles(after) if after else "")
+
+
+@pytest.mark.parametrize(
+    "text, tool, place, message",
+    [
+        ("C(F)(F)(F)F", "bond", "atom 0", "more bonds than it takes"),
+        ("CCC", "erase", "atom 1", "in several parts"),
+        ("CF", "bond", "bond 0", "no other order"),
+        ("CC", "bond", "atom 2", "there is no 'atom 2' in the drawing"),
+        ("CC", "bond", "part [U]", "there is no 'part .U.'"),
+        ("", "bond", "atom 0", "there is no 'atom 0'"),
+        ("CC", "saw", "atom 0", "there is no tool 'saw'"),
+        ("CC", "Xx", "atom 0", "there is no tool 'Xx'"),
+        ("C" * 201, "bond", "atom 0", "201 characters"),
+        ("nonsense", "bond", "atom 0", "'nonsense' cannot be used"),
+    ],
+)
+def test_a_click_that_cannot_be_is_told_why(text, tool, place, message):
+    from flowmaps.page.sketch import clicked
+
+    with pytest.raises(ValueError, match=message):
+        clicked(text, tool, place, 24)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from gradio.components import Component
 from ..tasks.base import Task
 from .render import STYLE, page_of, refusal
 from .shelf import Place
-from .tabs import Choice, Field, Line, Number, Slider, Tab
+from .tabs import Choice, Field, Line, Number, Sketch, Slider, Tab
 
 TITLE = "flowmaps"
 LEAD = "Samples in one or a few network evaluations. Everything runs on this machine."
@@ -23,6 +23,15 @@ AT_ONCE = 2
 
 Explain = Callable[[Exception], str]
 Handler = Callable[..., tuple[str, str]]
+
+CLICKS = """
+const tell = (event) => {
+  const place = event.target.closest('[data-place]');
+  if (place) { event.preventDefault(); trigger('click', { place: place.dataset.place }); }
+};
+element.addEventListener('click', tell);
+element.addEventListener('keydown', (event) => { if (event.key === 'Enter') tell(event); });
+"""  # places of a drawing by their names, with the mouse or from the keyboard
 
 
 def build(places: Sequence[Place], explain: Explain) -> gr.Blocks:
@@ -71,10 +80,8 @@ def _tab(tab: Tab[Task], explain: Explain) -> dict:
                 widgets.append(_widget(field))
                 if isinstance(field, Slider) and field.lively:
                     lively.append(widgets[-1].release)
-                if isinstance(field, Line) and field.shown is not None:
-                    shown = gr.HTML(visible=False)
-                    widgets[-1].change(beside(field.shown), widgets[-1], shown, show_progress="hidden", queue=False,
-                                       api_visibility="private")  # fmt: skip
+                if isinstance(field, Sketch):
+                    _sketch(field, widgets[-1])
                 if isinstance(field, Line):
                     lively.append(widgets[-1].submit)
             go = gr.Button("Draw", variant="primary")
@@ -95,14 +102,27 @@ def _tab(tab: Tab[Task], explain: Explain) -> dict:
     return wiring
 
 
-def beside(shown: Callable[[str], str]) -> Callable[[str], gr.HTML]:
-    """What is seen beside a text: nothing, as long as there is nothing to see."""
+def _sketch(field: Sketch, box: gr.Textbox) -> None:
+    """The picture of a text, and the tools of a click on it, which are there as soon as there is a text."""
+    tool = gr.Radio(list(field.tools), value=field.tools[0], label="A click on the drawing", visible=False,
+                    elem_classes="fm-tools")  # fmt: skip
+    picture = gr.HTML(field.drawn("", ""), js_on_load=CLICKS)
+    quick = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+    box.change(lambda text: (field.drawn(text, ""), gr.Radio(visible=bool(text))), box, [picture, tool], **quick)
+    picture.click(clicks(field), [box, tool], [box, picture], **quick)
 
-    def update(text: str) -> gr.HTML:
-        found = shown(text)
-        return gr.HTML(found, visible=bool(found))
 
-    return update
+def clicks(field: Sketch) -> Callable[[str, str, gr.EventData], tuple[str, str]]:
+    """From a text, a tool and a click to the text after it and its picture; what cannot be is said beside it."""
+
+    def click(text: str, tool: str, event: gr.EventData) -> tuple[str, str]:
+        try:
+            found = field.clicked(text, tool, str(getattr(event, "place", "")))
+        except ValueError as error:
+            return text, field.drawn(text, str(error))
+        return found, field.drawn(found, "")
+
+    return click
 
 
 def _widget(field: Field) -> Component:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from rdkit import Chem
 
-from ..data.molecules_graph import Unreadable, canonical
 from ..fields import named_fields
 from ..metrics.molecules import PROPERTIES, inspect
 from ..pictures import heading
@@ -17,9 +15,11 @@ from ..samplers import Renoise
 from ..steering import FeynmanKac
 from ..tasks.molecules import Molecules
 from ..tasks.molecules_files import picture, structures
+from ..tasks.molecules_scaffold import scaffold as graph_of
 from ..tasks.steering import reward
 from .answers import COMPARED, Answer, File, Panel, real, seconds, short, timed, typed
-from .tabs import Choice, Field, Line, Slider, Tab, Value
+from .sketch import LONGEST, checked, clicked, drawing, fitting, tools
+from .tabs import Choice, Field, Line, Sketch, Slider, Tab, Value
 
 WORK = 5000  # atoms times evaluations of one request: a second or two of one core
 NOISE = 0.5  # how far steered steps overshoot where nobody chose
@@ -58,8 +58,18 @@ class MoleculeTab(Tab):
     kind = Molecules
 
     def form(self) -> list[Field]:
+        alphabet, order = self.task.alphabet, self.task.order
+        parts = fitting(lambda smiles: graph_of(smiles, alphabet, order))
         return [
-            Line("scaffold", "Scaffold", "SMILES of a part that stays.", "C1CO1", shown=preview),
+            Sketch(
+                "scaffold",
+                "Scaffold",
+                "A part that stays: a SMILES, or click a part below and draw on.",
+                "C1CO1",
+                tools=tools([name for name in alphabet.atoms if name.isalpha()]),
+                drawn=lambda text, note: drawing(text, note, parts),
+                clicked=lambda text, tool, place: clicked(text, tool, place, alphabet.size),
+            ),
             Choice("aim", "Steer a property", "", [NONE, *PROPERTIES]),
             Line("target", "Target value", "", "as high as possible"),
             Slider("strength", "Steering strength", "0 is none.", 3, 0, 10, 0.5),
@@ -75,12 +85,12 @@ class MoleculeTab(Tab):
         target: Value = None,
         strength: Value = 3,
     ) -> Answer:
-        fixed, goal = short("the scaffold", scaffold, 200), str(aim or NONE)
+        fixed, goal = short("the scaffold", scaffold, LONGEST), str(aim or NONE)
         if goal not in (NONE, *PROPERTIES):
             raise ValueError(f"the property is {goal!r}, expected one of {', '.join([NONE, *PROPERTIES])}")
         wanted = typed("the target", target, -1e4, 1e4)
         power = real("the steering strength", strength, 0, 10)
-        part = None if fixed is None else Chem.MolFromSmiles(canonical_or_refused(fixed))
+        part = None if fixed is None else Chem.MolFromSmiles(checked(fixed))
         tries = self.affordable(n, steps + sum(COMPARED)) if fixed else n
         found = self.drawn(lambda k: self.plain(tries, k, seed, fixed), steps)
         order = best_first([molecule.smiles for molecule in found[steps][0]])[:n] if fixed else range(n)
@@ -166,24 +176,3 @@ def panels(molecules: Sequence[Molecule], kept: Chem.Mol | None, properties: Seq
         mark = "valid" if valid else f"{molecule.parts} parts" if molecule.parts > 1 else "not valid"
         shown.append(Panel(picture(molecule.mol, SIDE, kept), molecule.smiles or "", note, valid, mark))
     return shown
-
-
-def canonical_or_refused(smiles: str) -> str:
-    """The canonical SMILES of a scaffold.
-
-    Raises: ValueError with the reason if it is none.
-    """
-    try:
-        return canonical(smiles)
-    except Unreadable as error:
-        raise ValueError(f"the scaffold {smiles!r} cannot be used: {error}; write a SMILES such as C1CO1") from None
-
-
-def preview(smiles: str) -> str:
-    """HTML that shows a scaffold, or says why it is none."""
-    try:
-        text = short("the scaffold", smiles, 200)
-        mol = None if text is None else Chem.RWMol(Chem.MolFromSmiles(canonical_or_refused(text)))
-    except ValueError as error:
-        return f'<p class="fm-refused">{html.escape(str(error))}</p>'
-    return "" if mol is None else f'<div class="fm-scaffold">{picture(mol, 140)}</div>'

@@ -56,7 +56,15 @@ STYLE = """
 .fm-of-lines .fm-panel:has(.fm-strip) { border: 0; border-radius: 2px; }
 .fm-refused { color: #9b2c2c; background: #fdeeee; border: 1px solid #eab8b8; border-radius: 8px; padding: .6rem .9rem;
   margin: .2rem 0; }
-.fm-scaffold { background: #fff; border: 1px solid #d9dee5; border-radius: 8px; width: 140px; margin: 0 auto; }
+.fm-scaffold { background: #fff; border: 1px solid #d9dee5; border-radius: 8px; max-width: 260px; margin: 0 auto; }
+.fm-scaffold svg { width: 100%; height: auto; display: block; }
+.fm-scaffold [data-place] { cursor: pointer; opacity: 0; fill: #2f6fd6; stroke: #2f6fd6; stroke-linecap: round; }
+.fm-scaffold [data-place]:hover, .fm-scaffold [data-place]:focus { opacity: .3; outline: none; }
+.fm-parts { display: flex; flex-wrap: wrap; gap: .25rem; margin: .1rem 0 .4rem; }
+.fm-parts button { width: 42px; padding: 0; background: #fff; border: 1px solid #d9dee5; border-radius: 6px;
+  cursor: pointer; }
+.fm-parts button:hover, .fm-parts button:focus { border-color: #2f6fd6; }
+.fm-tools label { padding: .15rem .5rem !important; }
 footer { display: none !important; }
 """
 

@@ -57,11 +57,25 @@ class Number(Field):
 
 @dataclass(frozen=True)
 class Line(Field):
-    """A text that is typed, of one or several lines; ``shown`` gives HTML that is seen beside it while it changes."""
+    """A text that is typed, of one or several lines."""
 
     example: str = ""
     lines: int = 1
-    shown: Callable[[str], str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sketch(Line):
+    """A text that is typed, or drawn by clicks on its picture.
+
+    Arguments:
+        tools: What a click can do; first the first.
+        drawn: From the text, and why a click changed nothing, to HTML whose places have ``data-place``.
+        clicked: From the text, a tool and a place to the text after a click; a ValueError says why there is none.
+    """
+
+    tools: Sequence[str]
+    drawn: Callable[[str, str], str]
+    clicked: Callable[[str, str, str], str]
 
 
 T = TypeVar("T", bound=Task)
