@@ -18,7 +18,7 @@ FLOORS = (
     {"maps", "oracles", "metrics"},
     {"objectives", "samplers", "steering", "likelihood"},
     {"train"},
-    {"tasks"},
+    {"tasks", "planning"},
     {"configuration"},
     {"hub"},
     {"presets", "cli", "page", "integrations", "__init__", "__main__"},

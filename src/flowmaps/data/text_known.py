@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fields import Batch, one_field
+from ..fields import Batch, Condition, one_field
 from .base import Dataset, Identified, fingerprint
 
 
@@ -85,6 +85,12 @@ class PartlyKnown:
         length = one_field(x_1).shape[1]
         known, given = self.law(uniforms(index, length + 8), length), one_field(condition.known)
         return Batch(x_1, condition._replace(known=known if given is None else known | given))
+
+
+def blank(n: int, length: int, given: bool) -> Batch:
+    """``n`` windows of the first category, with known positions if they are ``given``: sizes without data."""
+    x_1 = torch.zeros(n, length, dtype=torch.int64)
+    return Batch(x_1, Condition(known=torch.zeros(n, length, dtype=torch.bool) if given else None))
 
 
 def uniforms(index: Tensor, count: int) -> Tensor:

@@ -292,6 +292,18 @@ def tokeniser(kind: str, texts: Iterable[str] = (), size: int = 8192) -> Tokenis
     )
 
 
+def size_of(kind: str, size: int) -> int | None:
+    """Categories of a tokeniser that has not seen its text; ``None`` if only the text can say.
+
+    Arguments:
+        kind: As for :func:`tokeniser`.
+        size: The most that an alphabet of subwords has; short texts have fewer.
+    """
+    if kind == "characters":
+        return None
+    return size if kind in ("bpe", "wordpiece") else tokeniser(kind).size
+
+
 def to_description(value: Tokeniser) -> str:
     """A line that differs between different tokenisers: part of the name of prepared data."""
     return json.dumps(value.describe(), sort_keys=True)

@@ -59,6 +59,18 @@ class Problem(NamedTuple):
     decoder: Decoder | None = None
 
 
+class Outline(NamedTuple, Generic[M]):
+    """What a training is planned by.
+
+    Arguments:
+        build: The untrained map.
+        batch: So many examples for it, whatever they hold.
+    """
+
+    build: Callable[[], M]
+    batch: Callable[[int], Batch]
+
+
 class Study(Protocol[M_in]):
     """A measurement of a modality's own beside the quality of samples."""
 
@@ -185,6 +197,11 @@ class Task(ABC, Generic[P, D, M]):
     @abstractmethod
     def build_map(self) -> M:
         """The untrained map; needs ``state`` alone."""
+
+    def outline(self) -> Outline[M]:
+        """What a training is planned by; a modality that knows its sizes without data gives them."""
+        data = self.train_data
+        return Outline(self.build_map, lambda n: data.batch(torch.arange(n) % len(data)))
 
     # -- samples -------------------------------------------------------------------------------------------------
 

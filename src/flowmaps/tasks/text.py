@@ -15,8 +15,8 @@ from torch import Tensor
 from ..data import Dataset
 from ..data.text import TextSplits, text_splits
 from ..data.text_corpora import corpus
-from ..data.text_known import PartlyKnown
-from ..data.text_tokens import Tokeniser, from_description
+from ..data.text_known import PartlyKnown, blank
+from ..data.text_tokens import Tokeniser, from_description, size_of
 from ..fields import Condition
 from ..files import write_text
 from ..likelihood import Proposal, Row, cut_off
@@ -30,7 +30,7 @@ from ..samplers import Argmax, Categorical, Decoder, Euler, Jumps, Sampler
 from ..spaces import Embedded, OneHot
 from ..steering import Reward, keyword, likelihood, matches, word_length
 from ..times import DecodeRateClock
-from .base import Aim, Kind, Problem, Study, Task, fitted, in_batches, preparing
+from .base import Aim, Kind, Outline, Problem, Study, Task, fitted, in_batches, preparing
 from .steering import number
 from .text_prompts import Template, fill, given_text, template
 from .text_quality import TextQuality, frontier
@@ -183,6 +183,12 @@ class Text(Task[TextSplits, Tensor]):
 
     def build_map(self) -> FlowMap:
         return self.build(self.tokeniser.size)
+
+    def outline(self) -> Outline:
+        K = size_of(self.kind, self.preparation["size"])
+        if self._state is not None or K is None:
+            return super().outline()
+        return Outline(partial(self.build, K), lambda n: blank(n, self.length, self.given))
 
     # -- samples -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,130 @@
+r"""The memory of one device of a training, by what it is for and how weights are spread.
+
+.. math:: \text{bytes} = \frac{\text{weights} + \text{gradients} + \text{moments} + \text{averages}}{n}
+          + \text{gathered} + \text{activations} + \text{logits}
+
+with n = 1 where every device has all weights, and the number of devices where they are sharded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ..networks import Network
+from ..objectives import Objective
+from .trace import ACTIVATIONS, CASTS, GRADIENTS, LOGITS, Trace
+
+SHARDED = "fsdp2"
+PAIR = 2  # blocks that are gathered at one time: the one that computes, and the next
+
+
+class Memory(NamedTuple):
+    """Bytes of one device.
+
+    Arguments:
+        weights: In training.
+        gradients: With the buckets that they are exchanged in, where all weights are on every device.
+        moments: Of the optimiser.
+        averages: The averaged map, and the weights of teachers.
+        gathered: Weights and gradients of shards, put together while they are needed.
+        activations: What the backward pass needs, and what operations hand on.
+        logits: Predictions of a chunk, with what is computed of them.
+    """
+
+    weights: float
+    gradients: float
+    moments: float
+    averages: float
+    gathered: float
+    activations: float
+    logits: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return sum(self)
+
+
+class Sizes(NamedTuple):
+    """Bytes of all weights in their own precision.
+
+    Arguments:
+        trained: In training.
+        averages: Those of teachers, and of the averaged map.
+        blocks: Of the repeated parts of networks that are in training, one by one.
+    """
+
+    trained: int
+    averages: int
+    blocks: tuple[int, ...]
+
+
+class Step(NamedTuple):
+    """One update of a training.
+
+    Arguments:
+        sizes, trace: Of its weights and of a micro-batch.
+        devices: That share it.
+        accumulation: Micro-batches of a device.
+        half: Layers compute in bfloat16.
+    """
+
+    sizes: Sizes
+    trace: Trace
+    devices: int
+    accumulation: int
+    half: bool
+
+    def memory(self, sharded: bool) -> Memory:
+        """Bytes of one device when it has most."""
+        return self._sharded() if sharded else self._whole()
+
+    def _whole(self) -> Memory:
+        sizes, trace, several = self.sizes, self.trace, self.accumulation > 1
+        buckets = sizes.trained if self.devices > 1 else 0
+        peak = trace.passing if several else trace.staying
+        gradients = peak[GRADIENTS] + buckets + several * sizes.trained
+        computing = Memory(sizes.trained, gradients, trace.moments, sizes.averages, 0,
+                           peak[ACTIVATIONS] + peak[CASTS], peak[LOGITS])  # fmt: skip
+        stepping = computing._replace(gradients=sizes.trained + buckets, activations=trace.stepping, logits=0)
+        return max(computing, stepping, key=lambda memory: memory.total)
+
+    def _sharded(self) -> Memory:
+        """Blocks are gathered in their precision one by one, the rest for the length of an update; gradients are
+        reduced in float32 after the last micro-batch."""
+        sizes, n, peak = self.sizes, self.devices, self.trace.passing
+        root, block = sizes.trained - sum(sizes.blocks), max(sizes.blocks, default=0)
+        computed = block / 2 if self.half else block
+        gathered = root + PAIR * computed + root + PAIR * (computed + block)
+        kept = sizes.trained if self.accumulation > 1 else 0
+        return Memory(sizes.trained / n, sizes.trained / n + kept, self.trace.moments / n, sizes.averages / n,
+                      gathered, peak[ACTIVATIONS], peak[LOGITS])  # fmt: skip
+
+
+def sizes_of(objective: Objective, averaged: bool) -> Sizes:
+    """The sizes of an objective's weights, wherever they lie.
+
+    Arguments:
+        averaged: Whether an average of its map is kept besides.
+    """
+    trained = {id(p): p for p in objective.parameters() if p.requires_grad}
+    frozen = size(p for p in objective.parameters() if not p.requires_grad)
+    blocks = (size(p for p in block.parameters() if id(p) in trained) for block in blocks_of(objective))
+    mean = size(objective.flow_map.parameters()) if averaged else 0
+    return Sizes(size(trained.values()), frozen + mean, tuple(filter(None, blocks)))
+
+
+def size(tensors: Iterable[Tensor]) -> int:
+    """Bytes of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def blocks_of(objective: Objective) -> Iterator[nn.Module]:
+    """The repeated parts of its networks."""
+    for network in objective.modules():
+        if isinstance(network, Network):
+            for part in network.children():
+                yield from part if isinstance(part, nn.ModuleList) else ()
