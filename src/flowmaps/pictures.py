@@ -201,6 +201,39 @@ def latent_plane(path: str | os.PathLike, z: Tensor, classes: Tensor, images: Te
     save(figure, path)
 
 
+def boltzmann_panels(
+    path: str | os.PathLike, rows: Mapping[str, tuple[Tensor, Tensor | None, Tensor]], names: Sequence[str]
+) -> None:
+    """Draw the free energy of two angles, a panel a row, and histograms of energies of all rows in the last one.
+
+    Arguments:
+        path: PNG file to write.
+        rows: Label to angles in degrees ``(n, 2)``, energies in kT ``(n,)`` if they are known, and weights ``(n,)``;
+            the range of the histogram is that of the first row.
+        names: Of the two angles.
+    Raises: ValueError if there is nothing to draw.
+    """
+    _check_rows({label: angles for label, (angles, _, _) in rows.items()})
+    energies = {label: (u, w) for label, (_, u, w) in rows.items() if u is not None}
+    figure, axes = panels(len(rows) + bool(energies), 4, 3.1, 2.9)
+    ticks, square = [-180, -90, 0, 90, 180], (-180.0, 180.0, -180.0, 180.0)
+    for axis, (label, (angles, _, w)) in zip(axes, rows.items(), strict=False):
+        mass = torch.histogramdd(angles.double(), [60, 60], range=square, weight=w.double()).hist
+        depth = (mass.max() / mass).log()
+        axis.imshow(torch.where(mass > 0, depth, math.nan).T.numpy(), origin="lower", extent=square, vmin=0, vmax=7)
+        axis.set(title=label, xlabel=names[0], ylabel=names[1], xticks=ticks, yticks=ticks)
+    if energies:
+        first = next(iter(energies.values()))[0].double()
+        low, high = float(first.quantile(0.001)) - 5, float(first.quantile(0.999)) + 15
+        for label, (u, w) in energies.items():
+            inside = (u >= low) & (u <= high)
+            axes[-1].hist(u[inside].numpy(), bins=60, range=(low, high), weights=w[inside].numpy(), histtype="step",
+                          label=f"{label} ({float(w[~inside].sum()):.0%} outside)")  # fmt: skip
+        axes[-1].set(title="energies", xlabel="u in kT", yticks=[])
+        axes[-1].legend(frameon=False, fontsize=6)
+    save(figure, path)
+
+
 def _check_rows(rows: Mapping[str, Tensor]) -> None:
     if not rows or min(map(len, rows.values())) == 0:
         raise ValueError(f"{len(rows)} rows of points, expected one or more with at least one point each")

@@ -67,6 +67,11 @@ def train(name, own, out, *options):
         options = (*POINTS[:3], "--data.path", str(own / "angles.csv"), *options)
     elif "tasks.ramachandran" in family:
         options = (*BIJECTION, "--data.path", str(own / "angles.csv"), *options)
+    elif "tasks.boltzmann" in family:
+        pytest.importorskip("openmm", reason="needs the extra physics")
+        short = ("--nanoseconds=2e-3", "--every=10", "--settle=0")
+        assert main(["simulate", "alanine-dipeptide", "--out", str(own / "frames"), *short]) == 0
+        options = ("--task.flow.width=8", "--task.flow.layers=2", "--data.path", str(own / "frames"), *options)
     elif "tasks.hyperbolic" in family or "tasks.rotations" in family:
         options = (*POINTS[:3], *options)
     elif "tasks.molecules" in family:

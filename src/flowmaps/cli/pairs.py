@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     cfg = parse(p, arguments)
     chosen = p.instantiate(cfg)
     opened = open_checkpoint(cfg)
-    draw, origin = made_by(opened, cfg.by, chosen.sampler or Jumps(cfg.steps))
+    draw, origin = made_by(opened, cfg.by, chosen.sampler or Jumps(cfg.steps), cfg.n)
     folder = Path(cfg.out or (run_of(opened.folder) or Path()) / "pairs")
     with preparing("pairs", cfg.n) as told:
         pairs = make_pairs(folder, draw, cfg.n, origin, cfg.seed, tell=told)
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def made_by(opened: Model, by: By, sampler: Sampler) -> tuple[Draw, dict[str, str]]:
+def made_by(opened: Model, by: By, sampler: Sampler, n: int) -> tuple[Draw, dict[str, str]]:
     """What makes pairs, and its names and fingerprints.
 
     Raises: ValueError if the states of the map are no points.
@@ -58,7 +58,8 @@ def made_by(opened: Model, by: By, sampler: Sampler) -> tuple[Draw, dict[str, st
     data = opened.task.state()["data"]["train"]
     if by == "ot":
         train = opened.task.train_data
-        x_1 = one_field(train.batch(torch.arange(min(len(train), 2**20))).x_1)
+        chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: min(n, 2**20)]
+        x_1 = one_field(train.batch(chosen.sort().values).x_1)
         return optimal(path.cpu(), x_1), {"by": "optimal transport", "data": data}
     positions = tuple(one_field(opened.task.train_data.batch(torch.arange(1)).x_1).shape[1:-1])
     weights = fingerprint(*flow_map.state_dict().values())

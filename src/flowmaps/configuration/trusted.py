@@ -53,6 +53,7 @@ CLASSES = {
     "spaces.fisher": ("FisherSphere",),
     "spaces.one_hot": ("OneHot",),
     "tasks.autoencoders": ("Autoencoders",),
+    "tasks.boltzmann": ("Boltzmann",),
     "tasks.dna": ("DNA",),
     "tasks.earth": ("Earth",),
     "tasks.hyperbolic": ("Hyperbolic",),
@@ -69,8 +70,9 @@ CLASSES = {
     "train.optim": ("AdamW", "Cosine"),
     "train.two_stage": ("TwoStage",),
 }  # fmt: skip
+# Settings whose texts are texts and never name a class.
 TEXTS = {"base", "cache", "column", "columns", "conditions", "devices", "judge", "monitor", "paired", "path", "source",
-         "strategy", "test", "tokeniser", "valid"}  # fmt: skip  # settings whose texts are texts and never name a class
+         "strategy", "test", "tokeniser", "topology", "valid"}  # fmt: skip
 ROOTS = {"bound", "decoder", "objective", "sampler", "task", "trainer"}  # options that classes stand below
 CHARACTERS, DEPTH, NODES = 2**18, 64, 10_000
 
