@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ..fields import Batch, Fields
-from ..files import replacing, sha256, write_json
+from ..files import write_json
 from ..paths import GeodesicPath
 from ..reading import check_size, expect, inside, read_json
 from ..seeds import check_seed
 from .base import fingerprint
+from .shards import agreed, read_shard, write_shard
 
 INDEX = "pairs.json"
 SHARD = 2**14  # pairs of one file
@@ -158,17 +159,14 @@ def make_pairs(
     if n < 1 or shard < 1:
         raise ValueError(f"n is {n} and shard {shard}, expected at least one pair of each")
     folder, wanted = Path(folder), {"origin": dict(origin), "seed": check_seed(seed, bits=32), "shard": shard, "n": n}
-    index = _index(folder) if (folder / INDEX).exists() else {**wanted, "shards": {}}
-    if differing := [name for name in wanted if index[name] != wanted[name]]:
-        name = differing[0]
-        raise ValueError(
-            f"{folder} holds pairs of another flow: {name} is {index[name]}, expected {wanted[name]}; choose another"
-        )
+    index = _index(folder) if (folder / INDEX).exists() else None
+    index = agreed(folder, index, wanted, "pairs of another flow")
     for number, first in enumerate(range(0, n, shard)):
         name = f"pairs-{number:05d}.safetensors"
         if name not in index["shards"]:
             generator = torch.Generator().manual_seed((seed << 20) + number)
-            index["shards"][name] = _write(folder / name, *draw(first, min(shard, n - first), generator))
+            x_0, x_1 = draw(first, min(shard, n - first), generator)
+            index["shards"][name] = write_shard(folder / name, {"x_0": x_0.float(), "x_1": x_1.float()})
             write_json(folder / INDEX, index)
         if tell is not None:
             tell(min(first + shard, n))
@@ -187,7 +185,8 @@ def read_pairs(folder: str | os.PathLike) -> Pairs:
     if missing:
         raise ValueError(f"{folder} lacks {missing} files of pairs; run what makes them again, it goes on from there")
     check_size(str(folder), sum(file.stat().st_size for file in files if file.exists()))
-    parts = [_read(file, index["shards"][file.name]) for file in files]
+    remedy = f"remove it and {INDEX}, and make the pairs again"
+    parts = [read_shard(file, index["shards"][file.name], remedy) for file in files]
     x_0, x_1 = (torch.cat([part[name] for part in parts]) for name in ("x_0", "x_1"))
     return Pairs(x_0, x_1, index["origin"])
 
@@ -199,19 +198,3 @@ def _index(folder: Path) -> dict:
     index = read_json(file)
     expect(index, PATTERN, str(file))
     return index
-
-
-def _write(file: Path, x_0: Tensor, x_1: Tensor) -> str:
-    from safetensors.torch import save_file
-
-    with replacing(file) as temporary:
-        save_file({"x_0": x_0.float().contiguous(), "x_1": x_1.float().contiguous()}, temporary)
-        return sha256(temporary)
-
-
-def _read(file: Path, digest: str) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    if not file.exists() or sha256(file) != digest:
-        raise ValueError(f"{file} is not as it was written; remove it and {INDEX}, and make the pairs again")
-    return load_file(file)

@@ -16,12 +16,14 @@ from ..files import replacing, sha256, write_json
 from ..reading import Document, check_size, expect, inside, read_json
 from ..seeds import check_seed
 from .potentials import Potential, plain
+from .shards import agreed, check_shard, read_shard, write_shard
 
 if TYPE_CHECKING:
     from openmm import Context
 
 INDEX = "simulation.json"
 SHARD = 4096  # frames of one file
+REMEDY = "remove the folder and simulate again"
 PATTERN = {"topology": str, "coordinates": (str, None), "files": {str: str}, "force_field": [str], "temperature": float,
            "friction": float, "step": float, "every": int, "settle": int, "seed": int, "shard": int, "n": int,
            "shards": {str: str}}  # fmt: skip
@@ -95,7 +97,8 @@ def simulate(
     if n < 1 or shard < 1:
         raise ValueError(f"n is {n} and shard {shard}, expected at least one frame of each")
     folder, dynamics = Path(folder), dynamics or Dynamics()
-    index = _agreed(folder, _described(potential, dynamics, n, shard))
+    index = _index(folder) if (folder / INDEX).exists() else None
+    index = agreed(folder, index, _described(potential, dynamics, n, shard), "another simulation")
     todo = [number for number in range(-(-n // shard)) if _name(number) not in index["shards"]]
     if todo:
         motion = _Motion(potential, dynamics)
@@ -104,7 +107,7 @@ def simulate(
         for number in todo:
             start = number * shard
             part, state = motion.frames(state, start, min(shard, n - start), number, tell or (lambda done: None))
-            index["shards"][_name(number)] = _write(folder / _name(number), {**part, **state})
+            index["shards"][_name(number)] = write_shard(folder / _name(number), {**part, **state})
             write_json(folder / INDEX, index)
     return read_simulation(folder)
 
@@ -120,14 +123,15 @@ def read_simulation(folder: str | os.PathLike) -> Trajectory:
     if missing:
         raise ValueError(f"{folder} lacks {missing} files of frames; run `flowmaps simulate` again, it goes on there")
     for name, digest in index["files"].items():
-        _check(inside(folder, name), digest)
+        check_shard(inside(folder, name), digest, REMEDY)
     place = lambda name: None if name is None else inside(folder, name)  # noqa: E731
     topology = place(index["topology"])
     assert topology is not None
     potential = Potential(topology, place(index["coordinates"]), index["force_field"], index["temperature"])
     names = sorted(index["shards"])
     check_size(str(folder), sum(file.stat().st_size for file in map(place, names) if file and file.exists()))
-    return Trajectory(torch.cat([_read(inside(folder, name), index["shards"][name])["x"] for name in names]), potential)
+    parts = [read_shard(inside(folder, name), index["shards"][name], REMEDY)["x"] for name in names]
+    return Trajectory(torch.cat(parts), potential)
 
 
 class _Motion:
@@ -210,17 +214,6 @@ def _described(potential: Potential, dynamics: Dynamics, n: int, shard: int) -> 
     }  # fmt: skip
 
 
-def _agreed(folder: Path, wanted: Document) -> Document:
-    """The index of a folder that is empty, or holds a part of the simulation that is wanted."""
-    index = _index(folder) if (folder / INDEX).exists() else {**wanted, "shards": {}}
-    if differing := [name for name in wanted if index[name] != wanted[name]]:
-        name = differing[0]
-        raise ValueError(
-            f"{folder} holds another simulation: {name} is {index[name]}, expected {wanted[name]}; choose another"
-        )
-    return index
-
-
 def _keep(folder: Path, potential: Potential) -> None:
     """The files of the topology beside the frames, so that a folder needs nothing else."""
     for file in filter(None, (potential.file, potential.start)):
@@ -244,24 +237,4 @@ def _index(folder: Path) -> Document:
 
 def _state(folder: Path, index: Document, number: int) -> dict[str, Tensor]:
     before = _name(number - 1)
-    return _read(folder / before, index["shards"][before])
-
-
-def _write(file: Path, tensors: Mapping[str, Tensor]) -> str:
-    from safetensors.torch import save_file
-
-    with replacing(file) as temporary:
-        save_file({name: x.contiguous() for name, x in tensors.items()}, temporary)
-        return sha256(temporary)
-
-
-def _check(file: Path, digest: str) -> None:
-    if not file.exists() or sha256(file) != digest:
-        raise ValueError(f"{file} is not as it was written; remove the folder and simulate again")
-
-
-def _read(file: Path, digest: str) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    _check(file, digest)
-    return load_file(file)
+    return read_shard(folder / before, index["shards"][before], REMEDY)
