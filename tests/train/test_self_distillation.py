@@ -62,6 +62,7 @@ OBJECTIVES = {
     "semigroup": lambda seed=0: SelfDistillation(dense(seed), SemigroupKL()),
     "lagrangian, embedded, average teacher, learned weight": with_average,
     "tied head": lambda seed=0: SelfDistillation(embedded(seed, tied=True), SemigroupKL()),
+    "tied head, average teacher": lambda seed=0: SelfDistillation(embedded(seed, True), SemigroupKL(), teacher=Average),
     "frozen teacher": lambda seed=0: SelfDistillation(dense(seed), SemigroupKL(), teacher=Frozen(dense(seed + 1))),
 }
 
@@ -98,6 +99,20 @@ def test_tied_head_is_stored_once_and_filled_again(tmp_path):
     assert flow_map.head.matrix is flow_map.space.weight
     for mine, trained in zip(flow_map.parameters(), report.flow_map.parameters(), strict=True):
         assert torch.equal(mine, trained)
+
+
+def test_the_matrix_of_a_tied_head_is_averaged_with_the_rest_of_a_teacher():
+    objective = OBJECTIVES["tied head, average teacher"]()
+    matrix = objective.flow_map.space.weight
+    with torch.no_grad():
+        matrix.add_(1.0)
+    objective.after_step()
+    taught = objective.teacher(objective.flow_map)
+    means = dict(objective.teacher.copy.named_parameters())
+    assert taught.head.matrix is means["path.space.weight"] and taught.path is objective.flow_map.path
+    assert (taught.head.matrix < matrix).all() and (taught.head.matrix > matrix - 1.0).all()
+    objective.double()
+    assert objective.teacher(objective.flow_map).head.matrix.dtype == torch.float64
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

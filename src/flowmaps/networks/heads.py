@@ -80,5 +80,10 @@ class TiedHead(Head):
         self.bias = nn.Parameter(weight.detach().new_zeros(weight.shape[0])) if bias else None
 
     @property
+    def owner(self) -> nn.Module:
+        """The module that holds the matrix."""
+        return self._owner[0]
+
+    @property
     def matrix(self) -> Tensor:
-        return getattr(self._owner[0], self._name)
+        return getattr(self.owner, self._name)

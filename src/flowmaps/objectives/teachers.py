@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..ema import EMA
 from ..fields import FREE, Condition, S
 from ..maps import FlowMap, VelocityMap
+from ..networks import TiedHead
 
 
 class Teacher(nn.Module, ABC):
@@ -45,7 +46,7 @@ class Frozen(Teacher):
     def __init__(self, flow_map: FlowMap):
         super().__init__()
         self.copy = copy.deepcopy(flow_map).requires_grad_(False).eval()
-        del self.copy.path
+        _disown(self.copy)
 
     def train(self, mode: bool = True) -> Frozen:
         super().train(False)
@@ -54,6 +55,12 @@ class Frozen(Teacher):
     def forward(self, flow_map: FlowMap) -> FlowMap:
         vars(self.copy)["path"] = flow_map.path  # an attribute, not a submodule: the teacher owns no path
         return self.copy
+
+
+def _disown(teacher: FlowMap) -> None:
+    """Take its path from a teacher, which is given the student's, but for the matrix that its head reads out with."""
+    if not any(isinstance(part, TiedHead) and part.owner in set(teacher.path.modules()) for part in teacher.modules()):
+        del teacher.path
 
 
 class Autoguided(Frozen):
@@ -114,7 +121,7 @@ class Average(EMA[FlowMap], Frozen):
 
     def __init__(self, flow_map: FlowMap, decay: float = 0.999):
         EMA.__init__(self, flow_map, decay)
-        del self.copy.path
+        _disown(self.copy)
 
     def after_step(self, flow_map: FlowMap) -> None:
         self.update(flow_map)
