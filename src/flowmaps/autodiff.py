@@ -1,4 +1,4 @@
-r"""Derivatives of a network along its inputs: the only file that calls ``torch.func``.
+r"""Derivatives of a network along its inputs; besides ``recomputing`` the only file that calls ``torch.func``.
 
 Every consistency identity needs :math:`(f, \dot f)` for a network ``f`` and a direction in ``(x, s, t)``. A
 :class:`Derivative` is that one choice, passed to the objective as an object: exact forward mode (the default), a
