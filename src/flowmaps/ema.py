@@ -47,9 +47,9 @@ class EMA(nn.Module, Generic[Module]):
         self.updates += 1
         average = get_ema_multi_avg_fn(min(self.decay, (1 + n) / (10 + n)))
         weights, buffers = dict(module.named_parameters(remove_duplicate=False)), dict(module.named_buffers())
-        groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
+        groups: dict[tuple[type[Tensor], torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
         for name, mean in self.copy.named_parameters():
-            means, news = groups.setdefault((mean.device, mean.dtype), ([], []))
+            means, news = groups.setdefault((type(mean), mean.device, mean.dtype), ([], []))
             means.append(mean)
             news.append(weights[name].detach())
         for means, news in groups.values():
@@ -66,10 +66,13 @@ class EMA(nn.Module, Generic[Module]):
         finally:
             self._exchange(module)
 
+    @torch.no_grad()
     def _exchange(self, module: nn.Module) -> None:
         own = dict(module.named_parameters(remove_duplicate=False))
         for name, mean in self.copy.named_parameters():
-            mean.data, own[name].data = own[name].data, mean.data
+            aside = own[name].clone()  # values move and memory stays, which sharded weights and captured graphs require
+            own[name].copy_(mean)
+            mean.copy_(aside)
 
     # ``updates`` is no buffer, which would move to the accelerator, but is kept and loaded like one
 

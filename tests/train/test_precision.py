@@ -17,7 +17,7 @@ from flowmaps.samplers import Jumps, Renoise, generate
 from flowmaps.spaces import Embedded, OneHot, Product
 from flowmaps.times import DecodeRateClock, FullJump, OnClock, PairOnClock
 from flowmaps.train import Trainer
-from flowmaps.train.parallel import Mixed
+from flowmaps.train.strategy import Mixed
 from identities.cases import randomised, seeded
 
 K = 5

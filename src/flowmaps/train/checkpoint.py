@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..files import beside, sha256, sweep, write_json, write_text
 from ..reading import JSON, check_size, expect, inside, read_json, read_text
+from . import shards
 from .tensors import CheckpointError, fill, nbytes, read_tensors, unwritable, write_tensors
 
 Document = dict[str, Any]  # of JSON
@@ -38,30 +39,59 @@ _SUM = re.compile(r"([0-9a-f]{64})  (.+)")
 _STEP = re.compile(r"step-(\d{8,})")
 
 
+def place_of(parent: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return parent / f"step-{step:08d}"
+
+
 def write(
-    parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, object]
+    parent: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    documents: Mapping[str, object],
+    sums: Mapping[str, str] | None = None,
 ) -> Path:
     """Write ``parent/step-xxxxxxxx`` with one safetensors file or JSON document for each name.
 
+    Arguments:
+        sums: Checksums of shards that lie in the temporary folder already; by default there are none.
     Returns: the folder.
     Raises: CheckpointError if the disk is full or the folder cannot be written; earlier checkpoints are as they were
         and the temporary folder is gone.
     """
-    return write_folder(parent / f"step-{step:08d}", tensors, documents)
+    return write_folder(place_of(parent, step), tensors, documents, sums)
 
 
-def write_folder(place: Path, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, object]) -> Path:
-    """:func:`write` of a folder by any name; a document that is a text is written as it is."""
-    temporary = beside(place)
+def begun(place: Path) -> Path:
+    """The temporary folder of a checkpoint at ``place``, made, for several processes to write shards into.
+
+    Raises: CheckpointError if it cannot be made.
+    """
     try:
-        temporary.mkdir(parents=True)
+        beside(place).mkdir(parents=True)
+    except OSError as error:
+        raise CheckpointError(unwritable(place, error, "earlier checkpoints are untouched")) from error
+    return beside(place)
+
+
+def write_folder(
+    place: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    documents: Mapping[str, object],
+    sums: Mapping[str, str] | None = None,
+) -> Path:
+    """:func:`write` of a folder by any name; a document that is a text is written as it is."""
+    temporary, known = beside(place), dict(sums or {})
+    try:
+        temporary.mkdir(parents=True, exist_ok=bool(known))
         for name, group in tensors.items():
             write_tensors(temporary / name, group)
         for name, document in documents.items():
             text = document if isinstance(document, str) else json.dumps(document, indent=2, allow_nan=False) + "\n"
             (temporary / name).write_text(text, encoding="utf-8")
-        sums = [f"{sha256(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
-        (temporary / SUMS).write_text("".join(sums), encoding="utf-8")
+        names = sorted(path.name for path in temporary.iterdir())
+        lines = [f"{known.get(name) or sha256(temporary / name)}  {name}\n" for name in names]
+        (temporary / SUMS).write_text("".join(lines), encoding="utf-8")
         for path in (*temporary.iterdir(), temporary):
             _flush(path)
         if place.exists():
@@ -162,7 +192,7 @@ def _sums(folder: Path) -> dict[str, str]:
         raise CheckpointError(f"{folder / SUMS} is damaged; use another checkpoint")
     if not {MODEL, CONFIG, STATE} <= set(sums):
         raise CheckpointError(f"{folder / SUMS} lacks {MODEL}, {CONFIG} or {STATE}; use another checkpoint")
-    for name in (EMA_MODEL, TRAINING):
+    for name in (EMA_MODEL, TRAINING, *(path.name for path in folder.glob(shards.PATTERN))):
         if name not in sums and os.path.lexists(folder / name):
             raise CheckpointError(f"{folder / name} has no checksum in {SUMS}; use another checkpoint")
     return sums
@@ -259,8 +289,8 @@ def read_state(folder: Path) -> Document:
 
 
 def size_of_map(folder: Path) -> int:
-    """The bytes of the file that holds a map's weights."""
-    return inside(folder, MODEL).stat().st_size
+    """The bytes of the files that hold a map's weights; those of shards also hold averages and moments."""
+    return inside(folder, MODEL).stat().st_size + sum(path.stat().st_size for path in folder.glob(shards.PATTERN))
 
 
 def load_map(folder: Path, flow_map: nn.Module, ema: bool = True) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from ..files import sweep
-from . import checkpoint
+from ..files import sha256, sweep
+from . import checkpoint, shards
 from .folder import Lock, refuge, taken
 from .logs import Records, Row, finite
 from .monitors import monitors
-from .parallel import on_first
+from .parallel import each, on_first
 from .settings import Plan
-from .tensors import CheckpointError, unwritable
+from .tensors import CheckpointError, canonical, unwritable
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -181,10 +182,12 @@ class Folder(Home):
         return folder
 
     def _save(self, content: Content) -> None:
+        sums = self._shards(content)
+
         def write() -> Path:
             assert self.written is not None
             self.written.flush()
-            folder = checkpoint.write(self.parent, *content)
+            folder = checkpoint.write(self.parent, *content, sums)
             checkpoint.prune(self.parent, self.plan.keep)
             if self.plan.curves and time.monotonic() - self.drawn > 60:
                 self.written.draw()
@@ -192,6 +195,23 @@ class Folder(Home):
             return folder
 
         self.saved = on_first(self.fabric, write)
+
+    def _shards(self, content: Content) -> dict[str, str]:
+        """Write what lies in shards, if anything does, where the rest will be; the checksums of all shards."""
+        spread = {
+            file: {name: tensor for name, tensor in canonical(group)[0].items() if shards.is_spread(tensor)}
+            for file, group in content.tensors.items()
+        }
+        if not any(spread.values()):
+            return {}
+        place = checkpoint.place_of(self.parent, content.step)
+        temporary = on_first(self.fabric, lambda: checkpoint.begun(place))
+        try:
+            own = {path.name: sha256(path) for path in shards.write(temporary, spread)}
+        except OSError as error:
+            on_first(self.fabric, lambda: shutil.rmtree(temporary, ignore_errors=True))
+            raise CheckpointError(unwritable(place, error, "earlier checkpoints are untouched")) from error
+        return {name: digest for part in each(self.fabric, own) for name, digest in part.items()}
 
     def _move(self, row: Row) -> tuple[str | None, Path]:
         """What became of the folder of the run, and where the run is now, with its records, if it is lost."""

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..ema import EMA
 from ..fields import Batch
 from ..maps import FlowMap
 from . import checkpoint
 from .logs import Window
-from .parallel import reduced, wrap
+from .parallel import reduced
 from .settings import Plan
+from .shards import local
 from .state import restore_training, training_tensors
+from .strategy import strategy_of
 from .stream import generator, key, seed_dropout
 from .surgery import Divided, Surgery
 from .tensors import restore
@@ -42,11 +43,11 @@ class Learner:
 
     def __init__(self, fabric: Fabric, plan: Plan):
         self.fabric, self.plan, self.objective = fabric, plan, plan.objective
-        self.optimizer = plan.optimizer(plan.objective)
+        self.strategy = strategy_of(fabric, plan)
+        self.wrapped = self.strategy.wrap(plan)
+        self.optimizer, self.ema = self.wrapped.optimizer, self.wrapped.ema
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.wrapped = wrap(fabric, plan.objective, self.optimizer, plan)
         self.surgery = Surgery(fabric, plan.objective) if plan.surgery else None
-        self.ema = None if plan.ema is None else EMA(plan.objective.flow_map, plan.ema)
         self.window = Window()
         self.broken = torch.full((), NEVER, dtype=torch.int64, device=fabric.device)
 
@@ -61,17 +62,14 @@ class Learner:
         self._backward(step, batches)
         if self.surgery is not None:
             self.window.add({"gradient_cosine": self.surgery.operate()})
-        module, stepper = self.wrapped.module, self.wrapped.stepper
-        limit = self.plan.clip or float("inf")
-        norm = self.fabric.clip_gradients(module, stepper, max_norm=limit, error_if_nonfinite=False)
-        assert norm is not None
+        norm = self.strategy.clip(self.wrapped, self.plan.clip or float("inf"))
         self.broken = torch.where(norm.isfinite(), self.broken, self.broken.clamp(max=step))
         if self.fabric.device.type == "cpu" and self.fabric.world_size == 1:  # looking at numbers costs nothing
             self.check_finite()
         self.window.add({"grad_norm": norm})
         self.set_rate(step, steps)
-        stepper.step()
-        stepper.zero_grad(set_to_none=True)
+        self.wrapped.stepper.step()
+        self.wrapped.stepper.zero_grad(set_to_none=True)
         self.objective.after_step()
         if self.ema is not None:
             self.ema.update(self.objective.flow_map)
@@ -100,7 +98,8 @@ class Learner:
 
     def check_weights(self, step: int) -> None:
         """Raise NonFiniteError if a weight is not finite."""
-        if not torch.stack([parameter.isfinite().all() for parameter in self.objective.parameters()]).all():
+        finite = torch.stack([local(parameter).isfinite().all() for parameter in self.objective.parameters()]).all()
+        if not reduced(self.fabric, finite.int(), "min"):
             raise NonFiniteError(f"a weight is not finite after step {step}")
 
     # what a checkpoint keeps
@@ -135,9 +134,9 @@ class Learner:
         means: dict[str, Tensor] = {}
         for i, batch in enumerate(batches):
             batch, part = self.fabric.to_device(batch), self.fabric.global_rank * len(batches) + i
-            draw = self.objective.draw(batch, generator(device, *self.draws(step, part)))
+            draw = self.wrapped.computed.draw(batch, generator(device, *self.draws(step, part)))
             seed_dropout(device, self.plan.seed, step, part, "dropout")
-            with self.fabric.no_backward_sync(self.wrapped.module, enabled=i + 1 < len(batches)):
+            with self.strategy.accumulating(self.wrapped.module, more=i + 1 < len(batches)):
                 values = self._backward_one(batch, draw, len(batches))
             for name, value in values.items():
                 share = value.detach().float() / len(batches)

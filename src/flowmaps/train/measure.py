@@ -56,20 +56,23 @@ class Measure:
                 name = "valid" if learner.ema is None else "valid_raw"
                 row |= flat(self.validation(learner.wrapped.computed, self.fabric), name)
             if learner.ema is not None:
+                learner.strategy.rest(learner.wrapped)
                 with learner.ema.lent_to(learner.objective.flow_map):
                     row |= flat(self.validation(learner.wrapped.computed, self.fabric), "valid")
+                    learner.strategy.rest(learner.wrapped)
             return row
         finally:
+            learner.strategy.rest(learner.wrapped)
             learner.objective.train()
 
     @torch.no_grad()
     def _quality(self, step: int, interrupt: Interrupt) -> Row | None:
-        results = None
+        results, flow_map = None, self.learner.strategy.whole(self.learner.trained)
         if self.fabric.is_global_zero and self.plan.evaluate is not None:
             self.learner.objective.eval()
             try:
                 with interrupt.at_once():
-                    results = finite(flat(self.plan.evaluate(self.learner.trained, step), "quality"))
+                    results = finite(flat(self.plan.evaluate(flow_map.eval(), step), "quality"))
             except Interrupted:
                 pass
             finally:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..networks.embeddings import ReadOut
 from .optim import AdamW, decay_groups
+from .shards import placed, whole
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at 0, so that small singular values grow fast
 
@@ -24,7 +25,7 @@ class Muon:
     direction of a layer's input is left behind because others have larger gradients. The factor gives updates the size
     of AdamW's. A filter is a matrix (out, in · height · width). Embeddings, vectors, the last layer and those that read
     states and times are AdamW's. The iterations cost some tens of products of a matrix with itself: little where each
-    weight serves many positions of a batch, as in convolutions.
+    weight serves many positions of a batch, as in convolutions. Sharded matrices are gathered first, by every process.
 
     Arguments:
         lr: η at factor 1.
@@ -103,8 +104,8 @@ class Orthogonalised(torch.optim.AdamW):
             state["momentum"] = torch.zeros_like(W)
         state["step"] += 1
         B = state["momentum"].lerp_(W.grad, 1 - self.momentum)
-        update = orthogonal(W.grad.lerp(B, self.momentum).flatten(1), self.iterations)
-        W.mul_(1 - lr * decay).add_(update.view_as(W), alpha=-0.2 * lr * math.sqrt(max(update.shape)))
+        update = orthogonal(whole(W.grad.lerp(B, self.momentum)).flatten(1), self.iterations)
+        W.mul_(1 - lr * decay).add_(placed(update.view(W.shape), W), alpha=-0.2 * lr * math.sqrt(max(update.shape)))
 
 
 def orthogonal(G: Tensor, iterations: int = 5) -> Tensor:

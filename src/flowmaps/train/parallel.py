@@ -1,22 +1,16 @@
-"""Parallelism, precision and compilation: all that wraps an objective from outside, in this order.
-
-Devices are taken (:func:`launchable`), layers compute in their precision, the compiler sees the whole, and the strategy
-spreads it over processes (:func:`wrap`). The rest is what several processes must do together; on one: the plain thing.
-"""
+"""The processes of a run: how they are launched, and what several must do together; on one: the plain thing."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from ..fields import Batch
-from ..objectives import Objective
 from .settings import Hardware
 from .tensors import CheckpointError
 
@@ -25,29 +19,19 @@ Tree = TypeVar("Tree")
 
 REASONS = ("", "seconds", "steps", "SIGTERM", "SIGINT")  # to stop, the more urgent ones last
 SIGNALS = REASONS[3:]
+SHARDED = "fsdp2"
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+    from lightning.fabric.strategies import Strategy
 
 LOST = re.compile("gloo|nccl|peer|socket|timed? ?out|broken pipe|TCPStore", re.IGNORECASE)
 
 
-class Wrapped(NamedTuple):
-    """An objective in layers.
-
-    Arguments:
-        computed: In its precision; validation calls it.
-        module: Also compiled, and spread over processes; updates call it.
-        stepper: The optimiser, as the strategy wants to step it.
-    """
-
-    computed: Objective | Mixed
-    module: Any
-    stepper: Any
-
-
 def launchable(hardware: Hardware) -> Fabric:
     """The devices of a run, not yet launched.
+
+    Under ``torchrun`` and SLURM processes and machines are those that were started, if ``devices`` is 1.
 
     Raises: ValueError if this machine does not have them.
     """
@@ -57,9 +41,11 @@ def launchable(hardware: Hardware) -> Fabric:
 
     # Fabric would cast all that enters a module in mixed precision, times and noise too: Mixed does not.
     precision = "64-true" if hardware.precision == "64-true" else "32-true"
-    accelerator, devices, strategy = hardware.accelerator, hardware.devices, hardware.strategy
+    accelerator, strategy = hardware.accelerator, hardware.strategy
+    devices, nodes = _started() if hardware.devices == 1 else (hardware.devices, 1)
     try:
-        return Fabric(accelerator=accelerator, strategy=strategy, devices=devices, precision=precision)
+        chosen = _sharded() if strategy == SHARDED else strategy
+        return Fabric(accelerator=accelerator, strategy=chosen, devices=devices, num_nodes=nodes, precision=precision)
     except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"accelerator {accelerator!r}, devices {devices!r} and strategy {strategy!r} do not fit this machine: "
@@ -67,32 +53,24 @@ def launchable(hardware: Hardware) -> Fabric:
         ) from error
 
 
-def wrap(fabric: Fabric, objective: Objective, optimizer: Optimizer, hardware: Hardware) -> Wrapped:
-    """Precision, then compilation, then the strategy of ``fabric``."""
-    computed: Objective | Mixed = Mixed(objective) if hardware.precision == "bf16-mixed" else objective
-    module: Any = computed
-    if hardware.compile:
-        module = torch.compile(module, mode=hardware.compile if isinstance(hardware.compile, str) else "default")
-    return Wrapped(computed, *fabric.setup(module, optimizer))  # Fabric compiles outside of DDP
+def _started() -> tuple[int, int]:
+    """How many processes a launcher has started on each machine, and on how many machines; 1 and 1 without one."""
+    from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+
+    said = os.environ
+    if TorchElasticEnvironment.detect():
+        here = int(said["LOCAL_WORLD_SIZE"])
+        return here, int(said["WORLD_SIZE"]) // here
+    if SLURMEnvironment.detect() and "SLURM_NTASKS_PER_NODE" in said:
+        return int(said["SLURM_NTASKS_PER_NODE"]), int(said.get("SLURM_NNODES", 1))
+    return 1, 1
 
 
-class Mixed(nn.Module):
-    """An objective whose layers compute in bfloat16, while what enters stays as it is.
+def _sharded() -> Strategy:
+    """Launching and process groups as Fabric makes them; weights are sharded by :class:`~.strategy.Sharded`."""
+    from lightning.fabric.strategies import ModelParallelStrategy
 
-    Near 1 bfloat16 has no times but 1 and .996, and noise of eight bits is no Gaussian: inputs are cast by the layers
-    that want it, never before.
-    """
-
-    def __init__(self, objective: Objective):
-        super().__init__()
-        self.objective = objective
-
-    def draw(self, batch: Batch, generator: torch.Generator) -> object:
-        return self.objective.draw(batch, generator)
-
-    def forward(self, batch: Batch, draw: object) -> dict[str, Tensor]:
-        with torch.autocast(next(self.objective.parameters()).device.type, torch.bfloat16):
-            return self.objective(batch, draw)
+    return ModelParallelStrategy(lambda module, mesh: module)
 
 
 def reduced(fabric: Fabric, tensor: Tensor, how: str) -> Tensor:
@@ -125,6 +103,14 @@ def on_first(fabric: Fabric, function: Callable[[], Result]) -> Result:
     return cast("Result", result)
 
 
+def each(fabric: Fabric, value: Result) -> list[Result]:
+    """The values of all processes, in order, on each of them."""
+    found = [value] * fabric.world_size
+    if fabric.world_size > 1:
+        torch.distributed.all_gather_object(found, value)
+    return found
+
+
 @torch.no_grad()
 def share_buffers(fabric: Fabric, *modules: nn.Module) -> None:
     """Give every process the buffers of the first, such as running means, which alone are saved."""
@@ -145,7 +131,8 @@ def together(fabric: Fabric) -> Iterator[None]:
     except RuntimeError as error:
         if fabric.world_size < 2 or not LOST.search(str(error)):
             raise
-        reason = " ".join(str(error).split())[-120:]
+        said = (" ".join(part.split()) for part in re.split(r"[\n;]|\. ", str(error)))
+        reason = next(part for part in said if LOST.search(part))[-120:]
         raise ConnectionError(
             "another process of this training has died or does not answer; look for its own message, "
             f"then continue from the last checkpoint with --resume ({reason})"

@@ -44,7 +44,8 @@ class Report(NamedTuple):
         seconds: Time of all sessions of the run.
         metrics: The last record of each name.
         checkpoint, best: The last and the best checkpoint folder.
-        flow_map: The trained map in evaluation mode, with averaged weights if there are any.
+        flow_map: The trained map in evaluation mode, with averaged weights if there are any; where weights are sharded
+            the first process alone has it.
         first: Whether this is the first process of the run: it alone should report and write results.
         cpu_seconds: Processor time of the updates of all sessions, measuring and saving left out.
         records: All records, in order.
@@ -177,7 +178,7 @@ class Run:
             dict(self.latest),
             self.home.saved,
             self.home.best(),
-            self.learner.trained.eval(),
+            self.learner.strategy.whole(self.learner.trained).eval(),
             self.fabric.is_global_zero,
             self.clock.cpu_seconds,
             self.home.records(),

@@ -130,8 +130,12 @@ class Hardware(Group):
 
     Arguments:
         precision: ``"32-true"``, ``"bf16-mixed"`` (weights, times, noise and losses stay float32) or ``"64-true"``.
-        accelerator, devices, strategy: As in Lightning Fabric; ``devices=2, strategy="ddp"`` starts the script again.
+        accelerator, devices, strategy: As in Lightning Fabric; ``devices=2, strategy="ddp"`` starts the script again,
+            and ``"fsdp2"`` shards weights, gradients, averages and moments (:class:`~flowmaps.train.strategy.Sharded`).
+            Under ``torchrun`` and SLURM ``devices=1`` stands for the processes that were started.
         compile: Whether ``torch.compile`` wraps the objective, or its mode.
+        recompute: Compute the activations of a network's blocks anew in the backward pass, for memory; also those of
+            derivatives (:func:`~flowmaps.recomputing.recompute`).
     """
 
     precision: str = "32-true"
@@ -139,6 +143,7 @@ class Hardware(Group):
     devices: int | str = 1
     strategy: str = "auto"
     compile: bool | str = False
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,6 +151,8 @@ class Hardware(Group):
             raise ValueError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
         if isinstance(self.compile, str) and self.compile not in COMPILED:
             raise ValueError(f"compile is {self.compile!r}, expected true, false or one of {', '.join(COMPILED)}")
+        if self.compile and self.recompute:
+            raise ValueError("recompute hides blocks from the compiler; use compile=false, or recompute=false")
 
 
 @dataclass(kw_only=True)

@@ -46,10 +46,13 @@ def restore_training(path: Path, objective: nn.Module, optimizer: torch.optim.Op
     Returns: the sums for the log.
     Raises: CheckpointError if a name, shape or type differs.
     """
-    stored, sharing = read_tensors(path)
+    live = {OBJECTIVE + name: tensor for name, tensor in besides_map(objective).items()}
+    parameters = dict(objective.named_parameters())
+    like = lambda name: live.get(name, parameters.get(name.removeprefix(OPTIMISER).rpartition("/")[0]))  # noqa: E731
+    stored, sharing = read_tensors(path, like=like)
     window = stored.pop(WINDOW, torch.zeros(0))
     moments = {name: stored.pop(name) for name in list(stored) if name.startswith(OPTIMISER)}
-    fill({OBJECTIVE + name: tensor for name, tensor in besides_map(objective).items()}, stored, sharing, path)
+    fill(live, stored, sharing, path)
     _restore_optimiser(path, objective, optimizer, moments)
     return window
 

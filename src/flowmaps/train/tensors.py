@@ -1,4 +1,7 @@
-"""Named tensors in safetensors files: shared tensors stored once, and loaded strictly by name, shape and type."""
+"""Named tensors in safetensors files: shared tensors stored once, and loaded strictly by name, shape and type.
+
+Tensors that lie in shards on several processes are in files of their own beside (:mod:`flowmaps.train.shards`).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from torch import Tensor
 
 from ..files import usual_mode
 from ..reading import check_size, expect, regular
+from . import shards
+from .shards import Like, is_spread, local, placed
 
 ALIASES = "aliases"
 HEADER = 2**24  # bytes of names and shapes, unless more are allowed
@@ -50,8 +55,10 @@ def canonical(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[st
                 f"{name} of the state is a {type(tensor).__name__}; only tensors can be kept, "
                 "register it as a buffer or rebuild it from the configuration"
             )
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        owner = first.setdefault(place, name) if tensor.numel() else name
+        here = local(tensor)
+        memory = here.untyped_storage()  # which a shard without elements has, too, if it is that of a parameter
+        place = (here.device, memory.data_ptr(), here.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
+        owner = first.setdefault(place, name) if tensor.numel() and memory.nbytes() else name
         if owner == name:
             kept[name] = tensor
         else:
@@ -60,12 +67,12 @@ def canonical(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[st
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file; shared tensors once, the other names in its metadata.
+    """Write a safetensors file; shared tensors once, the other names in its metadata; no tensors that lie in shards.
 
     Raises: OSError if the file cannot be written.
     """
     kept, aliases = canonical(tensors)
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items() if not is_spread(tensor)}
     storages = {}
     for name, tensor in plain.items():  # views of one storage that are not the same tensor are stored apart
         if storages.setdefault(tensor.untyped_storage().data_ptr(), name) != name:
@@ -84,11 +91,14 @@ def nbytes(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def read_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file as tensors and aliases.
+def read_tensors(
+    path: Path, most: int | None = None, like: Like | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file, and what belongs to it in shards beside it, as tensors and aliases.
 
     Arguments:
         most: Bytes that the tensors may have, if that is known; more is not read.
+        like: Where it gives a sharded tensor for a name, the tensor is read as such; every process must call.
     Raises: CheckpointError if the file is missing, not a whole safetensors file, or has more.
     """
     try:
@@ -105,7 +115,9 @@ def read_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor]
         with safe_open(path, framework="pt") as file:
             aliases = json.loads((file.metadata() or {}).get(ALIASES, "{}"))
             expect(aliases, {str: str}, ALIASES)
-            return {name: file.get_tensor(name) for name in file.keys()}, aliases  # noqa: SIM118  (not a dict)
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        found |= shards.read(path.parent, path.name, most, like)
+        return {name: placed(tensor, like(name)) if like else tensor for name, tensor in found.items()}, aliases
     except CheckpointError:
         raise
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -117,7 +129,7 @@ def restore(target: Mapping[str, Tensor], path: Path) -> None:
 
     Raises: CheckpointError, with ``target`` as it was, if anything differs.
     """
-    fill(target, *read_tensors(path, 2 * nbytes(target)), path)
+    fill(target, *read_tensors(path, 2 * nbytes(target), target.get), path)
 
 
 @torch.no_grad()

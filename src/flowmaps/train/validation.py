@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..data import Dataset
 from ..objectives import Objective
-from .parallel import Mixed, reduced
+from .parallel import reduced
+from .strategy import Gathered, Mixed
 from .stream import generator
 
 if TYPE_CHECKING:
@@ -36,17 +37,20 @@ class Validation:
         self.count = len(rows)
 
     @torch.no_grad()
-    def __call__(self, objective: Objective | Mixed, fabric: Fabric) -> dict[str, float]:
+    def __call__(self, objective: Objective | Mixed | Gathered, fabric: Fabric) -> dict[str, float]:
         """The means over all processes, each of which takes its share of the batches."""
-        mine = range(fabric.global_rank, len(self.parts), fabric.world_size)
         sums: dict[str, Tensor] = {}
-        for i in mine or [0]:  # a process without a share still learns the names, with no weight
+        for first in range(
+            0, len(self.parts), fabric.world_size
+        ):  # processes pass together, each with its part or none
+            counted = (i := first + fabric.global_rank) < len(self.parts)
+            i = i if counted else 0
             rows = self.parts[i] if len(self.parts[i]) > 1 else self.parts[i].repeat(2)  # on and off the diagonal
             batch = fabric.to_device(self.data.batch(rows))  # pyright: ignore[reportArgumentType]  (Fabric moves named tuples, too)
             draw = objective.draw(batch, generator(fabric.device, self.seed, "valid", i))
             with fabric.autocast():
                 values = objective(batch, draw)
-            weight = len(self.parts[i]) / self.count if mine else 0.0
+            weight = len(self.parts[i]) / self.count if counted else 0.0
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + weight * value.float()
         names = sorted(sums)
