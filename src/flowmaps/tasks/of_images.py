@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,6 @@ from ..seeds import check_seed
 from .aims import Aim, against
 from .base import ChangedData, Task
 
-ALIKE = "One column, one noise: the same image in more network evaluations"
 Source = Literal["digits", "mnist", "folder"]
 
 
@@ -116,8 +115,7 @@ class OfImages(Task[sources.ImageSplits, Tensor, M]):
             np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  (no row is named allow_pickle)
         named = {heading(name): x for name, x in rows.items()}
         real = {"real": self.real(max(map(len, rows.values())), label)} if self._has_data() else {}
-        title = ALIKE + (", a real one last" if real else "") if len(rows) > 1 else ""
-        sample_grid(picture, {**named, **real}, self.state()["levels"], title=title)
+        sample_grid(picture, {**named, **real}, self.state()["levels"], title=title_of(rows, bool(real)))
         return [picture, numbers]
 
     def real(self, n: int, label: int | None = None) -> Tensor:
@@ -132,3 +130,20 @@ class OfImages(Task[sources.ImageSplits, Tensor, M]):
             return False
         except (OSError, ValueError):
             return False
+
+
+def title_of(names: Iterable[str], real: bool) -> str:
+    """What to look at in a picture of several rows that began with the same noise.
+
+    Arguments:
+        names: Of the rows; numbers are numbers of steps.
+        real: Whether a row of real images follows.
+
+    >>> title_of(["1", "4"], False)
+    'One column, one noise: the same image in more network evaluations'
+    >>> title_of(["before", "after"], True)
+    ''
+    """
+    alike = sum(name.isdigit() for name in names) > 1
+    last = ", a real one last" if real else ""
+    return f"One column, one noise: the same image in more network evaluations{last}" if alike else ""
