@@ -6,7 +6,6 @@ of the derivative is gone. Here what enters and leaves a block are plain pairs (
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -95,8 +94,8 @@ class _Recomputed(nn.Module):
 
     def _bare(self) -> nn.Module:
         """The plain block with the same weights, and without hooks, which have had their turn."""
-        bare = copy.copy(self)
-        bare.__class__ = self.plain  # pyright: ignore[reportAttributeAccessIssue]  (a class of its own base)
+        bare = self.plain.__new__(self.plain)
+        bare.__dict__.update(self.__dict__)
         bare._forward_pre_hooks, bare._forward_hooks = OrderedDict(), OrderedDict()
         return bare
 

@@ -302,7 +302,7 @@ def blocks_of(module: nn.Module) -> dict[nn.Module, str]:
         child
         for network in module.modules()
         if isinstance(network, Network)
-        for child in network.children()
+        for child in network.modules()
         if isinstance(child, nn.ModuleList)
     ]
     found = {block for each in lists for block in each if any(True for _ in block.parameters())}
