@@ -220,8 +220,9 @@ def boltzmann_panels(
     for axis, (label, (angles, _, w)) in zip(axes, rows.items(), strict=False):
         mass = torch.histogramdd(angles.double(), [60, 60], range=square, weight=w.double()).hist
         depth = (mass.max() / mass).log()
-        axis.imshow(torch.where(mass > 0, depth, math.nan).T.numpy(), origin="lower", extent=square, vmin=0, vmax=7)
-        axis.set(title=label, xlabel=names[0], ylabel=names[1], xticks=ticks, yticks=ticks)
+        axis.imshow(torch.where(depth <= 7, depth, math.nan).T.numpy(), origin="lower", extent=square, vmin=0, vmax=7)
+        axis.set(xlabel=names[0], ylabel=names[1], xticks=ticks, yticks=ticks)
+        axis.set_title(label, fontsize=9)
     if energies:
         first = next(iter(energies.values()))[0].double()
         low, high = float(first.quantile(0.001)) - 5, float(first.quantile(0.999)) + 15
@@ -229,8 +230,9 @@ def boltzmann_panels(
             inside = (u >= low) & (u <= high)
             axes[-1].hist(u[inside].numpy(), bins=60, range=(low, high), weights=w[inside].numpy(), histtype="step",
                           label=f"{label} ({float(w[~inside].sum()):.0%} outside)")  # fmt: skip
-        axes[-1].set(title="energies", xlabel="u in kT", yticks=[])
-        axes[-1].legend(frameon=False, fontsize=6)
+        axes[-1].set(xlabel="u in kT", yticks=[])
+        axes[-1].set_title("energies", fontsize=9)
+        axes[-1].legend(frameon=False, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     save(figure, path)
 
 
