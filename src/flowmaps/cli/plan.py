@@ -6,15 +6,18 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from ..configuration.parsing import parse
 from ..files import write_text
-from ..planning.account import SHARDED
 from ..planning.draft import Draft, Machine, Way
 from ..reading import Document
+from ..train.parallel import SHARDED
+from ..train.settings import Hardware
+from ..train.strategy import blocks_of
 from .config import Experiment, experiment, training_parser
 from .presets import find_preset
 
@@ -36,9 +39,9 @@ def run(arguments: Sequence[str]) -> int:
     chosen = experiment(p, cfg)
     draft = draft_of(chosen, machine_of(cfg))
     trainer = chosen.trainer
-    way = fitted(draft, trainer["batch_size"]) if cfg.fit else as_set(draft, trainer)
+    draft, way = fitted(draft, trainer["batch_size"]) if cfg.fit else (draft, as_set(draft, trainer))
     found = facts(draft, way, amount("tokens", cfg.tokens) if cfg.tokens else None, trainer["max_steps"])
-    found["overrides"] = overrides(way, trainer)
+    found["overrides"] = overrides(draft, way, trainer)
     print(json.dumps(found, indent=2) if cfg.json else "\n".join(told(preset.stem, draft, found)))
     if cfg.out:
         write_text(cfg.out, as_yaml(found["overrides"]))
@@ -88,8 +91,9 @@ def draft_of(chosen: Experiment, machine: Machine) -> Draft:
     with torch.device("meta"):
         objective = chosen.objective(outline.build())
     trainer = chosen.trainer
-    half, averaged = trainer["precision"] == "bf16-mixed", trainer["ema"] is not None
-    return Draft(objective.train(), outline.batch, trainer["optimizer"], half, averaged, machine)
+    hardware = Hardware(**{part.name: trainer[part.name] for part in fields(Hardware)})
+    averaged = trainer["ema"] is not None
+    return Draft(objective.train(), outline.batch, trainer["optimizer"], hardware, averaged, machine)
 
 
 def as_set(draft: Draft, trainer: Document) -> Way:
@@ -97,12 +101,15 @@ def as_set(draft: Draft, trainer: Document) -> Way:
     return draft.way(trainer["batch_size"], trainer["accumulation"], trainer["strategy"] == SHARDED)
 
 
-def fitted(draft: Draft, batch_size: int) -> Way:
-    """An update that fits.
+def fitted(draft: Draft, batch_size: int) -> tuple[Draft, Way]:
+    """An update that fits, if it must with activations that are computed anew.
 
     Raises: ValueError if the smallest micro-batch does not.
     """
     way = draft.fitted(batch_size)
+    if way is None and not draft.hardware.compile and blocks_of(draft.objective):
+        draft = draft.lean()
+        way = draft.fitted(batch_size)
     if way is None:
         n = draft.machine.devices
         least = draft.way(n * draft.least, 1, n > 1)
@@ -110,12 +117,13 @@ def fitted(draft: Draft, batch_size: int) -> Way:
             f"a device has room for {draft.machine.room / 1e9:.1f} GB, but {draft.least} examples on each of {n} take "
             f"{least.memory.total / 1e9:.1f} GB; take more devices or memory, a smaller chunk, or a smaller network"
         )
-    return way
+    return draft, way
 
 
-def overrides(way: Way, trainer: Document) -> dict[str, int | str]:
-    """The settings of the trainer that a way of dividing updates changes."""
-    wanted: dict[str, int | str] = {"batch_size": way.batch_size, "accumulation": way.accumulation}
+def overrides(draft: Draft, way: Way, trainer: Document) -> dict[str, int | str]:
+    """The settings of the trainer that are not as they were."""
+    wanted: dict[str, int | str] = {"batch_size": way.batch_size, "accumulation": way.accumulation,
+                                    "recompute": draft.hardware.recompute}  # fmt: skip
     if way.sharded != (trainer["strategy"] == SHARDED):
         wanted["strategy"] = SHARDED if way.sharded else "auto"
     return {f"trainer.{name}": value for name, value in wanted.items() if trainer[name] != value}

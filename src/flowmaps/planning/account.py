@@ -8,16 +8,14 @@ with n = 1 where every device has all weights, and the number of devices where t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ..networks import Network
 from ..objectives import Objective
 from .trace import ACTIVATIONS, CASTS, GRADIENTS, LOGITS, Trace
 
-SHARDED = "fsdp2"
 PAIR = 2  # blocks that are gathered at one time: the one that computes, and the next
 
 
@@ -54,7 +52,7 @@ class Sizes(NamedTuple):
     Arguments:
         trained: In training.
         averages: Those of teachers, and of the averaged map.
-        blocks: Of the repeated parts of networks that are in training, one by one.
+        blocks: Of the parts in training that are gathered one by one.
     """
 
     trained: int
@@ -104,27 +102,20 @@ class Step(NamedTuple):
                       gathered, peak[ACTIVATIONS], peak[LOGITS])  # fmt: skip
 
 
-def sizes_of(objective: Objective, averaged: bool) -> Sizes:
+def sizes_of(objective: Objective, averaged: bool, blocks: Iterable[nn.Module]) -> Sizes:
     """The sizes of an objective's weights, wherever they lie.
 
     Arguments:
         averaged: Whether an average of its map is kept besides.
+        blocks: Its parts that are gathered one by one.
     """
     trained = {id(p): p for p in objective.parameters() if p.requires_grad}
     frozen = size(p for p in objective.parameters() if not p.requires_grad)
-    blocks = (size(p for p in block.parameters() if id(p) in trained) for block in blocks_of(objective))
+    each = (size(p for p in block.parameters() if id(p) in trained) for block in blocks)
     mean = size(objective.flow_map.parameters()) if averaged else 0
-    return Sizes(size(trained.values()), frozen + mean, tuple(filter(None, blocks)))
+    return Sizes(size(trained.values()), frozen + mean, tuple(filter(None, each)))
 
 
 def size(tensors: Iterable[Tensor]) -> int:
     """Bytes of tensors."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def blocks_of(objective: Objective) -> Iterator[nn.Module]:
-    """The repeated parts of its networks."""
-    for network in objective.modules():
-        if isinstance(network, Network):
-            for part in network.children():
-                yield from part if isinstance(part, nn.ModuleList) else ()

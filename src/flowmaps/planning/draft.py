@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from torch import nn
@@ -13,8 +13,10 @@ from torch.optim import Optimizer
 
 from ..fields import Batch, parts
 from ..objectives import Objective
+from ..train.settings import Hardware
+from ..train.strategy import blocks_of, lean, why_not_blockwise
 from ..train.surgery import Divided
-from .account import Memory, Sizes, Step, blocks_of, sizes_of
+from .account import Memory, Sizes, Step, sizes_of
 from .trace import Trace, traced
 
 
@@ -67,7 +69,7 @@ class Draft:
         objective: In training.
         batch: Examples of the right sizes, as many as are asked for.
         optimizer: Of its weights.
-        half: Layers compute in bfloat16.
+        hardware: Precision, compilation and whether blocks compute their activations anew.
         averaged: Whether the map is averaged.
         machine: What it runs on.
     """
@@ -75,13 +77,31 @@ class Draft:
     objective: Objective
     batch: Callable[[int], Batch]
     optimizer: Callable[[nn.Module], Optimizer]
-    half: bool
+    hardware: Hardware
     averaged: bool
     machine: Machine
     traces: dict[int, Trace] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.sizes: Sizes = sizes_of(self.objective, self.averaged)
+        if self.hardware.precision == "64-true":
+            self.objective.double()
+        lean(self.objective, self.hardware)
+        root_only = why_not_blockwise(self.objective, self.hardware)
+        self.blocks: list[nn.Module] = [] if root_only else list(blocks_of(self.objective))
+        self.sizes: Sizes = sizes_of(self.objective, self.averaged, self.blocks)
+
+    @property
+    def half(self) -> bool:
+        """Whether layers compute in bfloat16."""
+        return self.hardware.precision == "bf16-mixed"
+
+    def lean(self) -> Draft:
+        """The same training, whose blocks compute their activations anew in the backward pass.
+
+        Raises: ValueError if it has no blocks, or is compiled.
+        """
+        hardware = replace(self.hardware, recompute=True)
+        return Draft(self.objective, self.batch, self.optimizer, hardware, self.averaged, self.machine)
 
     @property
     def least(self) -> int:
@@ -102,7 +122,7 @@ class Draft:
     def trace(self, micro: int) -> Trace:
         """What a micro-batch takes."""
         if micro not in self.traces:
-            before = [p for block in blocks_of(self.objective) for p in block.parameters()]
+            before = [p for block in self.blocks for p in block.parameters()]
             self.traces[micro] = traced(self.objective, self.batch(micro), self.optimizer, self.half, before)
         return self.traces[micro]
 

@@ -1,0 +1,133 @@
+"""Does a training take the memory that `flowmaps plan` says? Small runs on one core against their plans.
+
+    python bench/planner.py --out bench/results/planner
+
+Each run is by `flowmaps.train.Trainer`, three updates in a process of its own, forked after everything is loaded: the
+highest resident set minus that before the model was built, hence weights, gradients, moments, average, activations and
+logits, against the sum that the planner makes of tensors without memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import lightning.fabric
+import torch
+
+from flowmaps.data import CategoricalData
+from flowmaps.data.text_known import blank
+from flowmaps.files import write_json, write_text
+from flowmaps.networks import Transformer
+from flowmaps.objectives import Consistency, Lagrangian, SelfDistillation, SemigroupKL
+from flowmaps.planning.draft import Draft, Machine
+from flowmaps.tasks.text import build_map
+from flowmaps.train import AdamW, Trainer
+from flowmaps.train.settings import Hardware
+from growth import apart
+from text_memory import ALLOCATOR, forget_peak, resident
+
+assert lightning.fabric  # loaded before memory is measured
+
+
+class Run(NamedTuple):
+    """A small training."""
+
+    title: str
+    consistency: Callable[[], Consistency] | None
+    K: int = 4000
+    L: int = 64
+    width: int = 192
+    depth: int = 2
+    chunk: int | None = 128
+    batch: int = 8
+    accumulation: int = 1
+    precision: str = "32-true"
+    recompute: bool = False
+
+
+RUNS = (
+    Run("diagonal alone", None),
+    Run("PSD-KL", SemigroupKL),
+    Run("PSD-KL, two micro-batches", SemigroupKL, accumulation=2),
+    Run("PSD-KL, bf16-mixed", SemigroupKL, precision="bf16-mixed"),
+    Run("PSD-KL, activations anew", SemigroupKL, recompute=True),
+    Run("LSD", Lagrangian),
+    Run("PSD-KL, K = 30,000", SemigroupKL, K=30_000),
+)
+
+
+def objective(run: Run) -> SelfDistillation:
+    torch.manual_seed(0)
+    network = partial(Transformer, width=run.width, depth=run.depth, heads=4, reach=2)
+    flow_map = build_map(run.K, network, embedding=run.width, chunk=run.chunk)
+    return SelfDistillation(flow_map, run.consistency and run.consistency(), share=0.75 if run.consistency else 1.0)
+
+
+def planned(run: Run) -> dict[str, float]:
+    """MB of each part, and of all."""
+    with torch.device("meta"):
+        one = objective(run).train()
+    hardware = Hardware(precision=run.precision, recompute=run.recompute)
+    draft = Draft(one, lambda n: blank(n, run.L, False), AdamW(), hardware, True, Machine())
+    memory = draft.way(run.batch, run.accumulation, False).memory
+    return {name: size / 1e6 for name, size in {**memory._asdict(), "total": memory.total}.items()}
+
+
+def measured(run: Run) -> dict[str, float]:
+    """MB that a real training adds to a process that has trained before, and so has loaded what it computes with."""
+    train(run._replace(K=100, width=16, chunk=16))
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    before = resident()
+    forget_peak()
+    train(run)
+    return {"total": (resident("VmHWM") - before) * 2**20 / 1e6}
+
+
+def train(run: Run) -> None:
+    """Three updates."""
+    data = CategoricalData(blank(run.batch, run.L, False).x_1)
+    Trainer(
+        objective(run), data, max_steps=3, batch_size=run.batch, accumulation=run.accumulation, optimizer=AdamW(),
+        precision=run.precision, recompute=run.recompute, accelerator="cpu", progress=False, log_every=3,
+    ).fit()  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, help="also write this file's .md and .json")
+    options = parser.parse_args()
+    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
+    torch.set_num_threads(1)
+    lines, found = [], []
+    for run in RUNS:
+        real, plan = apart(measured, run)["total"], planned(run)
+        parts = ", ".join(f"{name} {size:.0f}" for name, size in plan.items() if size and name != "total")
+        lines.append(f"| {run.title} | {parts} | {plan['total']:.0f} | {real:.0f} | {plan['total'] / real - 1:+.1%} |")
+        found.append({"run": run.title, "planned": plan, "measured": real})
+        print(lines[-1], flush=True)
+    if options.out:
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+        setting = (f"`python bench/planner.py`, {time.strftime('%Y-%m-%d')}, commit {commit}, one core of an "
+                   f"{platform.machine()} CPU, torch {torch.__version__}, seed 0; three updates each, peak of the "
+                   "resident set above that before the model")  # fmt: skip
+        head = ["| training | planned, MB | planned in all | measured | error |", "|---|---|---|---|---|"]
+        text = ["# The memory of a training, planned and measured", "", setting + ".", "", *head, *lines]
+        write_text(options.out.with_suffix(".md"), "\n".join(text) + "\n")
+        write_json(options.out.with_suffix(".json"), {"setting": setting, "runs": found})
+
+
+if __name__ == "__main__":
+    main()
