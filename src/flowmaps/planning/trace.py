@@ -66,8 +66,8 @@ def traced(
         optimizer: Of the objective's trainable weights.
         half: Layers compute in bfloat16, as under ``precision="bf16-mixed"``.
         cast_before: Weights that come in half precision already: copies of them are ``casts`` and not activations.
-    Invariant: equals the allocations of a real step within 2 % (``tests/planning``), and so the peak of a process
-        within 15 % (``bench/planner.py``).
+    Invariant: equals the allocations of a real step within 2 % (``tests/planning``); what a process takes besides is
+        measured by ``bench/planner.py``.
     """
     names = {id(p): name for name, p in objective.named_parameters()}
     cast = {names[id(p)] for p in cast_before}
