@@ -1,6 +1,7 @@
 """Train the same on one process, by DDP and by FSDP2 on two, and resume on one and three; kill one of two.
 
-Run as ``python sharded.py DIRECTORY``; what ``test_sharded.py`` reads. Processes are forked from one that imported all.
+Run as ``python sharded.py DIRECTORY``, or with ``more`` behind it; what ``test_sharded.py`` reads. Processes are
+forked from one that imported all.
 """
 
 from __future__ import annotations
@@ -68,14 +69,14 @@ def curve(directory: Path, kind: str, **settings) -> None:
 
 def parity(directory: Path, rank: int = 0, **settings) -> None:
     """What one process, DDP and FSDP2 must do alike."""
+    fit(directory / "muon", distilled("PSD-KL"), optimizer=Muon(), **settings)
     for kind in KINDS:
         gradient(directory, kind, **settings)
         curve(directory, kind, **settings)
 
 
 def more(directory: Path, rank: int = 0, **settings) -> None:
-    """Muon, blocks that compute anew, weights in bfloat16, and an objective with a scalar weight."""
-    fit(directory / "muon", distilled("PSD-KL"), optimizer=Muon(), **settings)
+    """Blocks that compute anew, weights in bfloat16, and an objective with a scalar weight."""
     fit(directory / "recomputed", distilled("LSD"), recompute=True, **settings)
     fit(directory / "bf16", distilled("PSD-KL"), precision="bf16-mixed", **settings)
     trainer(directory / "scalar", LeastSquares(norm=nn.LayerNorm), max_steps=20, **settings).fit()
@@ -83,7 +84,6 @@ def more(directory: Path, rank: int = 0, **settings) -> None:
 
 def sharded(directory: Path, rank: int) -> None:
     parity(directory, strategy="fsdp2")
-    more(directory, strategy="fsdp2")
     told = {}
     try:
         trainer(None, Torn(), surgery=True, strategy="fsdp2").fit()
@@ -117,10 +117,13 @@ def resumed(directory: Path, rank: int) -> None:
         trainer(directory / name, LeastSquares(norm=nn.LayerNorm), **often).fit(resume)
 
 
-def main(directory: Path) -> None:
-    logging.getLogger("lightning").setLevel(logging.ERROR)
-    parity(directory / "one", accumulation=2)
+def others(directory: Path) -> None:
     more(directory / "one", accumulation=2)
+    launch(2, partial(more, directory / "fsdp2", strategy="fsdp2"))
+
+
+def main(directory: Path) -> None:
+    parity(directory / "one", accumulation=2)
     launch(2, lambda rank: parity(directory / "ddp", strategy="ddp"))
     launch(2, partial(sharded, directory / "fsdp2"))
     for world, accumulation in ((1, 2), (2, 1), (3, 1)):
@@ -132,4 +135,5 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    logging.getLogger("lightning").setLevel(logging.ERROR)
+    (others if "more" in sys.argv[2:] else main)(Path(sys.argv[1]))
