@@ -173,7 +173,7 @@ def told(name: str, draft: Draft, found: Document) -> list[str]:
         ("weights", spread),
         ("operations", f"{short(found['operations_a_position'])} a position ({found['forward_share']:.0%} of them in "
                        f"the forward pass), {short(found['operations_an_update'])} an update"),
-        ("memory, GB", ", ".join(f"{part} {size / 1e9:.2f}" for part, size in memory.items())),
+        ("memory, GB", ", ".join(f"{part} {size / 1e9:.3g}" for part, size in memory.items())),
         ("", f"{'fits' if found['fits'] else 'does NOT fit'} in {machine.memory / 1e9:.1f} GB, of which "
              f"{machine.reserve:.0%} stay free" + ("" if found["fits"] else "; --fit finds settings that do")),
         ("speed", f"{short(found['positions_a_second'])} positions a second, {found['seconds_an_update']:.3g} s an "
@@ -183,7 +183,10 @@ def told(name: str, draft: Draft, found: Document) -> list[str]:
     ]  # fmt: skip
     if found["overrides"]:
         rows.append(("changed", " ".join(f"--{name}={value}" for name, value in found["overrides"].items())))
-    return [f"{name} on {machine.devices} devices", *(f"{title:12}{text}" for title, text in rows)]
+    return [
+        f"{name} on {machine.devices} device{'s' * (machine.devices > 1)}",
+        *(f"{title:12}{text}" for title, text in rows),
+    ]
 
 
 def short(number: float) -> str:

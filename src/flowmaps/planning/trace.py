@@ -123,7 +123,7 @@ def _run(
 
 
 class _Unread(TorchFunctionMode):
-    """Questions after values, such as whether data fit an alphabet, are answered as if all of them were zero."""
+    """Questions after values, such as whether data fit an alphabet, are answered without them."""
 
     def __torch_function__(
         self,
@@ -133,7 +133,7 @@ class _Unread(TorchFunctionMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         if func in (Tensor.__int__, Tensor.item):
-            return 0
+            return int(func is Tensor.item)  # the number of a first update, which optimisers divide by, is 1
         return False if func is Tensor.__bool__ else func(*args, **(kwargs or {}))
 
 
