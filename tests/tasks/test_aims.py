@@ -109,8 +109,10 @@ def test_words_of_letters_guarded_by_entropy_and_perplexity_of_subwords(tmp_path
     noise = torch.randint(0, task.tokeniser.size, real.shape, generator=seeded())
     assert aim.measure(real).value > 0.9 > aim.measure(noise).value
     repeated = real[:1, :1].expand_as(real)
-    for guard in ("minus_entropy", "minus_distinct_3"):
-        assert aim.guards[guard](repeated).value > aim.guards[guard](real).value
+    held_out = task.splits.valid.batch(torch.arange(4)).x_1
+    for guard in ("entropy_lacking", "distinct_3_lacking"):
+        assert aim.guards[guard](repeated).value > 0 == aim.guards[guard](held_out).value
+    assert aim.guards["entropy_lacking"](noise).value == 0  # more than the text has is no collapse
 
 
 @pytest.mark.filterwarnings("always:.*rows stay", "ignore::DeprecationWarning")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ..metrics.text import distinct, entropies, jackknife, longest_matches, mean
 from ..metrics.text_judges import HuggingFaceJudge, NgramJudge, perplexity
 from ..metrics.text_modes import TextModes
 from ..pictures import blank, save
-from .aims import Aim
+from .aims import Aim, Measured
 
 CHARACTERS = 512  # the largest alphabet whose tokens are taken for characters, which may spell no word
 
@@ -76,8 +76,7 @@ class TextQuality:
     def _usual_range(self, length: int) -> tuple[float, float]:
         """The entropy that one in ten validation windows stays below, and the match that one in ten exceeds."""
         if length not in self._usual:
-            tokens = self.valid.tokens(512 * length)
-            rows = tokens[: len(tokens) // length * length].reshape(-1, length)
+            rows = self._held_out(512, length)
             if not len(rows):
                 return 0.0, float(length)
             high = float(np.quantile(longest_matches(rows, self.corpus), 0.9))
@@ -85,14 +84,13 @@ class TextQuality:
         return self._usual[length]
 
     def aim(self, n: int) -> Aim:
-        """What a grid is chosen by: real words where tokens are characters, else the judge's perplexity; guarded by
-        the entropy within samples and the distinct 3-grams, for collapse raises both.
+        """What a grid is chosen by: real words where tokens are characters, else the judge's perplexity. Collapse
+        raises both, so what the entropy within samples and the distinct 3-grams lack of held-out text guards them.
 
         Arguments:
             n: Samples.
         """
         decoded = lambda rows: [self.tokeniser.decode(row) for row in rows.tolist()]  # noqa: E731
-        less = lambda m: Measure(-m.value, m.error)  # noqa: E731
 
         def words(samples: Tensor) -> Measure:
             return mean(word_validity(decoded(samples), self.vocabulary))
@@ -101,12 +99,31 @@ class TextQuality:
             return perplexity(self.ngrams.nats(samples.cpu().numpy()))
 
         guards = {
-            "minus_entropy": lambda samples: less(mean(entropies(samples.cpu().numpy()))),
-            "minus_distinct_3": lambda samples: less(jackknife(lambda part: distinct(part, 3), samples.tolist())),
+            "entropy_lacking": self._lacking(lambda rows: mean(entropies(rows))),
+            "distinct_3_lacking": self._lacking(lambda rows: jackknife(lambda part: distinct(part, 3), rows.tolist())),
         }
         if self.tokeniser.size <= CHARACTERS:
             return Aim("word_validity", words, rises=True, guards=guards, n=n)
         return Aim("judge_perplexity", judged, guards=guards, n=n)
+
+    def _lacking(self, measure: Callable[[NDArray[np.integer]], Measure], share: float = 0.99) -> Measured:
+        """How far a number of samples is below ``share`` of what as many held-out windows have; 0 if it is not."""
+        known: dict[tuple[int, ...], float] = {}
+
+        def lacking(samples: Tensor) -> Measure:
+            held_out = self._held_out(*samples.shape)
+            rows = samples.cpu().numpy()[: len(held_out)]
+            if rows.shape not in known:
+                known[rows.shape] = share * measure(held_out).value if len(held_out) > 1 else 0.0
+            found = measure(rows)
+            return Measure(max(known[rows.shape] - found.value, 0.0), found.error)
+
+        return lacking
+
+    def _held_out(self, n: int, length: int) -> NDArray[np.integer]:
+        """As many validation windows as there are, at most ``n``."""
+        tokens = self.valid.tokens(n * length)
+        return tokens[: len(tokens) // length * length].reshape(-1, length)
 
     def data(self, windows: Windows, n: int, seed: int = 0) -> dict[str, float]:
         """The same of ``n`` held-out windows (as many as there are, if fewer)."""
