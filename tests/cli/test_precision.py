@@ -15,13 +15,13 @@ from flowmaps.train import read_config, read_state, resolve
 
 SMALL = ("--trainer.max_steps=1", "--trainer.batch_size=8", "--trainer.accumulation=1", "--trainer.valid_examples=8",
          "--trainer.curves=false", "--trainer.accelerator=cpu", "--trainer.compile=false")  # fmt: skip
-TEXT = ("--task.width=16", "--task.depth=1", "--task.heads=2", "--task.length=12", "--task.n=4")
+TEXT = ("--task.width=16", "--task.depth=2", "--task.heads=2", "--task.length=12", "--task.n=4")
 MOLECULES = ("--task.width=16", "--task.depth=1", "--task.edge=8", "--task.heads=2")
 IMAGES = ("--task.width=8", "--task.lower=[16]", "--task.depth=1")
 AUTOENCODERS = ("--task.encoder.init_args.width=4", "--task.decoder.init_args.width=4")
 BIJECTION = ("--task.flow.width=8", "--task.flow.layers=2", "--task.flow.bins=4")
 POINTS = ("--task.width=8", "--task.depth=1", "--task.frequencies=2", "--task.size=64", "--task.held_out=16")
-FIRST_STAGE = {"text8-distilled": "text8-base", "qm9-large-second": "qm9-large"}
+FIRST_STAGE = {"text8-distilled": "text8-base", "qm9-large-second": "qm9-large", "novels-second": "novels"}
 WORDS = ("--task.embedding=16", "--task.chunk=16")
 MODALITIES = ("digits", "qm9", "tiny-shakespeare", "lm1b", "checkerboard", "earth", "torsions", "ramachandran",
               "aef-digits")  # fmt: skip
