@@ -260,3 +260,13 @@ def test_weights_in_half_precision_take_half_the_space_and_load_as_they_were_rou
         module.weight[0, 0] = 1e5
     with pytest.raises(ValueError, match="weight is too large for half precision"):
         export(tmp_path / "large", module, {}, {}, {}, half=True)
+
+
+def test_weights_that_are_shared_stay_so_in_half_precision(tmp_path):
+    def tied() -> nn.Sequential:
+        layer = nn.Linear(8, 8)
+        return nn.Sequential(layer, nn.Tanh(), layer)
+
+    module, other = tied(), tied()
+    load_map(export(tmp_path / "half", module, {}, {}, {}, half=True), other)
+    assert torch.equal(other[2].weight, module[0].weight.half().float()) and other[0].weight is other[2].weight

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..files import beside, sha256, sweep, write_json, write_text
 from ..reading import JSON, check_size, expect, inside, read_json, read_text
 from . import shards
-from .tensors import CheckpointError, fill, nbytes, read_tensors, unwritable, write_tensors
+from .tensors import CheckpointError, canonical, fill, nbytes, read_tensors, unwritable, write_tensors
 
 Document = dict[str, Any]  # of JSON
 SUMS = "SHA256SUMS"
@@ -123,9 +123,11 @@ def export(
     """
     weights = flow_map.state_dict()
     if half:
+        weights, aliases = canonical(weights)  # what is shared stays so
         weights = {name: w.half() if w.dtype == torch.float32 else w for name, w in weights.items()}
         if large := [name for name, w in weights.items() if not w.isfinite().all()]:
             raise ValueError(f"{large[0]} is too large for half precision (65,504); export without it")
+        weights |= {name: weights[owner] for name, owner in aliases.items()}
     return write_folder(place, {MODEL: weights}, {CONFIG: config, STATE: state, **documents})
 
 
