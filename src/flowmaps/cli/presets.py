@@ -40,5 +40,5 @@ def find_preset(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     raise ValueError(
-        f"no preset {name!r}{closest(name, known)}; there are {', '.join(known)}, or give the path of a YAML file"
+        f"no preset {name!r}{closest(name, known)}; `flowmaps presets` lists them, or give the path of a YAML file"
     )
