@@ -140,8 +140,8 @@ def test_the_wheel_works_in_an_environment_of_its_own(tmp_path):
     command = tmp_path / "new" / "bin" / "flowmaps"
     assert "usage: flowmaps COMMAND" in run(command, "--help")
     assert run(command, "--version") == f"flowmaps {flowmaps.__version__}\n"
-    run(command, "sample", "qm9", "--n", "2", "--out", "two.smi", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
-    assert len((tmp_path / "two.smi").read_text().splitlines()) == 2
+    run(command, "sample", "qm9", "--n", "16", "--out", "some.smi", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+    assert 12 <= len((tmp_path / "some.smi").read_text().splitlines()) <= 16  # the valid ones
     where = "import flowmaps.hub.models as m; print(m.__file__); print(m.shipped())"
     file, models = run(python, "-c", where).splitlines()
     assert file.startswith(str(place)) and "'qm9'" in models and "'zinc24'" in models
