@@ -19,7 +19,7 @@ from .trace import ACTIVATIONS, CASTS, GRADIENTS, LOGITS, Trace
 PAIR = 2  # blocks that are gathered at one time: the one that computes, and the next
 
 
-class Memory(NamedTuple):
+class DeviceMemory(NamedTuple):
     """Bytes of one device.
 
     Arguments:
@@ -76,21 +76,21 @@ class Step(NamedTuple):
     accumulation: int
     half: bool
 
-    def memory(self, sharded: bool) -> Memory:
+    def memory(self, sharded: bool) -> DeviceMemory:
         """Bytes of one device when it has most."""
         return self._sharded() if sharded else self._whole()
 
-    def _whole(self) -> Memory:
+    def _whole(self) -> DeviceMemory:
         sizes, trace, several = self.sizes, self.trace, self.accumulation > 1
         buckets = sizes.trained if self.devices > 1 else 0
         peak = trace.passing if several else trace.staying
         gradients = peak[GRADIENTS] + buckets + several * sizes.trained
-        computing = Memory(sizes.trained, gradients, trace.moments, sizes.averages, 0,
+        computing = DeviceMemory(sizes.trained, gradients, trace.moments, sizes.averages, 0,
                            peak[ACTIVATIONS] + peak[CASTS], peak[LOGITS])  # fmt: skip
         stepping = computing._replace(gradients=sizes.trained + buckets, activations=trace.stepping, logits=0)
         return max(computing, stepping, key=lambda memory: memory.total)
 
-    def _sharded(self) -> Memory:
+    def _sharded(self) -> DeviceMemory:
         """Blocks are gathered in their precision one by one, the rest for the length of an update; gradients are
         reduced in float32 after the last micro-batch."""
         sizes, n, peak = self.sizes, self.devices, self.trace.passing
@@ -98,7 +98,7 @@ class Step(NamedTuple):
         computed = block / 2 if self.half else block
         gathered = root + PAIR * computed + root + PAIR * (computed + block)
         kept = sizes.trained if self.accumulation > 1 else 0
-        return Memory(sizes.trained / n, sizes.trained / n + kept, self.trace.moments / n, sizes.averages / n,
+        return DeviceMemory(sizes.trained / n, sizes.trained / n + kept, self.trace.moments / n, sizes.averages / n,
                       gathered, peak[ACTIVATIONS], peak[LOGITS])  # fmt: skip
 
 

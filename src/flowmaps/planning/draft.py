@@ -16,7 +16,7 @@ from ..objectives import Objective
 from ..train.settings import Hardware
 from ..train.strategy import blocks_of, lean, why_not_blockwise
 from ..train.surgery import Divided
-from .account import Memory, Sizes, Step, sizes_of
+from .account import DeviceMemory, Sizes, Step, sizes_of
 from .trace import Trace, traced
 
 
@@ -58,7 +58,7 @@ class Way(NamedTuple):
     accumulation: int
     micro: int
     sharded: bool
-    memory: Memory
+    memory: DeviceMemory
 
 
 @dataclass
