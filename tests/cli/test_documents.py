@@ -1,4 +1,4 @@
-"""Every command line of the README and of the documentation is one that the program takes."""
+"""Every command line of the README and of the documentation is one that the program takes; samples are drawn."""
 
 import re
 import shlex
@@ -70,6 +70,18 @@ def test_a_command_of_the_documents_is_one_of_the_program(line, text_run, traine
     model = [model_of(arguments[0], text_run, trained)] if options and name not in FREE else []
     text = told(name, *model, "--help")
     assert not [option for option in options if option.split(".")[0] not in text]
+    if name == "sample":
+        draws(model_of(arguments[0], text_run, trained), arguments[1:], tmp_path)
+
+
+def draws(model, options, folder):
+    """The samples are drawn, two of them."""
+    kept, after = [], ""
+    for word in options:
+        after = word if word.startswith("--") else after
+        kept += [] if after.split("=")[0] in ("--n", "--out") else [word]
+    assert main(["sample", model, *kept, "--n", "2", "--out", str(folder / "drawn")]) == 0
+    assert any((folder / "drawn").iterdir())
 
 
 def trains(arguments, tmp_path):
