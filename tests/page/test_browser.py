@@ -126,7 +126,7 @@ def test_a_user_asks_for_molecules_with_a_scaffold(address, browser, tmp_path):
     assert "The scaffold '<b>nonsense</b>' cannot be used" in alert.inner_text()
 
     page.get_by_role("tab", name="Text", exact=True).click()
-    page.get_by_text("No model of text comes with this package").wait_for()
+    page.get_by_text("4 texts of 64 tokens in 4 steps").wait_for()
     page.get_by_role("tab", name="Images", exact=True).click()
     page.get_by_text("10 images in 4 steps").wait_for()
     assert page.locator(".fm-images img:visible").count() == 10 + 4 * 10
