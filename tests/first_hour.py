@@ -96,7 +96,7 @@ class Log:
                               env=self.environment, capture_output=True, text=True)  # fmt: skip
         after = os.times()
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        self.told(step, done.stdout, f"{time.monotonic() - start:.0f} s, {cpu:.0f} s of the processor")
+        self.told(step, done.stdout, f"{time.monotonic() - start:.0f} s, {max(cpu, 0.0):.0f} s of the processor")
         if done.returncode:
             sys.exit(f"{step.command}: exit code {done.returncode}\n{done.stdout[-3000:]}")
 
