@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -19,10 +21,11 @@ from networks.test_networks import NETWORKS, built, draw
 
 @pytest.fixture(scope="module")
 def fabric():
-    made = launchable(Hardware(strategy="fsdp2", accelerator="cpu"))
-    made.launch()
-    yield made
-    torch.distributed.destroy_process_group()
+    with patch.dict(os.environ):  # a launcher leaves the address of its group there, for processes that it starts
+        made = launchable(Hardware(strategy="fsdp2", accelerator="cpu"))
+        made.launch()
+        yield made
+        torch.distributed.destroy_process_group()
 
 
 class Loss(nn.Module):

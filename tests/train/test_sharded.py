@@ -21,14 +21,9 @@ from train.sharded import KINDS, STEPS, distilled, fit
 from train.toys import assert_equal_bits, environment, trainer
 
 
-def script(place: Path, *arguments: str) -> Path:
-    for trial in range(3):  # the port that was found free may be another test's by the time it is bound
-        directory = place / str(trial)
-        directory.mkdir()
-        command = [sys.executable, str(Path(__file__).with_name("sharded.py")), str(directory), *arguments]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900)
-        if "EADDRINUSE" not in done.stderr:
-            break
+def script(directory: Path, *arguments: str) -> Path:
+    command = [sys.executable, str(Path(__file__).with_name("sharded.py")), str(directory), *arguments]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     (directory / "said.txt").write_text(done.stderr)
     return directory

@@ -145,12 +145,9 @@ def trainer(
 
 
 def environment() -> dict[str, str]:
-    """Environment of a new Python process that finds this library and these tests, uses one thread, and is no part of a
-    group of processes that another test of this one has formed."""
+    """Environment of a new Python process that finds this library and these tests, and uses one thread."""
     paths = [str(Path(flowmaps.__file__).parents[1]), str(Path(__file__).parents[1])]
-    group = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-    own = {name: value for name, value in os.environ.items() if name not in group}
-    return {**own, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
 def tensors_of(folder: Path) -> dict[str, Tensor]:
