@@ -13,10 +13,10 @@ from torch import Tensor
 from ..fields import Batch, Fields
 from ..files import write_json
 from ..paths import GeodesicPath
-from ..reading import check_size, expect, inside, read_json
+from ..reading import check_size, inside
 from ..seeds import check_seed
 from .base import fingerprint
-from .shards import agreed, read_shard, write_shard
+from .shards import agreed, read_index, read_shard, write_shard
 
 INDEX = "pairs.json"
 SHARD = 2**14  # pairs of one file
@@ -192,9 +192,4 @@ def read_pairs(folder: str | os.PathLike) -> Pairs:
 
 
 def _index(folder: Path) -> dict:
-    file = folder / INDEX
-    if not file.exists():
-        raise ValueError(f"{folder} has no {INDEX}: it holds no pairs; make them first")
-    index = read_json(file)
-    expect(index, PATTERN, str(file))
-    return index
+    return read_index(folder / INDEX, PATTERN, "it holds no pairs; make them first")

@@ -8,7 +8,22 @@ from pathlib import Path
 from torch import Tensor
 
 from ..files import replacing, sha256
-from ..reading import Document
+from ..reading import Document, expect, read_json
+
+
+def read_index(file: Path, pattern: Document, lacking: str) -> Document:
+    """The index of a folder.
+
+    Arguments:
+        pattern: What it has to hold.
+        lacking: What a folder without one lacks, and the remedy, for a complaint.
+    Raises: ValueError if there is none, or it holds something else.
+    """
+    if not file.exists():
+        raise ValueError(f"{file.parent} has no {file.name}: {lacking}")
+    index = read_json(file)
+    expect(index, pattern, str(file))
+    return index
 
 
 def agreed(folder: Path, index: Document | None, wanted: Document, what: str) -> Document:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..files import replacing, sha256, write_json
-from ..reading import Document, check_size, expect, inside, read_json
+from ..reading import Document, check_size, inside
 from ..seeds import check_seed
 from .potentials import Potential, plain
-from .shards import agreed, check_shard, read_shard, write_shard
+from .shards import agreed, check_shard, read_index, read_shard, write_shard
 
 if TYPE_CHECKING:
     from openmm import Context
@@ -227,12 +227,7 @@ def _name(number: int) -> str:
 
 
 def _index(folder: Path) -> Document:
-    file = folder / INDEX
-    if not file.exists():
-        raise ValueError(f"{folder} has no {INDEX}: it holds no simulation; make one: flowmaps simulate")
-    index = read_json(file)
-    expect(index, PATTERN, str(file))
-    return index
+    return read_index(folder / INDEX, PATTERN, "it holds no simulation; make one: flowmaps simulate")
 
 
 def _state(folder: Path, index: Document, number: int) -> dict[str, Tensor]:

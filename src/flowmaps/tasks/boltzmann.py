@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import Dataset
 from ..data.conformations import (
     BLOCKS,
     SIZE,
@@ -25,7 +24,6 @@ from ..data.conformations import (
     parts_of,
     trajectory,
 )
-from ..data.pairs import Pairs, read_pairs
 from ..fields import Fields
 from ..files import write_text
 from ..maps import NSF, Bijection
@@ -33,15 +31,16 @@ from ..metrics.boltzmann import BoltzmannQuality, dihedrals, normalised
 from ..paths import GeodesicPath
 from ..pictures import boltzmann_panels, heading
 from ..reading import Document
-from ..samplers import Jumps, Sampler
+from ..samplers import Sampler
 from ..seeds import check_seed
 from ..spaces import Euclidean
 from .base import ChangedData, Task, in_batches
+from .bijections import OfBijection
 
 SHOWN = 100  # models of a PDB file
 
 
-class Boltzmann(Task[ConformationSplits, Fields, Bijection]):
+class Boltzmann(OfBijection, Task[ConformationSplits, Fields, Bijection]):
     r"""Conformations by a bijection, whose samples have weights :math:`\log w = -u(x) - \log p_\theta(x)`.
 
     Arguments:
@@ -122,32 +121,16 @@ class Boltzmann(Task[ConformationSplits, Fields, Bijection]):
             return Turned(len(state["atoms"]), state["unit"])
         return Framed(state["three"], torch.tensor(state["mean"]).double(), torch.tensor(state["factor"]).double())
 
-    @cached_property
-    def _parts(self) -> tuple[Pairs, Pairs]:
-        """Pairs to train on and to validate by, of these very data."""
-        assert self.paired is not None
-        found = read_pairs(self.paired).require((self.coordinates.dim,), data=self.state()["data"]["train"])
-        return found.parted(max(len(found) // 10, 1))
-
-    @cached_property
-    def train_data(self) -> Dataset:
-        return super().train_data if self.paired is None else self._parts[0]
-
-    @cached_property
-    def valid_data(self) -> Dataset:
-        return super().valid_data if self.paired is None else self._parts[1]
+    @property
+    def dim(self) -> int:
+        return self.coordinates.dim
 
     # -- model ---------------------------------------------------------------------------------------------------
 
     def build_map(self) -> Bijection:
-        dim = self.coordinates.dim
-        return self.flow(GeodesicPath(Euclidean(dim)), (dim,))
+        return self.flow(GeodesicPath(Euclidean(self.dim)), (self.dim,))
 
     # -- samples -------------------------------------------------------------------------------------------------
-
-    def rows(self, steps: Sequence[int], ode: int | None = 128) -> dict[str, Sampler]:
-        """One step: a bijection has no others."""
-        return {"1": Jumps(1)}
 
     @torch.no_grad()
     def sample(
@@ -159,8 +142,7 @@ class Boltzmann(Task[ConformationSplits, Fields, Bijection]):
             batch: Frames at a time.
         Raises: ValueError if the sampler takes several steps.
         """
-        if sampler.evaluations != 1:
-            raise ValueError(f"a bijection samples in one step, not in {sampler.evaluations}; leave --steps out")
+        self.require_one_step(sampler)
         coordinates, x, log_q = self.coordinates, list[Tensor](), list[Tensor]()
         for rows in in_batches(n, batch):
             y, log_p = flow_map.sample((len(rows),), generator)

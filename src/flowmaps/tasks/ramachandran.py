@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ..data import Dataset
-from ..data.pairs import Pairs, read_pairs
 from ..maps import Bijection, CircularNSF, Transport, VelocityMap
 from ..paths import GeodesicPath
-from ..samplers import Jumps, Sampler
+from ..samplers import Sampler
 from .aims import Aim
 from .base import in_batches
+from .bijections import OfBijection
 from .torsions import Torsions
 
 
-class Ramachandran(Torsions):
+class Ramachandran(OfBijection, Torsions):
     """Angles by a bijection of the torus, whose likelihood is exact.
 
     Arguments:
@@ -44,27 +42,12 @@ class Ramachandran(Torsions):
         super().__init__(source, path, columns, unit, skip, False, None, None, None, None, None, VelocityMap, seed)
         self.flow, self.paired = flow, paired
 
+    @property
+    def dim(self) -> int:
+        return self.space.dim
+
     def build_map(self) -> Bijection:  # pyright: ignore[reportIncompatibleMethodOverride]  (this task alone samples it)
-        return self.flow(GeodesicPath(self.space), (self.space.dim,))
-
-    @cached_property
-    def _parts(self) -> tuple[Pairs, Pairs]:
-        """Pairs to train on and to validate by, of these very data."""
-        assert self.paired is not None
-        found = read_pairs(self.paired).require((self.space.dim,), data=self.state()["data"]["train"])
-        return found.parted(max(len(found) // 10, 1))
-
-    @cached_property
-    def train_data(self) -> Dataset:
-        return super().train_data if self.paired is None else self._parts[0]
-
-    @cached_property
-    def valid_data(self) -> Dataset:
-        return super().valid_data if self.paired is None else self._parts[1]
-
-    def rows(self, steps: Sequence[int], ode: int | None = 128) -> dict[str, Sampler]:
-        """One step: a bijection has no others."""
-        return {"1": Jumps(1)}
+        return self.flow(GeodesicPath(self.space), (self.dim,))
 
     @torch.no_grad()
     def sample(
@@ -76,8 +59,7 @@ class Ramachandran(Torsions):
             batch: Points at a time.
         Raises: ValueError if the sampler takes several steps.
         """
-        if sampler.evaluations != 1:
-            raise ValueError(f"a bijection samples in one step, not in {sampler.evaluations}; leave --steps out")
+        self.require_one_step(sampler)
         path = flow_map.path
         noise = [flow_map.noise((len(rows),), generator) for rows in in_batches(n, batch)]
         return self.shown(torch.cat([flow_map.push(path.start(part)) for part in noise]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -108,15 +109,16 @@ class TextQuality:
 
     def _lacking(self, measure: Callable[[NDArray[np.integer]], Measure], share: float = 0.99) -> Measured:
         """How far a number of samples is below ``share`` of what as many held-out windows have; 0 if it is not."""
-        known: dict[tuple[int, ...], float] = {}
+
+        @cache
+        def least(n: int, length: int) -> tuple[int, float]:
+            held_out = self._held_out(n, length)
+            return len(held_out), share * measure(held_out).value if len(held_out) > 1 else 0.0
 
         def lacking(samples: Tensor) -> Measure:
-            held_out = self._held_out(*samples.shape)
-            rows = samples.cpu().numpy()[: len(held_out)]
-            if rows.shape not in known:
-                known[rows.shape] = share * measure(held_out).value if len(held_out) > 1 else 0.0
-            found = measure(rows)
-            return Measure(max(known[rows.shape] - found.value, 0.0), found.error)
+            n, enough = least(*samples.shape)
+            found = measure(samples.cpu().numpy()[:n])
+            return Measure(max(enough - found.value, 0.0), found.error)
 
         return lacking
 
