@@ -50,7 +50,11 @@ class Root(nn.Module):
 
 
 def tracked(objective, batch, mesh) -> int:
-    """Bytes of a process at the peak of its second update, by torch's tracker."""
+    """Bytes of a process at the peak of its second update, by torch's tracker.
+
+    In the first one torch works out how each operation of the optimiser is sharded, on tensors of whole size, which
+    among tensors without memory the tracker cannot tell from others; of the 1.7 B preset they would be 26 GB.
+    """
     with FakeTensorMode() as mode, _Unread():
         batch = tree_map_only(torch.Tensor, mode.from_tensor, batch)
         _move(objective, "cpu")
@@ -60,24 +64,22 @@ def tracked(objective, batch, mesh) -> int:
             fully_shard(block, mesh=mesh, mp_policy=policy)
         fully_shard(root, mesh=mesh)
         optimizer = AdamW()(objective)
+
+        def update() -> None:
+            root(batch, root.draw(batch)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        update()
         tracker = FSDPMemTracker(root, optimizer)
         tracker.track_inputs((batch,))
         with tracker:
-            for update in range(2):
-                root(batch, root.draw(batch)).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                if update == 0:
-                    tracker.reset_mod_stats()
+            update()
         (peak,) = tracker.get_tracker_snapshot("peak").values()
     return peak["Total"]
 
 
-LARGE = pytest.param(
-    ("--trainer.batch_size=256",),
-    id="1.7 B",
-    marks=(pytest.mark.slow, pytest.mark.xfail(strict=True, reason="planned 21.1 GB, tracked 26.5 GB")),
-)
+LARGE = pytest.param(("--trainer.batch_size=256",), id="1.7 B", marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("sizes", [pytest.param(SMALL, id="small"), LARGE])
