@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from ..spaces.base import check_size
 from ..spaces.torus import wrapped
 
 if TYPE_CHECKING:
+    from torch import LongTensor
     from torch.distributions import Transform
+    from zuko.transforms import MonotonicRQSTransform
 
 
 class Univariate(ABC):
@@ -63,7 +65,38 @@ class Scaled(Univariate):
         return MonotonicAffineTransform(shift, scale)
 
 
-class Spline(Univariate):
+class RationalQuadratic(Univariate):
+    r"""Splines of quotients of quadratics, whose inverse solves a quadratic in its stable form.
+
+    With z the place in a piece, :math:`a z^2 + b z + c = 0` has the root :math:`z = c / q` for b ≥ 0 and
+    :math:`z = q / a` for b < 0, :math:`q = -\tfrac12 (b + \operatorname{sign}(b) \sqrt{b^2 - 4 a c})`: neither
+    subtracts numbers that nearly agree. One step of Newton's method follows.
+
+    A value y of size B is known to εB alone, so that no inverse is nearer to x than :math:`\varepsilon B / \tau'(x)`:
+    in float32 it is right to 1e-5 where τ' is at least .2 (``tests/maps/test_univariate.py``, parameters up to tens).
+    """
+
+    @abstractmethod
+    def transform(self, phi: Tensor) -> MonotonicRQSTransform: ...
+
+    def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        spline = self.transform(phi)
+        k = cast("LongTensor", spline.searchsorted(spline.vertical, y) - 1)
+        inside, x_0, x_1, y_0, y_1, d_0, d_1, s = spline.bin(k)
+        up = inside * (y - y_0)
+        bend = up * (d_0 + d_1 - 2 * s)
+        a, b, c = (y_1 - y_0) * (s - d_0) + bend, (y_1 - y_0) * d_0 - bend, -s * up
+        root = (b.square() - 4 * a * c).clamp(min=torch.finfo(y.dtype).tiny).sqrt()
+        falls = b < 0
+        q = -(b + torch.where(falls, -root, root)) / 2
+        z = (torch.where(falls, q, c) / torch.where(falls, a, q)).clamp(0, 1)
+        x = torch.where(inside, x_0 + z * (x_1 - x_0), y)
+        there, change = spline.call_and_ladj(x)
+        step = (y - there) * (-change.detach()).exp()
+        return torch.where(inside, torch.minimum(torch.maximum(x + step, x_0), x_1), y), -change
+
+
+class Spline(RationalQuadratic):
     r"""Rational-quadratic splines on [-bound, bound], the identity outside.
 
     Arguments:
@@ -78,14 +111,14 @@ class Spline(Univariate):
             raise ValueError(f"bound is {bound}, expected a positive end of the splines")
         self.bound, self.count = bound, 3 * bins - 1
 
-    def transform(self, phi: Tensor) -> Transform:
+    def transform(self, phi: Tensor) -> MonotonicRQSTransform:
         from zuko.transforms import MonotonicRQSTransform
 
         widths, heights, derivatives = phi.split((self.bins, self.bins, self.bins - 1), -1)
         return MonotonicRQSTransform(widths, heights, derivatives, bound=self.bound)
 
 
-class CircularSpline(Univariate):
+class CircularSpline(RationalQuadratic):
     r"""Splines of an angle: the same slope at -π and π, and then a turn.
 
     .. math:: y = [S(x) + b], \qquad S(\pm\pi) = \pm\pi, \quad S'(-\pi) = S'(\pi)
@@ -104,7 +137,7 @@ class CircularSpline(Univariate):
         self.bins = check_size("bins, the number of pieces,", bins, 2)
         self.count = 3 * bins + 1
 
-    def transform(self, phi: Tensor) -> Transform:
+    def transform(self, phi: Tensor) -> MonotonicRQSTransform:
         from zuko.transforms import MonotonicRQSTransform
 
         widths, heights, at_knots = phi[..., :-1].split((self.bins, self.bins, self.bins), -1)
