@@ -39,6 +39,8 @@ from flowmaps.train.logs import Records
 
 from .harness import Reader
 from .mutations import VALUES, spoilt_bytes, spoilt_json, spoilt_text
+from .readers_science import COUNTS as OF_SCIENCE
+from .readers_science import SCIENCE
 
 TINY = ("--task.width=8", "--task.lower=[16]", "--trainer.curves=false")
 Damage = Callable[[Random, bytes], bytes]
@@ -377,10 +379,11 @@ def readers(run: Path) -> dict[str, Reader]:
         "checkpoints": Reader(copied, spoiling(spoilt_bytes, "*"), opened, guarded=True),
         "SHA256SUMS": Reader(copied, spoiling(spoilt_text, "SHA256SUMS"), opened, guarded=True),
         "metrics.jsonl": Reader(make_records, spoiling(spoilt_text, "metrics.jsonl"), records),
+        **SCIENCE,
     }  # fmt: skip
 
 
 COUNTS = {"CSV": 150, "TSV": 60, "SMILES": 60, "CSV.gz": 40, "image folders": 60, "text folders": 60, "text.gz": 60,
           "text.xz": 60, "IDX files, packed": 60, "preset YAML": 200, "options of a training": 200,
-          "options of commands": 160, "config.json": 150}  # fmt: skip
+          "options of commands": 160, "config.json": 150, **OF_SCIENCE}  # fmt: skip
 USUAL = 100  # inputs of every other reader

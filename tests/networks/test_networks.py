@@ -28,7 +28,7 @@ NETWORKS = {
     "u-net features": (lambda: UNet(3, 4, (), depth=2, heads=1), IMAGE),
     "convolutions": (lambda: Convolutions(3, 8, 1, 3, (1, 2), out=3), LINE),
     "convolutions with places": (lambda: Convolutions(3, 8, 1, 3, (2,), out=3, shape=(5,)), LINE),
-    "convolutions on patches": (lambda: Convolutions(3, 8, 1, 3, (1, 2), 2, out=3), LINE),
+    "convolutions on patches": (lambda: Convolutions(3, 8, 1, 3, (1, 2), 2, out=3, split=0.5), LINE),
     "mlp": (lambda: MLP(LINE, 8, 2), LINE),
     "mlp on fields": (lambda: MLP(FIELDS, 8, 1), FIELDS),
 }
@@ -302,13 +302,14 @@ def test_one_modulation_serves_all_blocks_with_a_constant_of_each():
     [
         lambda split: Transformer(3, 8, 3, 2, out=3, split=split),
         lambda split: GraphTransformer(3, 2, width=8, edge=4, depth=3, heads=2, paths=2, split=split),
+        lambda split: Convolutions(3, 8, 1, 3, (1, 2, 1), 2, out=3, split=split),
     ],
-    ids=["transformer", "graph"],
+    ids=["transformer", "graph", "convolutions"],
 )
 def test_split_blocks_agree_with_whole_ones_on_the_diagonal_and_know_both_times_off_it(make):
     whole, split = (stirred(make(share)) for share in (None, 2 / 3))
     split.load_state_dict(whole.state_dict())
-    x = draw(LINE) if isinstance(whole, Transformer) else draw({"atoms": (4, 3), "bonds": (4, 4, 2)})
+    x = draw({"atoms": (4, 3), "bonds": (4, 4, 2)} if isinstance(whole, GraphTransformer) else LINE)
     s, t = times()
     close(split(x, s, s), whole(x, s, s), rtol=0, atol=0)
     here, *others = (next(leaves(split(x, a, b)))[0] for a, b in ((s, t), (s + 0.01, t), (s, t + 0.01)))

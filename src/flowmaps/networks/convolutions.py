@@ -47,7 +47,7 @@ class Convolutions(Network):
         dilations: Of the convolutions of a round.
         patch: Consecutive positions that share one place: convolutions then cost that much less and reach that much
             farther.
-        out, K, classes, properties, times: As for a transformer.
+        out, K, classes, properties, times, split: As for a transformer.
         shape: ``(length,)`` where each position gets a learned vector p; other lengths are then refused.
     Returns (of a call): ``(batch, length, out)``.
     Invariant: padding never changes the rest; where every position is known, the times do not matter.
@@ -69,6 +69,7 @@ class Convolutions(Network):
         classes: int | None = None,
         properties: int | None = None,
         times: TimeFeatures | None = None,
+        split: float | None = None,
     ):
         super().__init__()
         check_sizes(width=width, rounds=rounds, kernel=kernel, patch=patch)
@@ -80,7 +81,7 @@ class Convolutions(Network):
         self.read = read_in(patch * d, width)
         nn.init.normal_(self.read.weight, std=patch**-0.5)  # every position has unit norm
         self.table = None if shape is None else nn.Parameter(torch.randn(-(-shape[0] // patch), width) / 2)
-        self.context = Context(width, classes, properties, times)
+        self.context = Context(width, classes, properties, times, split)
         self.blocks = nn.ModuleList(Convolved(width, kernel, each) for _ in range(rounds) for each in dilations)
         self.norm = Modulation(width, width, parts=2)
         if out is None and patch > 1:
@@ -97,12 +98,12 @@ class Convolutions(Network):
         h = self.read(self._patches(x if mask is None else torch.where(mask.unsqueeze(-1), x, 0.0)))
         h = h.to(torch.promote_types(x.dtype, h.dtype))  # under autocast, sums over blocks stay float32
         h = h if self.table is None else h + self.table
-        c = self.context(s, t, condition)
+        contexts = self.context.of_blocks(s, t, condition, len(self.blocks))
         exists = None if mask is None else self._patches(mask.unsqueeze(-1)).any(-1)
         share = None if known is None else self._share(known, mask, h)
-        for block in self.blocks:
+        for block, c in zip(self.blocks, contexts, strict=True):
             h = block(h, c, share, exists)
-        scale, shift = self.norm(c, share)
+        scale, shift = self.norm(contexts[-1], share)
         h = self.out(adapt(h, scale, shift))
         return h if self.patch == 1 else h.unflatten(-1, (self.patch, -1)).flatten(1, 2)[:, : x.shape[1]]
 
