@@ -25,6 +25,16 @@ def test_the_commands(tmp_path, tell):
     code, out, err = tell("score", run, "--n", 20, "--out", tmp_path / "scored")
     scored = json.loads((tmp_path / "scored" / "metrics.json").read_text())["bounds"]["exact"]
     assert code == 0 and scored["bits_per_position"] == pytest.approx(found["likelihood"]["bits_per_dimension"])
+    assert len((tmp_path / "scored" / "scores.jsonl").read_text().splitlines()) == 20
+    assert tell("sample", run, "--n", 5, "--out", tmp_path / "own")[0] == 0
+    code, _, err = tell("score", run, "--data", tmp_path / "own" / "samples.npz", "--out", tmp_path / "of-own")
+    assert code == 0, err
+    own = [json.loads(line)["nats"] for line in (tmp_path / "of-own" / "scores.jsonl").read_text().splitlines()]
+    assert len(own) == 5 and all(0 < nats < 1000 for nats in own)
+    for data, message in ((run / "samples.png", "holds images of shape"),
+                          (tmp_path / "found" / "metrics.json", "is not a whole PNG image")):  # fmt: skip
+        code, _, err = tell("score", run, "--data", data, "--out", tmp_path / "none")
+        assert code == 2 and message in err and err.count("\n") == 1, err
     code, _, err = tell("score", run, "--bound", "CutOff")
     assert code == 2 and "CutOff bounds flow maps" in err and err.count("\n") == 1
     assert tell("sample", run, "--temperature", 0.7, "--out", tmp_path / "drawn")[0] == 0

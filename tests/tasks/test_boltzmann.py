@@ -12,6 +12,7 @@ pytest.importorskip("ot", reason="needs the extra ot")
 
 from flowmaps.cli.main import main
 from flowmaps.data.base import fingerprint
+from flowmaps.data.conformations import topology_of
 from flowmaps.hub import load
 from flowmaps.samplers import Jumps
 from flowmaps.tasks.boltzmann import Boltzmann
@@ -113,3 +114,34 @@ def test_missing_frames_say_how_to_make_them(tmp_path, capsys, monkeypatch):
     assert main(["train", "alanine-dipeptide", "--out", "r"]) == 2
     said = capsys.readouterr().err
     assert "flowmaps simulate alanine-dipeptide --out simulations/alanine-dipeptide" in said and said.count("\n") == 1
+
+
+def test_frames_of_a_file_have_the_log_density_of_samples(run, frames, tmp_path, capsys):
+    """What samples are told with is what their own file scores."""
+    model = load(run)
+    samples = model.sample(30, seed=5)
+    _trajectory(samples["x"], model.task, tmp_path / "samples.dcd")
+    assert main(["score", str(run), "--data", str(tmp_path / "samples.dcd"), "--out", str(tmp_path / "s")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "s/scores.jsonl").read_text().splitlines()]
+    log_q = torch.tensor([row["log_q"] for row in rows], dtype=torch.float64)
+    assert torch.allclose(log_q, samples["log_q"], atol=0.05)  # a file has single precision
+    told = json.loads((tmp_path / "s/metrics.json").read_text())
+    assert told["rows"] == 30 and "perplexity" not in told["bounds"]["exact"]
+    assert told["bounds"]["exact"]["nats"] == pytest.approx(sum(row["nats"] for row in rows) / 30)
+    assert main(["score", str(run), "--data", str(frames), "--n=9", "--out", str(tmp_path / "f")]) == 0
+    assert len((tmp_path / "f/scores.jsonl").read_text().splitlines()) == 9
+    other = (frames / "alanine-dipeptide.pdb").read_text().splitlines()
+    atoms = [i for i, line in enumerate(other) if line.startswith(("ATOM", "HETATM"))]
+    other[atoms[0]], other[atoms[1]] = other[atoms[1]], other[atoms[0]]
+    (tmp_path / "other.pdb").write_text("\n".join(other))
+    (tmp_path / "less.pdb").write_text("\n".join(line for i, line in enumerate(other) if i != atoms[-1]))
+    for name, message in (("other", "atom 1 of"), ("less", "frames of 21 atoms, but the model has 22")):
+        capsys.readouterr()
+        assert main(["score", str(run), "--data", str(tmp_path / f"{name}.pdb"), "--out", str(tmp_path / name)]) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
+
+
+def _trajectory(x, task, path):
+    mdtraj = pytest.importorskip("mdtraj")
+    mdtraj.Trajectory(x.numpy(), topology_of(task.state()["atoms"])).save_dcd(str(path))

@@ -57,6 +57,38 @@ def test_its_likelihood_is_exact_and_it_takes_one_step(run, table, tmp_path, cap
         assert "a bijection samples in one step" in capsys.readouterr().err
 
 
+def test_angles_of_a_file_are_scored_exactly(run, table, tmp_path, capsys):
+    own = tmp_path / "own.csv"
+    own.write_text("frame,psi,phi\n" + "".join(f"{i},{-60 + i},{175 + 3 * i}\n" for i in range(5)))
+    assert main(["score", str(run), "--data", str(own), "--out", str(tmp_path / "s")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "s/scores.jsonl").read_text().splitlines()]
+    x = torch.tensor([[175 + 3 * i, -60 + i] for i in range(5)], dtype=torch.float64).deg2rad()
+    x = torch.atan2(x.sin(), x.cos()).float()  # columns by name, angles begin anew at 180 degrees
+    with torch.no_grad():
+        exact = load(run).flow_map.log_prob(x)
+    assert [row["nats"] for row in rows] == pytest.approx((-exact).tolist(), abs=1e-4)
+    told = json.loads((tmp_path / "s/metrics.json").read_text())["bounds"]["exact"]
+    assert told["nats"] == pytest.approx(-float(exact.mean()), abs=1e-4)
+    assert told["bits_per_position"] == pytest.approx(told["nats"] / 2 / math.log(2))
+    assert main(["score", str(run), "--n=20", "--out", str(tmp_path / "held-out")]) == 0
+    wrong = {"three.csv": "1,2,3\n4,5,6\n", "one.csv": "phi,psi\n1,2\n", "damaged.csv": "phi,psi\n1,nan\n2,3\n"}
+    said = {"three.csv": "3 columns of angles, expected 2: phi, psi", "one.csv": "there is 1 row to score",
+            "damaged.csv": "line 2", "none.csv": "none.csv"}  # fmt: skip
+    for name, message in said.items():
+        if name in wrong:
+            (tmp_path / name).write_text(wrong[name])
+        _refused(["--data", str(tmp_path / name)], message, run, tmp_path, capsys)
+    _refused(["--bound", "Grid"], "a bijection is exact, leave --bound out", run, tmp_path, capsys)
+    _refused(["--context", "3"], "cannot score with context", run, tmp_path, capsys)
+
+
+def _refused(options, message, run, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["score", str(run), *options, "--out", str(tmp_path / "none")]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and not (tmp_path / "none").exists()
+
+
 def test_an_objective_that_does_not_fit_is_refused(table, tmp_path, capsys):
     wrong = "--objective=flowmaps.objectives.SelfDistillation"
     arguments = ["train", "ramachandran", "--data.path", str(table), "--out", str(tmp_path / "r"), wrong, *SMALL]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 
 import torch
 from jsonargparse import Namespace
 
 from ..configuration.parsing import parse
-from ..files import write_json
+from ..files import write_json, write_text
 from ..hub import Model
-from ..likelihood import Averaged, Bound, CrossEntropyOnly, CutOff, Estimate, Grid, Proposal, Row, Scorer
+from ..likelihood import Averaged, Bound, CrossEntropyOnly, CutOff, Estimate, Grid, OwnScore, Proposal, Row, Scorer
 from ..maps import EndpointMap
 from ..train.logs import finite
 from .checkpoints import check_out, checkpoint_parser, open_checkpoint, origin, results
@@ -22,13 +24,19 @@ from .score_rows import ROWS, Tally, score_rows, unfinished
 HELP = """Upper bounds on the negative log-likelihood under a checkpoint, with standard errors: B1, and B3 which needs
 the cross-entropy alone, side by side. Of held-out data, or of --data: a text, or a .jsonl file with {"text": ...} or
 {"prompt": ..., "answer": ...} a line. Texts are scored row by row into scores.jsonl; after an interruption the same
-command goes on where it stopped. Example: flowmaps score runs/novels --data book.txt --bounds B1,B3,B4"""
+command goes on where it stopped. Normalising flows and autoencoders have a likelihood of their own, exact or with its
+own bound, and score rows of a table of angles, frames of a molecule, or images into scores.jsonl, too.
+Examples: flowmaps score runs/novels --data book.txt --bounds B1,B3,B4; flowmaps score runs/flow --data angles.csv"""
 HELD_OUT = 1024  # rows, unless --n says otherwise
 
 
 def run(arguments: Sequence[str]) -> int:
     p = checkpoint_parser("score", HELP)
-    p.add_argument("--data", type=str | None, help="text, or .jsonl file, to score instead of the held-out data")
+    p.add_argument(
+        "--data",
+        type=str | None,
+        help="to score instead of held-out data: text, .jsonl; table, frames, images of a flow",
+    )
     p.add_argument("--bounds", default="B1,B3", help="B1, B2, B3, B4, separated by commas")
     p.add_argument("--bound", type=Bound | None, help="one bound instead: CutOff, Averaged, CrossEntropyOnly or Grid")
     p.add_argument("--draws", type=int, default=8, help="points of the integral over u for each row, stratified")
@@ -44,9 +52,13 @@ def run(arguments: Sequence[str]) -> int:
     named(cfg.bounds, cfg.draws, cfg.steps)  # refused before anything is loaded
     opened = open_checkpoint(cfg)
     check_out(cfg, opened.task, ROWS)
+    most = cfg.n or (None if cfg.data else HELD_OUT)
+    own = cfg.context == 0 and opened.task.own_likelihood(
+        opened.flow_map, opened.generator(cfg.seed), bound, most, cfg.data
+    )
+    if own:
+        return exactly(cfg, opened, own)
     rows = opened.task.scored(cfg.data, cfg.context)  # refused where nothing but held-out data can be scored
-    if own := opened.task.own_likelihood(opened.flow_map, opened.generator(cfg.seed), bound, cfg.n or HELD_OUT):
-        return as_whole(cfg, opened, own)
     if not isinstance(opened.flow_map, EndpointMap):
         raise ValueError(f"{opened.folder} holds a {type(opened.flow_map).__name__}; the bounds need an EndpointMap")
     with torch.no_grad():
@@ -73,6 +85,21 @@ def by_row(
     values = {name: as_numbers(estimate) | tally.of_characters(name) for name, estimate in found.items()}
     told = {**origin(opened), "seed": cfg.seed, "data": cfg.data, **tally.counts(), "bounds": values}
     return finish(directory, told, found, tally)
+
+
+def exactly(cfg: Namespace, opened: Model, own: OwnScore) -> int:
+    """Write and print what rows score by a map that needs no bounds."""
+    found, columns = {own.name: own.estimate()}, {"nats": own.nats, **own.columns}
+    directory = results(cfg, opened, "score")
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    records = (finite({"row": i, **dict(zip(columns, row, strict=True))}) for i, row in enumerate(rows))
+    write_text(directory / ROWS, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
+    told = {**origin(opened), "seed": cfg.seed, "data": cfg.data, "rows": len(own.nats)}
+    values = {name: as_numbers(estimate) for name, estimate in found.items()}
+    write_json(directory / "metrics.json", finite({**told, "bounds": values}))
+    show(found)
+    print(f"wrote {directory / ROWS}, {directory / 'metrics.json'}")
+    return 0
 
 
 def as_whole(cfg: Namespace, opened: Model, found: dict[str, Estimate]) -> int:
@@ -109,15 +136,17 @@ def finish(directory: Path, told: dict[str, object], found: dict[str, Estimate],
 
 
 def as_numbers(estimate: Estimate) -> dict[str, float]:
-    """An estimate as ``metrics.json`` has it; a vacuous one is no better than a uniform distribution."""
-    perplexity = estimate.perplexity
+    """An estimate as ``metrics.json`` has it; a vacuous one is no better than a uniform distribution.
+
+    Densities of numbers have no perplexity.
+    """
+    perplexity = {"perplexity": estimate.perplexity, "perplexity_error": estimate.perplexity_error}
     return {
         "nats": estimate.nats,
         "nats_error": estimate.error,
         "bits_per_position": estimate.bits_per_position,
         "bits_per_position_error": estimate.bits_error,
-        "perplexity": perplexity,
-        "perplexity_error": estimate.perplexity_error,
+        **(perplexity if isfinite(estimate.uniform) else {}),
         "n": estimate.n,
         "vacuous": estimate.vacuous,
     }
@@ -127,11 +156,11 @@ def show(found: dict[str, Estimate], tally: Tally | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("bound", "nats", "bits per position", *["bits per character"] * (tally is not None), "perplexity",
-                  "data", "")  # fmt: skip
+    categories = all(isfinite(estimate.uniform) for estimate in found.values())
+    keys = ["nats", "bits_per_position", *["bits_per_character"] * (tally is not None), *["perplexity"] * categories]
+    table = Table("bound", *(key.replace("_", " ") for key in keys), "data", "")
     for name, estimate in found.items():
         v = as_numbers(estimate) | (tally.of_characters(name) if tally else {})
-        keys = ["nats", "bits_per_position", *["bits_per_character"] * (tally is not None), "perplexity"]
         pairs = [f"{v[key]:.4g} ± {v[key + '_error']:.2g}" for key in keys]
         table.add_row(name, *pairs, str(estimate.n), "vacuous" if estimate.vacuous else "")
     Console(width=None if sys.stdout.isatty() else 120).print(table)

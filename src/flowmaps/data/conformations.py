@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,10 @@ from .base import fingerprint
 from .points import uniforms
 from .potentials import Potential
 from .simulation import INDEX, Trajectory, read_simulation
+
+if TYPE_CHECKING:
+    from mdtraj import Topology as MolecularTopology
+    from mdtraj.core.topology import Residue
 
 SIZE, BLOCKS = 2**20, 50  # examples of a training part, no two turned alike; blocks of time that parts are made of
 
@@ -225,20 +230,53 @@ def trajectory(source: str | os.PathLike, topology: str | None = None, temperatu
         return read_simulation(place)
     check_size(str(place), regular(place))
     potential = Potential(topology, temperature=temperature)
+    return Trajectory(read_frames(place, topology, topology, potential.atoms), potential)
+
+
+def read_frames(place: Path, topology: str | MolecularTopology, told: str, atoms: int) -> Tensor:
+    """Frames ``(n, atoms, 3)`` in nanometres of a file that mdtraj reads.
+
+    Arguments:
+        topology: Of files that have none of their own: a file, or one in memory.
+        told: What errors call it.
+        atoms: How many it has.
+    Raises: ValueError if the file has other atoms, or in another order than a topology in memory, no frames, or numbers
+        that are not finite.
+    """
+    check_size(str(place), regular(place))
     import mdtraj
 
     try:
-        found = mdtraj.load(str(place), top=topology).xyz
+        own = not isinstance(topology, str) and place.suffix.lower() == ".pdb"  # whose order of atoms is told
+        found = mdtraj.load(str(place)) if own else mdtraj.load(str(place), top=topology)
     except ImportError:
         raise
     except Exception as error:  # each of its readers raises exceptions of its own
-        raise ValueError(f"{place} does not fit {topology}: {' '.join(str(error).split())[:200]}") from error
-    x = torch.from_numpy(found)
-    if x.shape[1:] != (potential.atoms, 3) or not len(x):
-        raise ValueError(f"{place} has {len(x)} frames of {x.shape[1]} atoms, but {topology} has {potential.atoms}")
+        raise ValueError(f"{place} does not fit {told}: {' '.join(str(error).split())[:200]}") from error
+    x = torch.from_numpy(found.xyz)
+    if x.shape[1:] != (atoms, 3) or not len(x):
+        raise ValueError(f"{place} has {len(x)} frames of {x.shape[1]} atoms, but {told} has {atoms}")
     if not bool(x.isfinite().all()):
         raise ValueError(f"{place} holds coordinates that are not finite; leave those frames out")
-    return Trajectory(x, potential)
+    if not isinstance(topology, str):
+        for a, b in zip(found.topology.atoms, topology.atoms, strict=True):
+            if a.element != b.element:
+                raise ValueError(f"atom {a.index + 1} of {place} is {a}, but {b} in {told}; give atoms in its order")
+    return x
+
+
+def topology_of(atoms: Sequence[str]) -> MolecularTopology:
+    """Atoms by their names, residues, numbers of these and elements, such as ``CA ALA 2 C``, as mdtraj has them."""
+    import mdtraj
+
+    found = mdtraj.Topology()
+    chain = found.add_chain()
+    residues: dict[str, Residue] = {}
+    for name, residue, number, element in (text.split() for text in atoms):
+        if number not in residues:
+            residues[number] = found.add_residue(residue, chain, int(number))
+        found.add_atom(name, mdtraj.element.get_by_symbol(element), residues[number])
+    return found
 
 
 def parts_of(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..fields import Batch, one_field
-from ..reading import blocks, check_size
+from ..reading import blocks, check_size, check_unpacked, regular
 from ..seeds import check_seed
 from .base import CategoricalData, fingerprint, split
 from .png import read_png
@@ -239,15 +241,7 @@ def png_folder(
     if folder in places and len(places) > 1:
         stray = next(file for file in files if file.parent == folder)
         raise ValueError(f"{stray} lies beside folders of classes; put it into one of them, or all files into one")
-    images: list[np.ndarray] = []
-    for file in files:
-        images.append(read_png(file, background))
-        if images[-1].shape != images[0].shape:
-            raise ValueError(
-                f"{file} is {images[-1].shape} but {files[0]} is {images[0].shape}; give images of one size"
-            )
-        check_size(f"the images of {folder}", len(images) * images[0].size)
-    x_1 = levels(torch.from_numpy(np.stack(images)))
+    x_1 = levels(_grey(files, background))
     if bool((x_1 == x_1[0, 0, 0]).all()):
         raise ValueError(
             f"every pixel of the images of {folder} has level {int(x_1[0, 0, 0])}; check the images, choose other "
@@ -255,6 +249,48 @@ def png_folder(
         )
     label = torch.tensor([places.index(file.parent) for file in files]) if len(places) > 1 else None
     return _in_parts(x_1, label, levels.size, len(places) if len(places) > 1 else 0, seed)
+
+
+def _grey(files: Sequence[Path], background: int) -> Tensor:
+    """The grey values of PNG files of one size, uint8 ``(n, height, width)``."""
+    images: list[np.ndarray] = []
+    for file in files:
+        images.append(read_png(file, background))
+        if images[-1].shape != images[0].shape:
+            raise ValueError(
+                f"{file} is {images[-1].shape} but {files[0]} is {images[0].shape}; give images of one size"
+            )
+        check_size(f"the images of {files[0].parent}", len(images) * images[0].size)
+    return torch.from_numpy(np.stack(images))
+
+
+def read_images(path: str | os.PathLike, levels: Levels, background: int = 255) -> Tensor:
+    """Categories ``(n, height, width)`` of a PNG file, of a folder of them, or of an archive of ``flowmaps sample``.
+
+    An archive ``samples.npz`` holds categories themselves; its arrays follow each other.
+
+    Raises: ValueError if it is none of these, or categories are not those of the levels.
+    """
+    place = Path(path).expanduser()
+    if place.suffix.lower() != ".npz":
+        files = files_below(place, (".png",)) if place.is_dir() else [place]
+        if not files:
+            raise ValueError(f"{place} holds no .png file; give a PNG image, a folder of them, or a samples.npz")
+        return levels(_grey(files, background))
+    packed = regular(place)
+    try:
+        with ZipFile(place) as archive:
+            check_unpacked(str(place), sum(part.file_size for part in archive.infolist()), packed)
+        with np.load(place, allow_pickle=False) as archive:
+            x = np.concatenate([archive[name] for name in archive.files])
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        raise ValueError(f"{place} is no archive of images of one size ({error}); write it again") from None
+    if x.ndim != 3 or x.dtype != np.uint8 or not len(x) or x.max() >= levels.size:
+        raise ValueError(
+            f"{place} holds {x.dtype} of shape {x.shape}, expected categories (n, height, width) of uint8 below "
+            f"{levels.size}"
+        )
+    return torch.from_numpy(x)
 
 
 def read_idx(path: str | os.PathLike) -> Tensor:

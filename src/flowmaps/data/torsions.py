@@ -102,10 +102,18 @@ def alanine(path: str | os.PathLike | None = None) -> PointSplits:
     return PointSplits(train, valid, test, as_they_are, ["phi", "psi"])
 
 
-def angles(path: str | os.PathLike, columns: str | None = None, skip: bool = False) -> Columns:
-    """The angles of the rows of a file, in its own unit."""
+def angles(
+    path: str | os.PathLike, columns: str | None = None, skip: bool = False, known: Sequence[str] = ()
+) -> Columns:
+    """The angles of the rows of a file, in its own unit.
+
+    Arguments:
+        known: Names of columns that are taken where the file has all of them.
+    """
 
     def choose(names: list[str] | None, row: list[str]) -> list[int]:
+        if known and set(known) <= set(names or []):
+            return by_name(",".join(known), names, row)
         if columns is not None:
             return by_name(columns, names, row)
         found = [i for i, cell in enumerate(row) if NUMBER.fullmatch(cell)]

@@ -1,7 +1,7 @@
 r"""Upper bounds on -log p(x_1) for any denoiser, with error bars; and log p(x_1) itself of points, by their flow."""
 
 from .bounds import BOUND_BY_CE, Averaged, Bound, CrossEntropyOnly, CutOff, Grid, cut_off
-from .estimates import Estimate, Moments, score
+from .estimates import Estimate, Moments, OwnScore, score
 from .flow import ProbabilityFlow, Smoothed
 from .proposals import Proposal
 from .rows import Row, RowScore, Scorer, Window
@@ -15,6 +15,7 @@ __all__ = [
     "Estimate",
     "Grid",
     "Moments",
+    "OwnScore",
     "ProbabilityFlow",
     "Proposal",
     "Row",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -91,6 +92,33 @@ class Estimate:
     def vacuous(self) -> bool:
         """Whether the bound says no more than that there are categories: it is no better than uniform."""
         return self.nats >= self.uniform
+
+
+class OwnScore(NamedTuple):
+    """What each example costs by a map that needs no bounds of flow maps: its density is exact, or has its own bound.
+
+    Arguments:
+        name: How it is known: ``exact``, or the draws of a bound.
+        nats: -log p, float64 ``(n,)``.
+        positions: Numbers of one example, over which the nats are spread.
+        uniform: What a uniform distribution has instead, where examples are of categories.
+        columns: Further numbers of each example, ``(n,)``, by name.
+    """
+
+    name: str
+    nats: Tensor
+    positions: int
+    uniform: float = math.inf
+    columns: Mapping[str, Tensor] = {}
+
+    def estimate(self) -> Estimate:
+        """The mean with its standard error over examples.
+
+        Raises: ValueError if there are not two examples.
+        """
+        if len(self.nats) < 2:
+            raise ValueError(f"there is {len(self.nats)} row to score, expected two at least for an error")
+        return Estimate.of(self.nats, torch.full_like(self.nats, self.positions), self.uniform)
 
 
 def score(flow_map: EndpointMap, batches: Iterable[Batch], bound: Bound, generator: torch.Generator) -> Estimate:

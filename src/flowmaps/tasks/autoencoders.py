@@ -15,7 +15,7 @@ from ..data import images as sources
 from ..data.base import CategoricalData
 from ..data.images import NoisyImages
 from ..fields import one_field
-from ..likelihood import Bound, Estimate
+from ..likelihood import Bound, OwnScore
 from ..maps import Autoencoder, Bijection, Composed, LearnedScale, Logit, Modules, Partition, PredictedScale, Shift
 from ..maps.conditional import ConditionalNormal
 from ..maps.preprocessing import dequantise, quantise
@@ -100,9 +100,9 @@ class Autoencoders(OfImages[Autoencoder]):
         plain = CategoricalData(one_field(data.x_1))
         return NoisyImages(plain, self.state()["levels"], self.noise, self.seed) if self.noise else plain
 
-    def _tested(self, n: int) -> Tensor:
+    def _tested(self, n: int | None) -> Tensor:
         """At most ``n`` test images as the model sees them."""
-        return one_field(self.test_data.batch(torch.arange(min(n, len(self.test_data)))).x_1)
+        return one_field(self.test_data.batch(torch.arange(len(self.test_data))[:n]).x_1)
 
     def learned(self, splits: sources.ImageSplits) -> Document:
         k = one_field(splits.train.x_1)[:MOST].flatten(1)
@@ -172,19 +172,27 @@ class Autoencoders(OfImages[Autoencoder]):
 
     @torch.no_grad()
     def own_likelihood(
-        self, flow_map: Autoencoder, generator: torch.Generator, bound: Bound | None, n: int
-    ) -> dict[str, Estimate]:
-        """Nats per test image as the model sees them: of the exact density, or of its importance-weighted bound.
+        self,
+        flow_map: Autoencoder,
+        generator: torch.Generator,
+        bound: Bound | None,
+        n: int | None,
+        path: str | None = None,
+    ) -> OwnScore:
+        """Nats of test images as the model sees them, or of images of a file: exact, or an importance-weighted bound.
 
         Both are upper bounds by dequantisation.
+
+        Arguments:
+            path: A PNG file, a folder of these, or an archive of samples.
         """
         if bound is not None:
             raise ValueError(f"{type(bound).__name__} bounds flow maps; an autoencoder has its own, leave --bound out")
         exact = isinstance(flow_map, Partition)
-        found = nats(flow_map, self._tested(n), generator, 1 if exact else DRAWS)
-        pixels = torch.full_like(found, flow_map.pixels)
-        estimate = Estimate.of(found, pixels, flow_map.pixels * math.log(flow_map.levels))
-        return {"exact" if exact else f"{DRAWS} draws": estimate}
+        x = self._tested(n) if path is None else self.read_images(path)[:n]
+        found = nats(flow_map, x, generator, 1 if exact else DRAWS)
+        uniform = flow_map.pixels * math.log(flow_map.levels)
+        return OwnScore("exact" if exact else f"{DRAWS} draws", found, flow_map.pixels, uniform)
 
     def studies(
         self, draws: int = DRAWS, repeats: int = 1, images: int = 1000, corruption: float | None = None

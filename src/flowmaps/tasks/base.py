@@ -18,7 +18,7 @@ from typing_extensions import TypeVar as Defaulted
 
 from ..data import Dataset, Identified
 from ..fields import FREE, Batch, Condition, Data, Shape, fieldwise
-from ..likelihood import Bound, CutOff, Estimate, Proposal, Row, score
+from ..likelihood import Bound, CutOff, Estimate, OwnScore, Proposal, Row, score
 from ..maps import EndpointMap, FlowMap, Transport
 from ..maps.flow import M
 from ..networks import Network
@@ -292,16 +292,17 @@ class Task(ABC, Generic[P, D, M]):
         return score(flow_map, self._batches(self.test_data, n, batch, generator.device), bound or CutOff(), generator)
 
     def own_likelihood(
-        self, flow_map: M, generator: torch.Generator, bound: Bound | None, n: int
-    ) -> dict[str, Estimate]:
-        """What a modality knows of the likelihood of held-out data without the bounds of flow maps, by name.
+        self, flow_map: M, generator: torch.Generator, bound: Bound | None, n: int | None, path: str | None = None
+    ) -> OwnScore | None:
+        """What a modality knows of the likelihood of data without the bounds of flow maps; ``None`` for nothing.
 
         Arguments:
             bound: The bound that is asked for, if any.
-            n: Held-out data, at most.
-        Raises: ValueError if a bound is asked for that the map does not have.
+            n: Rows at most; ``None`` for all.
+            path: A file of the modality's data; held-out data without.
+        Raises: ValueError if a bound is asked for that the map does not have, or the file is none of such data.
         """
-        return {}
+        return None
 
     def scored(self, path: str | None, context: int = 0) -> Iterator[Row] | None:
         """Rows that can be scored one by one: those of a file, or of the held-out part; ``None`` where held-out data
@@ -312,7 +313,7 @@ class Task(ABC, Generic[P, D, M]):
         Raises: ValueError if the modality reads no such file, or has no context.
         """
         if path is not None or context:
-            what = "a file" if path is not None else "context"
+            what = "context" if context else "a file"
             raise ValueError(f"{type(self).__name__} cannot score with {what}; leave it out to score the held-out data")
         return None
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..data import Dataset
+from ..data.conformations import evenly
 from ..data.pairs import Pairs, read_pairs
+from ..fields import one_field
+from ..likelihood import Bound, OwnScore
+from ..maps import Bijection, Transport
 from ..samplers import Jumps, Sampler
 from .base import Task
 
@@ -45,6 +52,39 @@ class OfBijection(Task[Any, Any, Any]):
     def rows(self, steps: Sequence[int], ode: int | None = 128) -> dict[str, Sampler]:
         """One step: a bijection has no others."""
         return {"1": Jumps(1)}
+
+    @abstractmethod
+    def read_states(self, path: str, n: int | None) -> Tensor:
+        """States ``(n, dim)`` of at most ``n`` rows of a file of one's own data.
+
+        Raises: ValueError if it holds none of these.
+        """
+
+    @torch.no_grad()
+    def own_likelihood(
+        self,
+        flow_map: Transport[Tensor],
+        generator: torch.Generator,
+        bound: Bound | None,
+        n: int | None,
+        path: str | None = None,
+    ) -> OwnScore:
+        """The exact -log p of each row: of held-out data, at equal distances, or of a file."""
+        if bound is not None:
+            raise ValueError(f"{type(bound).__name__} bounds flow maps; a bijection is exact, leave --bound out")
+        assert isinstance(flow_map, Bijection)
+        y = self.read_states(path, n) if path else self._held_out(n)
+        parts = [flow_map.log_prob(part.to(flow_map.device, flow_map.dtype)).cpu() for part in y.split(2000)]
+        log_p = torch.cat(parts).double()
+        return OwnScore("exact", -log_p, self.dim, columns=self.columns_of(y, log_p))
+
+    def _held_out(self, n: int | None) -> Tensor:
+        data = self.test_data
+        return one_field(data.batch(evenly(torch.arange(len(data)), n or len(data))).x_1)
+
+    def columns_of(self, y: Tensor, log_p: Tensor) -> Mapping[str, Tensor]:
+        """What else is known of states ``(n, dim)`` with log-densities ``(n,)``, by name."""
+        return {}
 
     @staticmethod
     def require_one_step(sampler: Sampler) -> None:

@@ -22,9 +22,11 @@ from ..data.conformations import (
     Turned,
     evenly,
     parts_of,
+    read_frames,
+    topology_of,
     trajectory,
 )
-from ..fields import Fields
+from ..fields import Fields, one_field
 from ..files import write_text
 from ..maps import NSF, Bijection
 from ..metrics.boltzmann import BoltzmannQuality, dihedrals, normalised
@@ -129,6 +131,27 @@ class Boltzmann(OfBijection, Task[ConformationSplits, Fields, Bijection]):
 
     def build_map(self) -> Bijection:
         return self.flow(GeodesicPath(Euclidean(self.dim)), (self.dim,))
+
+    # -- likelihood ----------------------------------------------------------------------------------------------
+
+    def read_states(self, path: str, n: int | None) -> Tensor:
+        """States of the frames of a folder of ``flowmaps simulate``, or of a file that mdtraj reads.
+
+        Frames are turned once at random where the flow sees directions. A file without a topology has the atoms of the
+        model.
+        """
+        atoms, place = self.state()["atoms"], Path(path).expanduser()
+        if place.is_dir():
+            x = trajectory(place).x
+            if x.shape[1] != len(atoms):
+                raise ValueError(f"{place} has frames of {x.shape[1]} atoms, but the model has {len(atoms)}")
+        else:
+            x = read_frames(place, topology_of(atoms), "the model", len(atoms))
+        return one_field(Conformations(x[:n], self.coordinates, seed=self.seed).batch(torch.arange(len(x[:n]))).x_1)
+
+    def columns_of(self, y: Tensor, log_p: Tensor) -> Mapping[str, Tensor]:
+        """``log_q``, as samples have it: the log-density without that of place and direction."""
+        return {"log_q": log_p - self.coordinates.log_factor(y)}
 
     # -- samples -------------------------------------------------------------------------------------------------
 

@@ -101,6 +101,15 @@ class OfImages(Task[sources.ImageSplits, Tensor, M]):
     def samples(self) -> int:
         return len(self.splits.test) if self.source == "digits" else min(2000, len(self.splits.test))
 
+    def read_images(self, path: str) -> Tensor:
+        """Categories ``(n, height, width)`` of images of a file, in the size and the levels of the model."""
+        size, shape = self.state()["levels"], tuple(self.state()["shape"])
+        levels = self.levels if self.levels is not None and self.levels.size == size else sources.Quantised(size)
+        x = sources.read_images(path, levels, self.background)
+        if tuple(x.shape[1:]) != shape:
+            raise ValueError(f"{path} holds images of shape {tuple(x.shape[1:])}, expected {shape}")
+        return x
+
     def write(
         self, rows: Mapping[str, Tensor], directory: Path, label: int | None = None, **options: object
     ) -> list[Path]:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..data.torsions import angles, radians
 from ..maps import Bijection, CircularNSF, Transport, VelocityMap
 from ..paths import GeodesicPath
 from ..samplers import Sampler
+from ..spaces.torus import wrapped
 from .aims import Aim
 from .base import in_batches
 from .bijections import OfBijection
@@ -63,6 +65,15 @@ class Ramachandran(OfBijection, Torsions):
         path = flow_map.path
         noise = [flow_map.noise((len(rows),), generator) for rows in in_batches(n, batch)]
         return self.shown(torch.cat([flow_map.push(path.start(part)) for part in noise]))
+
+    def read_states(self, path: str, n: int | None) -> Tensor:
+        """Angles of a file as those of training, in its unit: columns by name where the file names them."""
+        found = angles(path, self.columns, self.skip, self.state()["names"])
+        x = torch.from_numpy(found.numbers[:n])
+        if x.shape[1] != self.dim:
+            names = self.state()["names"]
+            raise ValueError(f"{path} has {x.shape[1]} columns of angles, expected {self.dim}: {', '.join(names)}")
+        return (radians(x) if self.unit == "degrees" else wrapped(x)).float()
 
     def aim(self) -> Aim:
         raise ValueError("a bijection samples in one step, so that there is no grid to choose")
