@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowmaps.train.stream import Stream, ahead, generator, key, permutation
+from flowmaps.train.stream import SHUFFLED, Stream, ahead, generator, key, permutation, scattered
 
 
 @settings(deadline=None)
@@ -36,6 +36,32 @@ def test_epochs_and_seeds_differ_and_an_epoch_holds_every_example_once():
     orders = [permutation(50, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert len({tuple(order.tolist()) for order in orders}) == 4
     assert all(torch.equal(order.sort().values, torch.arange(50)) for order in orders)
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 3000), seed=st.integers(0, 2**53))
+def test_places_are_scattered_over_all_of_them_once(size, seed):
+    assert torch.equal(scattered(torch.arange(size), size, seed).sort().values, torch.arange(size))
+
+
+def test_scattered_places_are_those_of_a_shuffle():
+    """First places of many orders are uniform, and neighbours no nearer than others (chi-square, 5 standard errors)."""
+    size, seeds = 1000, 4000
+    places = torch.stack([scattered(torch.arange(2), size, seed) for seed in range(seeds)])
+    for values in (places[:, 0], (places[:, 1] - places[:, 0]) % size):
+        counts = torch.bincount(values // 50, minlength=20).double()
+        chi2 = float(((counts - seeds / 20).square() / (seeds / 20)).sum())
+        assert abs(chi2 - 19) < 5 * (2 * 19) ** 0.5
+
+
+def test_more_examples_than_memory_have_an_order():
+    """An epoch of 10^13 examples in a few bytes: parts of an update agree, and no example comes twice."""
+    size = 10**13
+    assert size > SHUFFLED
+    whole = Stream(size, 4096, 0).index(size // 4096)
+    assert torch.equal(whole, torch.cat([Stream(size, 4096, 0, 4).index(size // 4096, part) for part in range(4)]))
+    assert len(whole.unique()) == 4096 and 0 <= int(whole.min()) and int(whole.max()) < size
+    assert abs(float(whole.double().mean()) / size - 0.5) < 5 / (12 * 4096) ** 0.5
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..fields import Batch, Condition, one_field
+from ..seeds import mixed
 from .base import Dataset, Identified, fingerprint
 
 
@@ -99,7 +100,5 @@ def uniforms(index: Tensor, count: int) -> Tensor:
     Reference: Steele, Lea and Flood 2014, *Fast splittable pseudorandom number generators*.
     """
     z = index.numpy().astype(np.uint64)[:, None] * np.uint64(count) + np.arange(1, count + 1, dtype=np.uint64)
-    z = z * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return torch.from_numpy(((z ^ (z >> np.uint64(31))) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
+    z = mixed(z * np.uint64(0x9E3779B97F4A7C15))
+    return torch.from_numpy((z >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
