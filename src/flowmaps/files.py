@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
+
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)
 
 
@@ -35,6 +37,13 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Within the block no other process is in one for ``path``; it is waited for. A lock ends with its process."""
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
 
 
 def sha256(path: str | os.PathLike) -> str:

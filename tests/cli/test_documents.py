@@ -16,7 +16,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 STANDS_FOR = {"runs/qm9": "qm9", "runs/smiles": "qm9", "runs/mnist": "mnist", "runs/promoters": "promoters",
               "runs/earth": "earthquakes", "zinc24": "qm9"}  # fmt: skip  # a model of the same options
 TEXTS = ("runs/tiny-shakespeare", "runs/shakespeare", "runs/novels", "runs/my-book")
-FREE = ("demo", "presets", "quickstart", "serve", "evaluate-lm", "compare", "plot", "plan", "new", "pairs", "simulate")
+FREE = ("demo", "presets", "quickstart", "serve", "evaluate-lm", "compare", "plot", "plan", "new", "pairs", "simulate",
+        "prepare")  # fmt: skip
 
 
 def commands():

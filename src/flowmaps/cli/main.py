@@ -18,6 +18,7 @@ COMMANDS = {
     "quickstart": "train on real handwritten digits, sample them in 1, 2, 4 and 8 steps, and measure: a first look",
     "new": "settings fitted to data of your own, in a commented file to train from",
     "plan": "what a training takes before it begins: operations, memory of a device, days; settings that fit",
+    "prepare": "make the data of a preset ready: downloaded, tokenised on all cores, split; restartable",
     "train": "train a preset, or a YAML file of one's own",
     "sample": "draw samples from a checkpoint, as files and pictures",
     "steer": "pull samples towards a reward at test time, and compare with plain samples",

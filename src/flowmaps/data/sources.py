@@ -9,11 +9,16 @@ import urllib.error
 import urllib.request
 import warnings
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..files import cache_folder, replacing
 from ..reading import BLOCK, blocks, check_size, packing
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 ENVIRONMENT = "FLOWMAPS_DATA"
 
@@ -49,6 +54,43 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
         kinds = ", ".join(f"{count} of {kind}" for kind, count in others.most_common(5))
         warnings.warn(f"{folder}: {others.total()} of {len(found)} files are left out ({kinds})", stacklevel=3)
     return files
+
+
+def is_url(place: str | os.PathLike) -> bool:
+    """Whether a place is named by a URL, for fsspec, rather than by a path."""
+    return isinstance(place, str) and "://" in place
+
+
+def kept(url: str) -> Path:
+    """The folder of the user's cache in which the files of a URL are kept."""
+    return cache_folder() / "urls" / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def fetch(url: str, path: Path) -> Path:
+    """Copy one file of a URL that fsspec knows (``s3://``, ``gs://``, ``https://``, ``file://``, ...) to ``path``.
+
+    Raises: ValueError naming the URL and what is wrong with it.
+    """
+    with reaching(url) as (system, place), replacing(path) as temporary:
+        system.get_file(place, str(temporary))
+    return path
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[tuple[AbstractFileSystem, str]]:
+    """The file system of a URL, and the place in it; what goes wrong there is told in one line.
+
+    Raises: ValueError naming the URL.
+    """
+    import fsspec
+
+    try:
+        yield fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise ValueError(f"{url} needs another library: {error}") from error
+    except (OSError, ValueError) as error:
+        reason = "it does not exist" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
+        raise ValueError(f"{url} cannot be read ({reason}); check the address and your rights") from error
 
 
 def _hidden(path: Path) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..reading import characters, packing
-from .sources import data_folder, download, files_below
+from .sources import data_folder, download, fetch, files_below, is_url, reaching
 from .text_tokens import SEPARATOR
 
 PIECE = 1 << 18  # characters of text handled at a time
@@ -34,10 +35,12 @@ class Corpus:
 
 
 def from_path(path: str | os.PathLike, name: str | None = None) -> Corpus:
-    """The text of a file, or of all files in a folder in the order of their names.
+    """The text of a file, or of all files in a folder in the order of their names; a path, or a URL for fsspec.
 
     Raises: ValueError if there is no such file, or (while reading) if one is cut short, empty or not UTF-8.
     """
+    if is_url(path):
+        return _from_url(str(path), name)
     root = Path(path).expanduser()
     if root.is_dir():
         files = files_below(root, SUFFIXES)
@@ -49,8 +52,28 @@ def from_path(path: str | os.PathLike, name: str | None = None) -> Corpus:
     source = "; ".join(f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in zip(files, stats, strict=True))
     source = source.encode(errors="backslashreplace").decode()  # a name may be no Unicode
     name = name or root.name.split(".")[0] or "text"
-    packed = any(packing(file) for file in files)
-    return Corpus(name, lambda: at_spaces(_documents(files)), source, 0 if packed else sum(s.st_size for s in stats))
+    size = 0 if any(packing(file) for file in files) else sum(s.st_size for s in stats)
+    return Corpus(name, lambda: at_spaces(_separated_files(map(read_text, files))), source, size)
+
+
+def _from_url(url: str, name: str | None) -> Corpus:
+    """The text of a file, of the files below a folder, or of those that a pattern with ``*`` matches."""
+    with reaching(url) as (system, place):
+        found = system.glob(place) if "*" in place else system.find(place) if system.isdir(place) else [place]
+        files = sorted(str(file) for file in found)
+        files = [file for file in files if Path(file).suffix.lower() in SUFFIXES and Path(file).name[0] != "."]
+        urls = [str(system.unstrip_protocol(file)) for file in files]
+        source = "; ".join(f"{url} {system.ukey(file)}" for url, file in zip(urls, files, strict=True))
+    if not urls:
+        raise ValueError(f"{url} names no .txt, .gz or .xz file; check the address")
+    name = name or Path(url.rstrip("/*")).name.split(".")[0] or "text"
+    return Corpus(name, lambda: at_spaces(_separated_files(map(_fetched_text, urls))), source)
+
+
+def _fetched_text(url: str) -> Iterator[str]:
+    """The characters of one file, which is here while it is read."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from read_text(fetch(url, Path(folder) / Path(url).name))
 
 
 def from_texts(name: str, texts: Callable[[], Iterable[str]]) -> Corpus:
@@ -84,11 +107,11 @@ def at_spaces(blocks: Iterable[str]) -> Iterator[str]:
         yield rest
 
 
-def _documents(files: Iterable[Path]) -> Iterator[str]:
-    for i, file in enumerate(files):
+def _separated_files(files: Iterable[Iterator[str]]) -> Iterator[str]:
+    for i, text in enumerate(files):
         if i:
             yield SEPARATOR
-        yield from read_text(file)
+        yield from text
 
 
 def _separated(texts: Iterable[str]) -> Iterator[str]:

@@ -85,6 +85,8 @@ class PartlyKnown:
         x_1, condition = self.data.batch(index % len(self.data))
         length = one_field(x_1).shape[1]
         known, given = self.law(uniforms(index, length + 8), length), one_field(condition.known)
+        if (mask := one_field(condition.mask)) is not None:  # what is padded is not known, and something stays to learn
+            known = known & mask & (mask & ~known).any(1, keepdim=True)
         return Batch(x_1, condition._replace(known=known if given is None else known | given))
 
 

@@ -40,6 +40,8 @@ class Tokeniser(ABC):
     name: str
     size: int
     joint: tuple[int, ...] = ()  # tokens between two pieces of one text that were encoded apart
+    laborious = False  # whether encoding takes longer than reading
+    boundary: int | None = None  # the token that stands between two documents, if that is all it says
 
     @abstractmethod
     def encode(self, text: str) -> NDArray[np.integer]:
@@ -110,7 +112,7 @@ class Bytes(Tokeniser):
     [110, 195, 169]
     """
 
-    name, size = "bytes", 256
+    name, size, boundary = "bytes", 256, ord(SEPARATOR)
 
     def encode(self, text: str) -> NDArray[np.integer]:
         return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.uint16)
@@ -138,6 +140,7 @@ class Characters(Tokeniser):
         if self.size < 2:
             raise ValueError(f"the alphabet {self.alphabet!r} has fewer than two characters; give a longer text")
         self._index = {character: i for i, character in enumerate(self.alphabet)}
+        self.boundary = self._index.get(SEPARATOR)
 
     def normalise(self, text: str) -> str:
         return "".join(character for character in text if character in self._index)
@@ -163,7 +166,7 @@ class Subwords(Tokeniser):
     Raises: ValueError if the library is missing or the content is no tokeniser.
     """
 
-    name = "subwords"
+    name, laborious = "subwords", True
 
     def __init__(self, content: str | Tokenizer):
         library = _library()
@@ -181,6 +184,8 @@ class Subwords(Tokeniser):
         highest = int(self._ids[-1])  # the library walks through all ids to write its file
         check_size(f"a tokeniser whose highest id is {highest:,}", 4 * highest, UNPACKED)
         self._end = next((vocabulary[end] for end in ENDS if end in vocabulary), None)
+        if self._end is not None:
+            self.boundary = int(np.searchsorted(self._ids, self._end))
         self._unknown = vocabulary.get(getattr(built.model, "unk_token", None) or "<unk>")
 
     @classmethod

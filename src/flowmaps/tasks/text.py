@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset
-from ..data.text import TextSplits, text_splits
-from ..data.text_corpora import corpus
+from ..data.text import TextSplits
 from ..data.text_known import PartlyKnown, blank
 from ..data.text_tokens import Tokeniser, from_description, size_of
 from ..fields import Condition
@@ -30,33 +28,14 @@ from ..samplers import Argmax, Categorical, Decoder, Euler, Jumps, Sampler
 from ..spaces import Embedded, OneHot
 from ..steering import Reward, keyword, likelihood, matches, word_length
 from ..times import DecodeRateClock
-from .base import Aim, Kind, Outline, Problem, Study, Task, fitted, in_batches, preparing
+from .base import Aim, Kind, Outline, Problem, Study, Task, fitted, in_batches
 from .steering import number
+from .text_data import load, mixed_with
 from .text_prompts import Template, fill, given_text, template
 from .text_quality import TextQuality, frontier
 from .text_rows import TextRows
 
 READER = partial(Transformer, reach=4)
-
-
-def load(
-    source: str,
-    path: str | os.PathLike | None = None,
-    tokeniser: str | Tokeniser = "letters",
-    length: int = 128,
-    **options: Any,  # noqa: ANN401  (those of text_splits)
-) -> TextSplits:
-    """A text by name (``tiny_shakespeare``, ``text8``, ``novels``, ``lm1b``, ``openwebtext``) or path, as windows.
-
-    Arguments:
-        source: Name, or path of a file or folder.
-        path: Where the file of a named corpus lies.
-        options: Of :func:`flowmaps.data.text.text_splits`.
-    """
-    by_path = path is None and Path(source).expanduser().exists()
-    text = corpus(None, source) if by_path else corpus(source, path)
-    with preparing(text.name, text.size or None) as progress:
-        return text_splits(text, tokeniser, length, progress=progress, **options)
 
 
 def build_map(
@@ -99,12 +78,16 @@ class Text(Task[TextSplits, Tensor]):
     """A corpus in windows of tokens, by default modelled by a transformer.
 
     Arguments:
-        source: ``tiny_shakespeare``, ``text8``, ``novels``, ``lm1b``, ``openwebtext``, or the path of a file or folder.
+        source: ``tiny_shakespeare``, ``text8``, ``novels``, ``lm1b``, ``openwebtext``, or the path or URL of a file, a
+            folder, or a folder of prepared shards.
         path: Where the file of a named corpus lies; see also the environment variable ``FLOWMAPS_DATA``.
         tokeniser: ``letters``, ``bytes``, ``characters``, ``bpe``, ``wordpiece``, or a ``tokenizer.json``.
         vocabulary: Size of an alphabet of subwords that is learned.
         length: Tokens of a window.
         stride: Tokens between training windows; a quarter of the length by default.
+        packed: Pack windows with whole documents instead, so that none is cut that fits.
+        mixed: Further texts, or folders or URLs of prepared ones, with their shares of the training windows; ``source``
+            has the rest, the alphabet and the held-out parts.
         given: Give parts of training windows clean, so that prompts and gaps are conditions.
         network, embedding, tied, chunk, clock, flow_map: Of the map, see :func:`build_map`.
         width, depth, heads, reach: Settings of the network, where they are to differ from its own.
@@ -113,6 +96,7 @@ class Text(Task[TextSplits, Tensor]):
         order: Longest n-gram of the judge.
         n: How many samples a metric is taken over.
         cache: Folder of the prepared tokens.
+        processes: That tokenise subwords; all cores by default.
     """
 
     kinds = (".txt", ".jsonl")
@@ -127,6 +111,8 @@ class Text(Task[TextSplits, Tensor]):
         vocabulary: int = 8192,
         length: int = 128,
         stride: int | None = None,
+        packed: bool = False,
+        mixed: dict[str, float] | None = None,
         given: bool = True,
         network: Callable[[int], Network] | None = None,
         width: int | None = None,
@@ -143,14 +129,15 @@ class Text(Task[TextSplits, Tensor]):
         order: int | None = None,
         n: int = 256,
         cache: str | None = None,
+        processes: int | None = None,
     ):
         if temperature < 0:
             raise ValueError(f"temperature is {temperature}, expected 0 or more")
         if n < 2:
             raise ValueError(f"n is {n}, expected at least 2 samples to compare with each other")
-        self.source, self.path, self.kind, self.length = source, path, tokeniser, length
-        self.preparation = {"size": vocabulary, "stride": stride, "cache": cache}
-        self.given, self.judge, self.order, self.n = given, judge, order, n
+        self.source, self.path, self.kind, self.length, self.vocabulary = source, path, tokeniser, length, vocabulary
+        self.preparation = dict(size=vocabulary, stride=stride, packed=packed, cache=cache, processes=processes)
+        self.given, self.judge, self.order, self.n, self.mixed = given, judge, order, n, mixed or {}
         self.decoder: Decoder = Categorical(temperature) if temperature > 0 else Argmax()
         sizes = {"width": width, "depth": depth, "heads": heads, "reach": reach}
         self.build = partial(build_map, network=network, embedding=embedding, tied=tied, chunk=chunk, clock=clock,
@@ -165,7 +152,8 @@ class Text(Task[TextSplits, Tensor]):
 
     @cached_property
     def train_data(self) -> Dataset:
-        return PartlyKnown(self.splits.train) if self.given else self.splits.train
+        windows = mixed_with(self.splits, self.mixed, self.length, **self.preparation)
+        return PartlyKnown(windows) if self.given else windows
 
     def learned(self, splits: TextSplits) -> Document:
         return {"tokeniser": splits.tokeniser.describe(), "given": self.given}
@@ -185,7 +173,7 @@ class Text(Task[TextSplits, Tensor]):
         return self.build(self.tokeniser.size)
 
     def outline(self) -> Outline:
-        K = size_of(self.kind, self.preparation["size"])
+        K = size_of(self.kind, self.vocabulary)
         if self._state is not None or K is None:
             return super().outline()
         return Outline(partial(self.build, K), lambda n: blank(n, self.length, self.given))
