@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -25,7 +26,6 @@ def small(monkeypatch):
 @pytest.fixture
 def url(tmp_path, small, monkeypatch):
     """A folder of prepared shards on the file system of fsspec that lives in memory."""
-    fsspec = pytest.importorskip("fsspec")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     prepare(lambda: PIECES, Bytes(), tmp_path / "made", "text")
     memory = fsspec.filesystem("memory")
@@ -81,7 +81,6 @@ def test_shards_come_from_a_url_when_they_are_read(url, tmp_path):
 
 
 def test_a_shard_of_a_url_that_was_changed_is_refused(url):
-    fsspec = pytest.importorskip("fsspec")
     memory = fsspec.filesystem("memory")
     content = bytearray(memory.cat("/shards/00001.bin"))
     content[0] ^= 1
@@ -105,7 +104,6 @@ def test_many_shards_are_compared_with_their_hashes_when_they_are_read(tmp_path,
 
 
 def test_texts_are_read_from_urls(tmp_path):
-    pytest.importorskip("fsspec")
     (tmp_path / "a.txt").write_text("first")
     (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"second"))
     (tmp_path / "notes.pdf").write_bytes(b"%PDF")
@@ -129,7 +127,6 @@ def test_texts_are_read_from_urls(tmp_path):
     ],
 )
 def test_what_is_wrong_with_a_url_is_said_in_one_line(url, message):
-    pytest.importorskip("fsspec")
     if url.startswith("s3:") and importlib.util.find_spec("s3fs"):
         pytest.skip("the library is installed")
     with pytest.raises(ValueError, match=message) as error:

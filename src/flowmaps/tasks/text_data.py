@@ -44,7 +44,12 @@ def load(
         return text_splits(text, tokeniser, length, progress=progress, **options)
 
 
-def mixed_with(splits: TextSplits, shares: Mapping[str, float], length: int, **options: Any) -> Dataset:  # noqa: ANN401
+def mixed_with(
+    splits: TextSplits,
+    shares: Mapping[str, float],
+    length: int,
+    **options: Any,  # noqa: ANN401  (those of text_splits)
+) -> Dataset:
     """The training windows of a text, mixed with those of others in the same alphabet.
 
     Arguments:
