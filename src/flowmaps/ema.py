@@ -38,7 +38,7 @@ class EMA(nn.Module, Generic[Module]):
         nn.Module.__init__(self)
         self.copy = copy.deepcopy(module).requires_grad_(False).eval()
         self.decay = decay
-        self.updates = torch.zeros((), dtype=torch.float64)
+        self.updates = torch.zeros((), dtype=torch.float64, device="cpu")
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:

@@ -29,6 +29,7 @@ from flowmaps.data import CategoricalData  # noqa: E402
 from flowmaps.objectives import Average, EulerianKL, Lagrangian, SelfDistillation, SemigroupKL  # noqa: E402
 from flowmaps.tasks.text import build_map  # noqa: E402
 from flowmaps.train import Muon  # noqa: E402
+from flowmaps.train.deferred import deferred, is_deferred  # noqa: E402
 from train.launched import ends, launch, start  # noqa: E402
 from train.toys import LeastSquares, Signalling, Torn, trainer  # noqa: E402
 
@@ -39,6 +40,11 @@ K, STEPS = 11, 4
 def distilled(kind: str, width: int = 16, depth: int = 2) -> SelfDistillation:
     """An objective of texts over K letters, embedded, with a tied head in chunks and an averaged teacher."""
     torch.manual_seed(0)
+    return unseeded(kind, width, depth)
+
+
+def unseeded(kind: str = "PSD-KL", width: int = 16, depth: int = 2) -> SelfDistillation:
+    """The same, with whatever the generator gives."""
     flow_map = build_map(K, embedding=width, tied=True, chunk=5, width=width, depth=depth, heads=2)
     for parameter in flow_map.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -84,6 +90,10 @@ def more(directory: Path, rank: int = 0, **settings) -> None:
 
 def sharded(directory: Path, rank: int) -> None:
     parity(directory, strategy="fsdp2")
+    torch.manual_seed(0)
+    later = deferred(unseeded)
+    assert is_deferred(later)
+    fit(directory / "deferred", later, strategy="fsdp2")
     told = {}
     try:
         trainer(None, Torn(), surgery=True, strategy="fsdp2").fit()

@@ -70,6 +70,11 @@ def test_gradients_and_curves_are_those_of_one_process(runs, kind, strategy):
     assert_same_records(one, other, 1e-4)
 
 
+def test_weights_that_are_made_in_shards_are_those_that_are_made_whole(runs):
+    one, later = runs / "fsdp2" / "curve" / "PSD-KL", runs / "fsdp2" / "deferred"
+    assert_equal_bits(kept(last(one)), kept(last(later)))
+
+
 def test_muon_turns_whole_matrices(runs):
     assert_same_records(runs / "one" / "muon", runs / "fsdp2" / "muon", 1e-4)
     assert_close(runs / "one" / "muon", runs / "fsdp2" / "muon", 1e-4)

@@ -15,12 +15,14 @@ from ..configuration.complaints import complaint
 from ..configuration.parsing import built_by, parser
 from ..maps import FlowMap
 from ..objectives import Objective
-from ..reading import Document
+from ..reading import Document, most_bytes
 from ..seeds import check_seed
 from ..tasks.base import Task
 from ..times import MOST_STEPS
 from ..train import Trainer, read_config, resolve
-from ..train.sizes import built
+from ..train.deferred import deferred
+from ..train.parallel import SHARDED
+from ..train.sizes import NETWORK, built, within
 from ..train.state import changes
 
 FOUND_AT_RUN_TIME: set[str | int] = {"objective", "train_data", "valid_data", "directory", "config", "evaluate"}
@@ -47,9 +49,22 @@ class Experiment(NamedTuple):
         self._check_first_stage()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(check_seed(self.trainer["seed"]))
-            objective = self.objective(built(self.task.build_map))
+            objective = self._deferred() if self.trainer["strategy"] == SHARDED else self._built()
         data = self.task.train_data, self.task.valid_data
         return Trainer(objective, *data, directory, config=config, evaluate=evaluate, **self.trainer)
+
+    def _built(self) -> Objective:
+        return self.objective(built(self.task.build_map))
+
+    def _deferred(self) -> Objective:
+        """The objective without memory, whose weights each process makes for its shards alone."""
+
+        def build() -> Objective:
+            with within(most_bytes(NETWORK)):
+                flow_map = self.task.build_map()
+            return self.objective(flow_map)
+
+        return deferred(build)
 
     def _check_first_stage(self) -> None:
         """Refuse a first stage whose categories mean something else; it may have been trained on other examples."""

@@ -25,6 +25,7 @@ from ..maps import FlowMap
 from ..networks.base import Network
 from ..objectives import Objective
 from ..recomputing import recompute
+from .deferred import follow, is_deferred, put, settle
 from .parallel import SHARDED, reduced
 from .settings import Hardware, Plan
 from .shards import is_spread, local, whole
@@ -125,6 +126,7 @@ class Whole(Strategy):
     """Every process has all weights: one device, or DDP."""
 
     def wrap(self, plan: Plan) -> Wrapped:
+        settle(plan.objective, torch.device("cpu"))
         lean(plan.objective, plan)
         optimizer = plan.optimizer(plan.objective)
         computed = mixed(plan.objective, plan)
@@ -153,7 +155,8 @@ class Sharded(Strategy):
               g^{(p)} = \frac1P \sum_q \nabla_{\theta^{(p)}} L_q
 
     The blocks of a network are gathered one by one, each while it computes, and the rest, which states, heads and
-    losses read, for the length of an update. Where that is not possible the root alone is sharded, and the log says
+    losses read, for the length of an update. A map that was built without memory (``deferred``) is filled after it was
+    sharded. Where that is not possible the root alone is sharded, and the log says
     why. Gradients are reduced in float32, also where blocks have their weights in bfloat16. Scalars are not sharded.
 
     Arguments:
@@ -172,7 +175,9 @@ class Sharded(Strategy):
         lean(objective, plan)
         if plan.precision == "64-true":
             objective.double()
-        self._begin_alike(objective)
+        later = is_deferred(objective)
+        if not later:
+            self._begin_alike(objective)
         self.hollow = hollow(objective.flow_map)
         ema = None if plan.ema is None else EMA(objective.flow_map, plan.ema)
         computed = mixed(objective, plan)
@@ -183,6 +188,8 @@ class Sharded(Strategy):
         self._shard(root, bool(blocks), plan)
         if ema is not None:
             self._shard(ema.copy, bool(blocks), plan)
+        if later:
+            self._settle(objective, self.hollow, ema)
         self.alone = [p for p in objective.parameters() if p.requires_grad and not is_spread(p)]
         optimizer = plan.optimizer(objective)
         _apart(optimizer)
@@ -227,6 +234,14 @@ class Sharded(Strategy):
             made.to(self.fabric.device)
         return made.train(flow_map.training)
 
+    def _settle(self, objective: Objective, hollow: FlowMap, ema: EMA[FlowMap] | None) -> None:
+        """Fill the shards of this process, which never has more than a few whole tensors."""
+        settle(objective, self.fabric.device)
+        if ema is not None:
+            follow(ema.copy, objective.flow_map, self.fabric.device)
+        for name, buffer in objective.flow_map.named_buffers():
+            put(hollow, name, buffer.clone())
+
     def _begin_alike(self, module: nn.Module) -> None:
         """Every process begins with the weights and buffers of the first, as under DDP."""
         if self.fabric.world_size == 1:
@@ -247,7 +262,8 @@ class Sharded(Strategy):
         policy = MixedPrecisionPolicy(*dtypes, cast_forward_inputs=False)
         scalars = {p for p in module.parameters() if p.ndim == 0}
         for scalar in scalars:
-            scalar.data = scalar.data.to(self.fabric.device)
+            if not scalar.is_meta:
+                scalar.data = scalar.data.to(self.fabric.device)
         if blockwise:
             for block in reversed(blocks_of(module)):  # inner ones first
                 given = {p for p in scalars if any(p is own for own in block.parameters())}
