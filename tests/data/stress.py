@@ -126,6 +126,7 @@ def trained(directory: Path, shards: int, kills: int, epochs: int = 2) -> list[d
 
 
 def main(directory: Path, shards: int, kills: int) -> None:
+    directory.mkdir(exist_ok=True)
     prepared(directory, shards, kills)
     lives = trained(directory, shards, kills)
     (directory / "lives.json").write_text(json.dumps(lives))

@@ -15,8 +15,10 @@ from flowmaps.data.text_shards import Shards
 from train.toys import environment
 
 
-@pytest.mark.parametrize("shards, kills", [(10, 1), pytest.param(1000, 6, marks=pytest.mark.slow)])
-def test_no_token_is_lost_or_repeated(tmp_path, shards, kills):
+@pytest.mark.slow
+def test_no_token_is_lost_or_repeated(tmp_path):
+    """``tests/train/test_sharded.py`` does so with ten shards."""
+    shards, kills = 1000, 6
     command = [sys.executable, str(Path(__file__).with_name("stress.py")), str(tmp_path), str(shards), str(kills)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr

@@ -25,6 +25,7 @@ from safetensors.torch import save_file  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.distributed import checkpoint, fsdp, tensor  # noqa: E402, F401
 
+from data import stress  # noqa: E402
 from flowmaps.data import CategoricalData  # noqa: E402
 from flowmaps.objectives import Average, EulerianKL, Lagrangian, SelfDistillation, SemigroupKL  # noqa: E402
 from flowmaps.tasks.text import build_map  # noqa: E402
@@ -142,6 +143,7 @@ def main(directory: Path) -> None:
     codes = ends(start(2, partial(killed, directory)))
     (directory / "codes.json").write_text(json.dumps(codes))
     launch(2, partial(resumed, directory))
+    stress.main(directory / "stress", shards=10, kills=1)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from data.test_stress import check_epochs, check_shards
 from flowmaps.train import CheckpointError
 from flowmaps.train.checkpoint import EMA_MODEL, MODEL, TRAINING, export, load_map, steps, verify
 from flowmaps.train.logs import read_records
@@ -151,6 +152,12 @@ def test_a_killed_process_ends_the_other_in_one_line_and_the_run_goes_on(runs):
     assert "another process of this training has died" in line and "--resume" in line and "\n" not in line
     assert_equal_bits(kept(last(runs / "unbroken")), kept(last(runs / "killed")))
     assert last(runs / "killed").name == "step-00000008"
+
+
+def test_no_token_is_lost_or_repeated_by_processes_that_are_killed(runs):
+    """A thousand shards are slow: ``tests/data/test_stress.py``."""
+    check_shards(runs / "stress" / "shards", 10)
+    check_epochs(runs / "stress", 10, 1)
 
 
 def test_surgery_is_refused_with_shards(runs):
