@@ -116,8 +116,8 @@ METHODS: dict[str, Method] = {
 
 
 @torch.no_grad()
-def run(task: Boltzmann, name: str, method: str, seconds: float, seed: int) -> tuple[dict[str, Any], Panels]:
-    """One training with its measures, and what is drawn of it."""
+def run(task: Boltzmann, name: str, method: str, seconds: float, seed: int) -> tuple[dict[str, Any], Panels, Bijection]:
+    """One training with its measures, what is drawn of it, and the flow."""
     torch.manual_seed(seed)
     with torch.enable_grad():
         f, updates = METHODS[method](task, name, seconds, seed)
@@ -129,7 +129,7 @@ def run(task: Boltzmann, name: str, method: str, seconds: float, seed: int) -> t
     degrees, even = angles.rad2deg(), torch.full_like(u, 1 / len(u))
     drawn = {method: (degrees, u, even), f"{method}, reweighted": (degrees, u, normalised(log_w))}
     found = {"flow": name, "method": method, "seed": seed, "updates": updates, "nll": nll}
-    return found | task.judge(u, log_w, angles), drawn
+    return found | task.judge(u, log_w, angles), drawn, f
 
 
 COLUMNS = {"energy_w1": "energy W1", "torsion_w2": "torsion W2", "ess": "ESS", "alpha": "ΔF", "alpha_error": "error",
@@ -198,7 +198,7 @@ def main() -> None:
     for seed in options.seeds:
         for name in options.flows:
             for method in options.methods:
-                found, drawn = run(task, name, method, options.seconds, seed)
+                found, drawn, _ = run(task, name, method, options.seconds, seed)
                 runs.append(found)
                 print(found, flush=True)
                 report(runs, exact, setting)
