@@ -1,106 +1,97 @@
-"""Every command line of the README and of the documentation is one that the program takes; samples are drawn."""
+"""Every command line of the README and of the documentation is run as a reader would: in its page's order, made small.
 
+Pages that need more than a few seconds run with the slow tests; the options of every line are looked up in any case.
+"""
+
+import os
 import re
-import shlex
-from contextlib import redirect_stdout
-from functools import cache
-from io import StringIO
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
-from flowmaps.cli.main import COMMANDS, main
+from cli.as_written import PAGES, Reader, commands, lines, small_data, told
+from flowmaps.cli.main import COMMANDS
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-STANDS_FOR = {"runs/qm9": "qm9", "runs/smiles": "qm9", "runs/mnist": "mnist", "runs/promoters": "promoters",
-              "runs/earth": "earthquakes", "zinc24": "qm9"}  # fmt: skip  # a model of the same options
-TEXTS = ("runs/tiny-shakespeare", "runs/shakespeare", "runs/novels", "runs/my-book")
-FREE = ("demo", "presets", "quickstart", "serve", "evaluate-lm", "compare", "plot", "plan", "new", "pairs", "simulate",
-        "prepare")  # fmt: skip
-
-
-def commands():
-    """Every line ``flowmaps ...`` in a console block, with its page."""
-    for page in PAGES:
-        for block in re.findall(r"^```console\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL):
-            for line in block.replace("\\\n", " ").splitlines():
-                if found := re.match(r"(?:\$ )?flowmaps (\S.*)", line):
-                    yield pytest.param(shlex.split(found[1], comments=True), id=f"{page.stem}: {found[1][:60]}")
+ELSEWHERE = {"serve": "a server, which tests/cli/test_serve.py starts", "demo": "a server, which tests/page starts",
+             "quickstart": "three minutes, of which tests/first_hour.py tells",
+             "evaluate-lm": "tests/cli/test_evaluate_lm.py, where the harness is installed"}  # fmt: skip
+TOO_LARGE = (
+    "--task.fetch true",
+    "prepare openwebtext",
+    "--trainer.devices 4",
+)  # downloads, files of a cluster, devices
+LONG = ("commands", "images", "planning", "steering", "grids", "molecules", "flows", "autoencoders", "text")
+READ = [page for page in PAGES if commands(page)]
 
 
-LINES = list(commands())
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    if "FLOWMAPS_DATA" not in os.environ:
+        pytest.skip("needs the data: set FLOWMAPS_DATA")
+    return small_data(Path(os.environ["FLOWMAPS_DATA"]), tmp_path_factory.mktemp("data"))
 
 
 def test_there_are_commands_in_the_documents():
-    assert len(LINES) > 50
+    assert sum(len(commands(page)) for page in PAGES) > 130
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in LONG), id=page.stem) for page in READ]
+)
+def test_the_commands_of_a_page_work_in_their_order(page, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLOWMAPS_DATA", str(data))
+    monkeypatch.chdir(tmp_path)
+    reader = Reader(page)
+    for words in commands(page):
+        if any(large in " ".join(words) for large in TOO_LARGE):
+            assert words[0] == "prepare" or "objective:" in told(*words, "--print_config")
+        elif words[0] not in ELSEWHERE:
+            reader.type(words)
 
 
 @pytest.fixture(scope="module")
-def text_run(tmp_path_factory):
-    """A run on text of two updates, whose options are those of every text."""
-    folder = tmp_path_factory.mktemp("text")
-    (folder / "words.txt").write_text("the quick brown fox jumps over the lazy dog " * 200)
-    small = ["--task.width=16", "--task.depth=1", "--task.heads=2", "--trainer.max_steps=2", "--trainer.curves=false"]
-    assert (
-        main(["train", "tiny-shakespeare", f"--data.path={folder / 'words.txt'}", f"--out={folder / 'run'}", *small])
-        == 0
-    )
-    return str(folder / "run")
+def options(trained, words):
+    """What each command takes, of any model."""
+    models = {str(trained), str(words), "qm9", "promoters", "earthquakes"}
+    of_models = {name: "".join(told(name, model, "--help") for model in models)
+                 for name in ("sample", "evaluate", "score", "steer", "tune")}  # fmt: skip
+    return {name: of_models.get(name) or told(name, "--help") for name in COMMANDS}
 
 
-@cache
-def told(*arguments: str) -> str:
-    """What a command prints that then leaves with exit code 0, as ``--help`` and ``--print_config`` do."""
-    with redirect_stdout(StringIO()) as out:
-        try:
-            code = main(arguments)
-        except SystemExit as end:
-            code = end.code or 0
-    assert code == 0
-    return out.getvalue()
+@pytest.mark.parametrize("page", READ, ids=lambda page: page.stem)
+def test_the_options_of_a_page_are_those_of_its_commands(page, options):
+    for name, *rest in commands(page):
+        assert name in COMMANDS
+        given = {word.split("=")[0].split(".")[0] for word in rest if word.startswith("--")} if name != "train" else ()
+        missing = [option for option in given if option not in options[name]]
+        assert not missing, f"flowmaps {name} has no {missing}"
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_a_command_of_the_documents_is_one_of_the_program(line, text_run, trained, tmp_path):
-    name, *arguments = line
-    assert name in COMMANDS
-    if name == "train":
-        return trains(arguments, tmp_path)
-    options = [a.split("=")[0] for a in arguments if a.startswith("--")]
-    model = [model_of(arguments[0], text_run, trained)] if options and name not in FREE else []
-    text = told(name, *model, "--help")
-    assert not [option for option in options if option.split(".")[0] not in text]
-    if name == "sample":
-        draws(model_of(arguments[0], text_run, trained), arguments[1:], tmp_path)
+def launched():
+    """The trainings of many processes: a line ``torchrun`` or ``srun`` of a block of shell."""
+    for page in PAGES:
+        for line in lines(page, "bash"):
+            if found := re.match(r"(?:torchrun|srun) .*?(?:-m )?flowmaps (train .*)", line):
+                yield pytest.param(found[1].split(), id=line[:60])
 
 
-def draws(model, options, folder):
-    """The samples are drawn, two of them."""
-    kept, after = [], ""
-    for word in options:
-        after = word if word.startswith("--") else after
-        kept += [] if after.split("=")[0] in ("--n", "--out") else [word]
-    assert main(["sample", model, *kept, "--n", "2", "--out", str(folder / "drawn")]) == 0
-    assert any((folder / "drawn").iterdir())
+@pytest.mark.parametrize("words", launched())
+def test_trainings_of_many_processes_have_settings(words):
+    assert "objective:" in told(*(word for word in words if word != "--resume"), "--print_config")
 
 
-def trains(arguments, tmp_path):
-    """The settings are parsed, and written out instead of used."""
-    arguments = [a for a in arguments if a not in ("--resume", "--print_config", ">", "mine.yaml")]
-    if arguments[0].startswith("--"):  # of a file of one's own
-        (tmp_path / "mine.yaml").write_text(told("train", "digits", "--print_config"))
-        arguments = [str(tmp_path / "mine.yaml"), *arguments]
-    assert "objective:" in told("train", *arguments, "--print_config")
+def test_extras_that_pages_install_exist():
+    extras = {extra for page in PAGES for line in lines(page) if line.startswith("pip install")
+              for part in re.findall(r"\[([\w,]+)\]", line) for extra in part.split(",")}  # fmt: skip
+    assert extras and extras <= set(metadata.metadata("flowmaps").get_all("Provides-Extra") or ())
 
 
-def model_of(place, text_run, trained):
-    """A model with the options of a run that a document speaks of."""
-    if place in TEXTS:
-        return text_run
-    if place in ("runs/digits", "runs/checkerboard", "runs/mine"):
-        return str(trained)
-    model = STANDS_FOR.get(place, place)
-    if model.startswith("runs/"):
-        pytest.skip(f"no model comes with the package that has the options of {place}")
-    return model
+def test_blocks_of_settings_are_settings(tmp_path):
+    for page in PAGES:
+        if block := lines(page, "yaml"):
+            (tmp_path / "block.yaml").write_text("\n".join(block) + "\n")
+            text = told("train", "digits", "--config", str(tmp_path / "block.yaml"), "--print_config")
+            assert "objective" in yaml.safe_load(text)

@@ -111,11 +111,12 @@ def fitted(draft: Draft, batch_size: int) -> tuple[Draft, Way]:
         draft = draft.lean()
         way = draft.fitted(batch_size)
     if way is None:
-        n = draft.machine.devices
-        least = draft.way(n * draft.least, 1, n > 1)
+        n, micro = draft.machine.devices, draft.least
+        times = max(math.ceil(batch_size / (n * micro)), 1)
+        taken = draft.way(n * micro * times, times, n > 1).memory.total
         raise ValueError(
-            f"a device has room for {draft.machine.room / 1e9:.1f} GB, but {draft.least} examples on each of {n} take "
-            f"{least.memory.total / 1e9:.1f} GB; take more devices or memory, a smaller chunk, or a smaller network"
+            f"a device has room for {draft.machine.room / 1e9:.1f} GB, but {times} micro-batches of {micro} on each of "
+            f"{n} take {taken / 1e9:.1f} GB; take more devices or memory, a smaller chunk, network or trainer.batch_size"
         )
     return draft, way
 
