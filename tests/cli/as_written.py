@@ -52,8 +52,7 @@ SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "C1CO1", "CCN", "CC#N", "OCC=C", "c1ccoc
 def lines(page: Path, language: str = "console") -> list[str]:
     """The lines of the blocks of a language, continued ones in one."""
     blocks = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    text: str = "".join(blocks).replace("\\\n", " ")
-    return text.splitlines()
+    return [str(line) for line in "".join(blocks).replace("\\\n", " ").splitlines()]
 
 
 def commands(page: Path) -> list[list[str]]:

@@ -116,7 +116,8 @@ def fitted(draft: Draft, batch_size: int) -> tuple[Draft, Way]:
         taken = draft.way(n * micro * times, times, n > 1).memory.total
         raise ValueError(
             f"a device has room for {draft.machine.room / 1e9:.1f} GB, but {times} micro-batches of {micro} on each of "
-            f"{n} take {taken / 1e9:.1f} GB; take more devices or memory, a smaller chunk, network or trainer.batch_size"
+            f"{n} take {taken / 1e9:.1f} GB; take more devices or memory, a smaller chunk, a smaller network or a "
+            "smaller trainer.batch_size"
         )
     return draft, way
 
