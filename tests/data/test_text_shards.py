@@ -68,6 +68,13 @@ def test_two_that_prepare_the_same_wait_for_each_other(tmp_path, small):
     assert len(reads) == 1 and len(results) == 3 and results[0] == results[1] == results[2]
 
 
+def test_a_text_that_is_prepared_needs_no_lock(tmp_path, small, monkeypatch):
+    """It may lie where nobody can write."""
+    made = prepare(lambda: PIECES, Bytes(), tmp_path, "text")
+    monkeypatch.delattr("flowmaps.data.text_shards.alone")
+    assert prepare(lambda: PIECES, Bytes(), tmp_path, "text").hashes == made.hashes
+
+
 def test_shards_come_from_a_url_when_they_are_read(url, tmp_path):
     assert prepared(url) and not prepared("memory://nowhere") and prepared(tmp_path / "made")
     shards, local = Shards(url), Shards(tmp_path / "made")

@@ -104,6 +104,8 @@ def _alphabet(corpus: Corpus, kind: str, size: int, stem: Path) -> Tokeniser:
     if kind not in ("bpe", "wordpiece"):
         return tokeniser(kind, corpus.pieces() if kind == "characters" else ())
     file = stem.with_name(f"{stem.name}-{kind}-{size}-{_digest(corpus.source)}.json")
+    if file.exists():
+        return Subwords.load(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with alone(file):
         if not file.exists():

@@ -132,6 +132,8 @@ def prepare(
     Invariant: shards do not depend on interruptions and the number of processes (``tests/data/test_text_shards.py``).
     """
     folder = Path(folder)
+    if _begun(folder, tokeniser, source)["complete"]:  # which may be where nobody can write
+        return Shards(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder / INDEX):
         index = _begun(folder, tokeniser, source)
