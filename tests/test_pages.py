@@ -15,7 +15,7 @@ import pytest
 from flowmaps.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-SHOWN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHOWN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "recipes").glob("*.md"))]
 LINKED = sorted({*ROOT.glob("*.md"), *SHOWN, *ROOT.glob("examples/*.md"), *ROOT.glob("bench/**/*.md"),
                  *ROOT.glob("models/**/*.md"), ROOT / "CITATION.cff", ROOT / "pyproject.toml",
                  *ROOT.glob(".github/**/*.md"), *ROOT.glob(".github/**/*.yml")})  # fmt: skip

@@ -18,7 +18,7 @@ from PIL import Image
 from flowmaps.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "recipes").glob("*.md"))]
 FEWER = {
     "train": ["--trainer.max_steps=2", "--trainer.batch_size=8", "--trainer.valid_examples=8", "--trainer.curves=false",
               "--trainer.accelerator=cpu"],
@@ -45,7 +45,7 @@ SMALL = {
 }  # the networks of runs that a line needs and no line of its page makes
 # The presets of runs that have names of their own.
 OF_PRESET = {"wide": "digits", "denoise": "aef-digits", "shakespeare": "tiny-shakespeare", "a-seed-0": "digits",
-             "a-seed-1": "digits", "a": "digits", "b": "digits", "mine": "digits"}  # fmt: skip
+             "a-seed-1": "digits", "a": "digits", "b": "digits", "mine": "digits", "owt": "novels"}  # fmt: skip
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "C1CO1", "CCN", "CC#N", "OCC=C", "c1ccoc1", "CC(C)O", "NC=O"]
 
 

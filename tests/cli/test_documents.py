@@ -22,7 +22,8 @@ TOO_LARGE = (
     "prepare openwebtext",
     "--trainer.devices 4",
 )  # downloads, files of a cluster, devices
-LONG = ("commands", "images", "planning", "steering", "grids", "molecules", "flows", "autoencoders", "text")
+LONG = ("commands", "images", "planning", "steering", "grids", "molecules", "flows", "autoencoders", "text",
+        "scaling")  # fmt: skip
 READ = [page for page in PAGES if commands(page)]
 
 

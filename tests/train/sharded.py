@@ -1,7 +1,7 @@
 """Train the same on one process, by DDP and by FSDP2 on two, and resume on one and three; kill one of two.
 
-Run as ``python sharded.py DIRECTORY``, or with ``more`` behind it; what ``test_sharded.py`` reads. Processes are
-forked from one that imported all.
+Run as ``python sharded.py DIRECTORY``, or with ``more`` or ``compiled`` behind it; what ``test_sharded.py`` reads.
+Processes are forked from one that imported all.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from data import stress  # noqa: E402
 from flowmaps.data import CategoricalData  # noqa: E402
 from flowmaps.objectives import Average, EulerianKL, Lagrangian, SelfDistillation, SemigroupKL  # noqa: E402
 from flowmaps.tasks.text import build_map  # noqa: E402
-from flowmaps.train import Muon  # noqa: E402
-from flowmaps.train.deferred import deferred, is_deferred  # noqa: E402
+from flowmaps.train import AdamW, Muon, Trainer  # noqa: E402
+from flowmaps.train.deferral import deferred, is_deferred  # noqa: E402
 from train.launched import ends, launch, start  # noqa: E402
 from train.toys import LeastSquares, Signalling, Torn, trainer  # noqa: E402
 
@@ -89,6 +89,15 @@ def more(directory: Path, rank: int = 0, **settings) -> None:
     trainer(directory / "scalar", LeastSquares(norm=nn.LayerNorm), max_steps=20, **settings).fit()
 
 
+def compiled(directory: Path, rank: int, kind: str = "PSD-KL") -> None:
+    """Three updates as they are and as the compiler makes them, without validation, which would be compiled as well."""
+    for compile in (False, True):
+        Trainer(
+            distilled(kind, depth=1), texts(0), directory=directory / str(compile), max_steps=3, batch_size=12,
+            log_every=1, optimizer=AdamW(lr=1e-2), strategy="fsdp2", compile=compile, accelerator="cpu", progress=False,
+        ).fit()  # fmt: skip
+
+
 def sharded(directory: Path, rank: int) -> None:
     parity(directory, strategy="fsdp2")
     torch.manual_seed(0)
@@ -133,6 +142,10 @@ def others(directory: Path) -> None:
     launch(2, partial(more, directory / "fsdp2", strategy="fsdp2"))
 
 
+def together(directory: Path) -> None:
+    launch(2, partial(compiled, directory))
+
+
 def main(directory: Path) -> None:
     parity(directory / "one", accumulation=2)
     launch(2, lambda rank: parity(directory / "ddp", strategy="ddp"))
@@ -148,4 +161,4 @@ def main(directory: Path) -> None:
 
 if __name__ == "__main__":
     logging.getLogger("lightning").setLevel(logging.ERROR)
-    (others if "more" in sys.argv[2:] else main)(Path(sys.argv[1]))
+    {"more": others, "compiled": together}.get(sys.argv[-1], main)(Path(sys.argv[1]))

@@ -20,7 +20,7 @@ from ..seeds import check_seed
 from ..tasks.base import Task
 from ..times import MOST_STEPS
 from ..train import Trainer, read_config, resolve
-from ..train.deferred import deferred
+from ..train.deferral import deferred
 from ..train.parallel import SHARDED
 from ..train.sizes import NETWORK, built, within
 from ..train.state import changes

@@ -2,7 +2,7 @@
 
 from ..ema import EMA
 from .checkpoint import export, load_map, read_config, read_state, resolve, size_of_map
-from .deferred import deferred
+from .deferral import deferred
 from .grids import Tuned, keep_grid, read_grids
 from .learner import NonFiniteError
 from .muon import Muon

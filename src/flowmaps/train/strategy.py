@@ -25,7 +25,7 @@ from ..maps import FlowMap
 from ..networks.base import Network
 from ..objectives import Objective
 from ..recomputing import recompute
-from .deferred import follow, is_deferred, put, settle
+from .deferral import follow, is_deferred, put, settle
 from .parallel import SHARDED, reduced
 from .settings import Hardware, Plan
 from .shards import is_spread, local, whole

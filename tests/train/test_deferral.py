@@ -7,7 +7,7 @@ from torch import nn
 from flowmaps.objectives import Average, SelfDistillation, SemigroupKL
 from flowmaps.tasks.text import build_map
 from flowmaps.train import Trainer, deferred
-from flowmaps.train.deferred import _recipes, is_deferred, settle
+from flowmaps.train.deferral import _recipes, is_deferred, settle
 from train.toys import Linear, Pairs, assert_equal_bits
 
 CPU = torch.device("cpu")

@@ -32,7 +32,7 @@ def deferred(build: Callable[[], Module]) -> Module:
     Arguments:
         build: Makes it. A construction that looks at numbers, reads weights from files or seeds generators cannot be
             put off: then the module is built as usual, and the log says why.
-    Invariant: weights are those of ``build()``, bit for bit (``tests/train/test_deferred.py``).
+    Invariant: weights are those of ``build()``, bit for bit (``tests/train/test_deferral.py``).
     """
     state = torch.random.get_rng_state()
     recorder = _Recorder(state)
