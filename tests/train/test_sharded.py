@@ -89,6 +89,17 @@ def test_other_weights_are_those_of_one_process(tmp_path):
         assert_close(done / "one" / run, done / "fsdp2" / run, tolerance)
 
 
+@pytest.mark.slow
+def test_compiled_updates_of_shards_are_the_plain_ones(tmp_path):
+    done = script(tmp_path, "compiled")
+    assert "the compiler needs all weights at once" in (done / "said.txt").read_text()
+    assert_close(done / "False", done / "True", 1e-4)
+    plain, compiled = (
+        [row["train/grad_norm"] for row in read_records(done / str(on) / "metrics.jsonl")] for on in (False, True)
+    )
+    assert len(plain) == 3 and compiled == pytest.approx(plain, rel=1e-4)
+
+
 def test_blocks_are_sharded_one_by_one_and_the_root_alone_is_said_aloud(runs):
     said = (runs / "said.txt").read_text()
     assert "fsdp2 shards the root only" in said and "its networks have no blocks" in said
