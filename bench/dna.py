@@ -79,11 +79,18 @@ def ratios(rows: list[dict[str, Any]]) -> str:
     """The Fréchet distance of one step over that of a hundred, by method."""
     lines = []
     for name in METHODS:
-        at = {steps: [r["frechet"] for r in rows if r["method"] == name and r["steps"] == steps] for steps in (1, 100)}
-        if at[1]:
-            each = [one / many for one, many in zip(at[1], at[100], strict=True)]
+        at = {steps: {r["seed"]: r["frechet"] for r in rows if r["method"] == name and r["steps"] == steps}
+              for steps in (1, 100)}  # fmt: skip
+        if each := [at[1][seed] / many for seed, many in at[100].items() if seed in at[1]]:
             lines.append(f"- {name}: {_cell(each, None)}")
     return "One step over a hundred, Fréchet distance:\n\n" + "\n".join(lines)
+
+
+def recorded(path: Path, about: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Runs that were made before in the same setting, and what the data score."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    same = all(found.get(name) == about[name] for name in ("seconds", "n", "precision"))
+    return (found["runs"], found["data"]) if same else ([], {})
 
 
 def _cell(values: list[float], error: float | None) -> str:
@@ -97,6 +104,7 @@ def main() -> None:
     p.add_argument("--methods", default="", help="parts of names, separated by |")
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--seconds", type=float, default=20.0, help="processor time of a training")
+    p.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
     p.add_argument("--precision", default="bf16-mixed", choices=["32-true", "bf16-mixed"])
     p.add_argument("--n", type=int, default=512, help="samples a row")
     p.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "dna")
@@ -106,12 +114,15 @@ def main() -> None:
     about = {"seconds": options.seconds, "n": options.n, "hardware": f"one core of an {platform.machine()} CPU",
              "commit": commit, "precision": options.precision, "torch": torch.__version__,
              "date": datetime.date.today().isoformat()}  # fmt: skip
-    rows, data = list[dict[str, Any]](), dict[str, float]()
+    rows, data = recorded(options.out.with_suffix(".json"), about)
+    done = {(row["method"], row["seed"]) for row in rows}
     for seed in options.seeds:
         for name in [name for name in METHODS if any(part in name for part in options.methods.split("|"))]:
+            if (name, seed) in done:
+                continue
             task, flow_map, updates = train(name, seed, options.seconds, options.precision)
             data = data or task.of_data(options.n)
-            for steps in STEPS:
+            for steps in options.steps:
                 with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16-mixed"):
                     x = task.sample(flow_map, options.n, Jumps(steps), torch.Generator().manual_seed(seed))
                 rows.append({"method": name, "seed": seed, "steps": steps, "updates": updates, **task.quality(x)})
