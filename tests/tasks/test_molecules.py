@@ -192,6 +192,7 @@ def test_files_hold_what_is_valid(task, tmp_path):
     row = int(train.sizes[:6].argmax())
     x["bonds"][row] = 3 * (1 - torch.eye(train.n, dtype=torch.long))  # triple bonds everywhere
     task.write({"1": x, "4": x}, tmp_path)
+    assert task.remark(x) == "5 of 6 valid, the others not in the files"
     lines = [line.split("\t") for line in (tmp_path / "molecules-1.smi").read_text().splitlines()]
     assert [int(k) for _, k in lines] == [k for k in range(6) if k != row]
     assert [smiles for smiles, _ in lines] == [train.smiles[int(k)] for _, k in lines]

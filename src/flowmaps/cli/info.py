@@ -6,18 +6,18 @@ import json
 from collections.abc import Sequence
 
 from ..configuration.parsing import parse
-from ..hub import Model
+from ..hub import Model, load
 from ..reading import Document
-from .checkpoints import checkpoint_parser, open_checkpoint
+from .checkpoints import model_parser
 
 HELP = """What a checkpoint is: step, time, seed, versions, size, settings and last records."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    p = checkpoint_parser("info", HELP)
+    p = model_parser("info", HELP)
     p.add_argument("--json", action="store_true", help="everything as JSON")
     cfg = parse(p, arguments)
-    opened = open_checkpoint(cfg)
+    opened = load(cfg.checkpoint, cfg.device, best=cfg.best)
     if cfg.json:
         print(json.dumps(facts(opened), indent=2))
         return 0

@@ -73,7 +73,9 @@ def run(arguments: Sequence[str]) -> int:
         paths = opened.task.write(rows, directory, **options)
         write_json(directory / "metrics.json", {**origin(opened), "seed": cfg.seed, "n": cfg.n, "by_steps": told})
     for name, row in told.items():
-        print(f"{name}: {cfg.n} samples, {row['evaluations']} network evaluations each, {row['seconds']:.2f} s")
+        remark = opened.task.remark(rows[name])
+        print(f"{name}: {cfg.n} samples, {row['evaluations']} network evaluations each, {row['seconds']:.2f} s"
+              + f"; {remark}" * bool(remark))  # fmt: skip
     print("wrote " + ", ".join(str(path) for path in paths))
     say_if_empty(opened)
     return 0

@@ -229,6 +229,10 @@ class Task(ABC, Generic[P, D, M]):
             options: Those of :meth:`sample` or :meth:`problem` that the rows were drawn with.
         """
 
+    def remark(self, samples: D) -> str:
+        """What somebody who gets the files of samples has to know, in half a line; empty if there is nothing."""
+        return ""
+
     def studies(self) -> Mapping[str, Study[M]]:
         """What else ``flowmaps evaluate`` measures, by the name in its report; a modality adds options by name.
 

@@ -14,7 +14,7 @@ from rdkit import Chem
 from torch import Tensor
 
 from ..data.molecules import Alphabet, MoleculeData, MoleculeSplits, graph_masks, molecules, qm9, zinc250k
-from ..data.molecules_graph import Fragments, Order
+from ..data.molecules_graph import Fragments, Order, sanitised
 from ..fields import Condition, named_fields
 from ..maps import EndpointMap, FlowMap
 from ..metrics.molecules import HEADLINES, PROPERTIES, MoleculeQuality, graph_of, properties
@@ -346,6 +346,11 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
             pictures, names = [*pictures, *shown], [*names, *([name] * len(shown) if len(rows) > 1 else [])]
         draw_grid(directory / "samples.png", pictures, names)
         return [*paths, directory / "samples.png"]
+
+    def remark(self, samples: dict[str, Tensor]) -> str:
+        found = [sanitised(mol) for mol in self.decoded(samples)]
+        valid = sum(smiles is not None for smiles in found)
+        return f"{valid} of {len(found)} valid" + ", the others not in the files" * (valid < len(found))
 
 
 def _symmetric(samples: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
