@@ -45,6 +45,7 @@ SMALL = {
 # The presets of runs that have names of their own.
 OF_PRESET = {"wide": "digits", "denoise": "aef-digits", "shakespeare": "tiny-shakespeare", "a-seed-0": "digits",
              "a-seed-1": "digits", "a": "digits", "b": "digits", "mine": "digits", "owt": "novels"}  # fmt: skip
+COMPARED = ("runs/a", "runs/b")  # by what was measured
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "C1CO1", "CCN", "CC#N", "OCC=C", "c1ccoc1", "CC(C)O", "NC=O"]
 
 
@@ -104,13 +105,14 @@ def own_files(folder: Path, page: Path) -> None:
         folder / "my.csv", "smiles", [[s] for s in SMILES * 20]
     )
     table(folder / "places.csv", "latitude,longitude", (draw.uniform(-80, 80, (200, 2))).tolist())
-    table(folder / "angles.csv", "phi,psi", draw.uniform(-180, 180, (200, 2)).tolist())
+    for name in ("angles.csv", "own.csv"):
+        table(folder / name, "phi,psi", draw.uniform(-180, 180, (200, 2)).tolist())
     scoring = ROOT / "docs" / "scoring.md"
     (folder / "pairs.jsonl").write_text("".join(line + "\n" for line in lines(scoring, "json") if "prompt" in line))
-    for name in ("folder/of/pngs", "my/pngs"):
+    for name, size in (("folder/of/pngs", 28), ("my/pngs", 28), ("folder/of/png", 8)):
         (folder / name).mkdir(parents=True)
         for i in range(20):
-            Image.fromarray(draw.integers(0, 255, (28, 28), dtype=np.uint8)).save(folder / name / f"{i}.png")
+            Image.fromarray(draw.integers(0, 255, (size, size), dtype=np.uint8)).save(folder / name / f"{i}.png")
     (folder / "about.md").write_text("A model.\n")
     data = Path(os.environ["FLOWMAPS_DATA"])
     (folder / "folder/of/idx").mkdir()
@@ -133,18 +135,16 @@ class Reader:
     def type(self, words: list[str]) -> None:
         """A line of the page, with fewer updates and samples."""
         words = [word.removeprefix("/tmp/") for word in words]
-        out = (
-            words[words.index("--out") + 1] if "--out" in words else f"runs/{Path(words[1]).stem}" if words[1:] else ""
-        )
+        out = words[words.index("--out") + 1] if "--out" in words else ""
         for place in re.findall(r"\bruns/[\w-]+", " ".join(words)):
-            if words[0] != "train" or place != out:
+            if place != out:
                 self.need(place)
         if words[0] == "train" and words[1] == "alanine-dipeptide":
             self.need("simulations/alanine-dipeptide")
         if "run.dcd" in words:
             self.trajectory()
         if words[0] == "train" and "--resume" not in words:
-            shutil.rmtree(out, ignore_errors=True)
+            shutil.rmtree(out or f"runs/{Path(words[1]).stem}", ignore_errors=True)
         if ">" in words:
             Path(words[-1]).write_text(told(*words[: words.index(">")]))
         else:
@@ -159,6 +159,8 @@ class Reader:
             self.type(["simulate", preset])
         else:
             self.type(["train", preset, "--out", place, *SMALL.get(preset, [])])
+            if place in COMPARED:
+                self.type(["evaluate", place, "--steps", "1"])
 
     def trajectory(self) -> None:
         """Frames as another program writes them."""
