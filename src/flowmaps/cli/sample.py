@@ -66,19 +66,22 @@ def run(arguments: Sequence[str]) -> int:
         start = time.perf_counter()
         rows[name] = opened.sample(cfg.n, sampler=sampler, seed=cfg.seed, **options)
         told[name] = {"evaluations": sampler.evaluations, "seconds": round(time.perf_counter() - start, 4)}
+        print(summary(name, cfg.n, told[name], opened.task.remark(rows[name])))
     if files:
         paths = write_files(opened.task, rows, files, options)
     else:
         directory = results(cfg, opened, "samples")
         paths = opened.task.write(rows, directory, **options)
         write_json(directory / "metrics.json", {**origin(opened), "seed": cfg.seed, "n": cfg.n, "by_steps": told})
-    for name, row in told.items():
-        remark = opened.task.remark(rows[name])
-        print(f"{name}: {cfg.n} samples, {row['evaluations']} network evaluations each, {row['seconds']:.2f} s"
-              + f"; {remark}" * bool(remark))  # fmt: skip
     print("wrote " + ", ".join(str(path) for path in paths))
     say_if_empty(opened)
     return 0
+
+
+def summary(name: str, n: int, row: Mapping[str, float], remark: str) -> str:
+    """A row of samples in one line."""
+    line = f"{name}: {n} samples, {row['evaluations']} network evaluations each, {row['seconds']:.2f} s"
+    return f"{line}; {remark}" if remark else line
 
 
 def files_named(names: Sequence[str], task: Task) -> list[Path]:
