@@ -5,14 +5,17 @@ Pages that need more than a few seconds run with the slow tests; the options of 
 
 import os
 import re
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
 
-from cli.as_written import PAGES, Reader, commands, lines, small_data, told
+from cli.as_written import PAGES, ROOT, Reader, commands, lines, small_data, told
 from flowmaps.cli.main import COMMANDS
+from train.toys import environment
 
 ELSEWHERE = {"serve": "a server, which tests/cli/test_serve.py starts", "demo": "a server, which tests/page starts",
              "quickstart": "three minutes, of which tests/first_hour.py tells",
@@ -69,6 +72,24 @@ def test_the_options_of_a_page_are_those_of_its_commands(page, options):
         given = {word.split("=")[0].split(".")[0] for word in rest if word.startswith("--")} if name != "train" else ()
         missing = [option for option in given if option not in options[name]]
         assert not missing, f"flowmaps {name} has no {missing}"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    "line",
+    [pytest.param(line, id=line[:60]) for page in PAGES for line in lines(page) if line.startswith("python bench/")],
+)
+def test_a_program_of_a_page_works(line, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLOWMAPS_DATA", str(data))
+    monkeypatch.chdir(tmp_path)
+    _, program, run, *options = line.split()
+    Reader(READ[0]).need(run)
+    few = ["--budgets=16", "--runs=2", "--seeds=0", f"--results={tmp_path / 'results'}"]
+    command = [sys.executable, str(ROOT / program), run, *options, *few]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "results").glob("steering_*.json"))
 
 
 def launched():
