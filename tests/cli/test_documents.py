@@ -100,7 +100,7 @@ def launched():
                 yield pytest.param(found[1].split(), id=line[:60])
 
 
-@pytest.mark.parametrize("words", launched())
+@pytest.mark.parametrize("words", list(launched()))
 def test_trainings_of_many_processes_have_settings(words):
     assert "objective:" in told(*(word for word in words if word != "--resume"), "--print_config")
 
