@@ -86,6 +86,7 @@ SUPPOSED = {page.__name__: page for page in (formalism, modalities, molecules, s
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
 def test_a_block_without_prompts_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLOWMAPS_DATA", str(tmp_path))
     (block,) = blocks(page)
     supposed = SUPPOSED[page.stem]()
     names = next(supposed)
