@@ -175,19 +175,31 @@ def report(runs: list[dict[str, Any]], exact: dict[str, float], setting: dict[st
     write_text(RESULTS / "alanine.md", text + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None, flows: list[str]) -> argparse.ArgumentParser:
+    """What every comparison on simulated frames is asked for."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="folder of flowmaps simulate")
-    parser.add_argument("--seconds", type=float, default=12.0, help="processor time of a run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--flows", nargs="+", default=list(FLOWS), choices=list(FLOWS))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--flows", nargs="+", default=flows, choices=list(FLOWS))
     parser.add_argument("--turned", action="store_true", help="all 66 coordinates")
     parser.add_argument("--add", action="store_true", help="keep the runs that are in the results")
-    options = parser.parse_args()
+    return parser
+
+
+def judged(options: argparse.Namespace) -> Boltzmann:
+    """The task of the frames, whose distances of angles are of few points; one thread computes."""
     torch.set_num_threads(1)
     task = Boltzmann(options.source, framed=not options.turned)
     task.judge.points = POINTS
+    return task
+
+
+def main() -> None:
+    parser = arguments(__doc__, list(FLOWS))
+    parser.add_argument("--seconds", type=float, default=12.0, help="processor time of a run")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    options = parser.parse_args()
+    task = judged(options)
     exact = task.of_data(SAMPLES)
     frames = task.real(SAMPLES)
     even = torch.full((SAMPLES,), 1 / SAMPLES).double()

@@ -19,7 +19,6 @@ training and the measures are those of bench/alanine.py; a row "teacher" is of t
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import platform
@@ -32,7 +31,7 @@ from typing import Any
 import torch
 
 import alanine
-from alanine import FLOWS, POINTS, RESULTS, SAMPLES, cell, fit, flow, path
+from alanine import FLOWS, RESULTS, SAMPLES, cell, fit, flow, path
 from flowmaps.data.conformations import evenly
 from flowmaps.data.pairs import Pairs, make_pairs, pushed, read_pairs
 from flowmaps.fields import one_field
@@ -145,22 +144,15 @@ def report(kept: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="folder of flowmaps simulate")
+    parser = alanine.arguments(__doc__, ["RealNVP"])
     parser.add_argument("--folder", default="simulations/pairs", help="of the pairs")
     parser.add_argument("--teacher", type=float, default=300.0, help="processor time of the teacher")
     parser.add_argument("--pairs", type=int, default=2**17, help="how many")
     parser.add_argument("--seconds", type=float, nargs="+", default=[30.0, 120.0], help="processor time of a student")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--flows", nargs="+", default=["RealNVP"], choices=list(FLOWS))
     parser.add_argument("--methods", nargs="+", default=["maximum likelihood", "RegFlow"])
-    parser.add_argument("--turned", action="store_true", help="all 66 coordinates")
     parser.add_argument("--price", action="store_true", help="what errors cost, and no training")
-    parser.add_argument("--add", action="store_true", help="keep the runs that are in the results")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    task = Boltzmann(options.source, framed=not options.turned)
-    task.judge.points = POINTS
+    task = alanine.judged(options)
     kept: dict[str, Any] = read_json(RESULTS / "regflow.json") if options.add else {}
     kept = kept or {"runs": [], "taught": {}, "dynamics": task.of_data(SAMPLES)}
     if options.price:

@@ -34,6 +34,14 @@ def model_parser(command: str, description: str) -> ArgumentParser:
     return p
 
 
+def open_model(cfg: Namespace) -> Model:
+    """What the options of :func:`model_parser` name.
+
+    Raises: CheckpointError, ValueError if it is missing, damaged or not of this package.
+    """
+    return load(cfg.checkpoint, cfg.device, best=cfg.best)
+
+
 def checkpoint_parser(command: str, description: str, files: bool = False) -> ArgumentParser:
     """Options of every command with results; with ``files``, they may also go to files by name."""
     p = model_parser(command, description)
@@ -53,7 +61,7 @@ def open_checkpoint(cfg: Namespace) -> Model:
     Raises: CheckpointError, ValueError if it is missing, damaged or not of this package.
     """
     check_seed(cfg.seed)
-    return load(cfg.checkpoint, cfg.device, best=cfg.best)
+    return open_model(cfg)
 
 
 def say_if_empty(opened: Model) -> None:

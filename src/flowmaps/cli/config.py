@@ -4,7 +4,7 @@ class of this package."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from ..configuration.complaints import complaint
-from ..configuration.parsing import built_by, parser
+from ..configuration.parsing import built_by, parse, parser
 from ..maps import FlowMap
 from ..objectives import Objective
 from ..reading import Document, most_bytes
@@ -24,6 +24,7 @@ from ..train.deferral import deferred
 from ..train.parallel import SHARDED
 from ..train.sizes import NETWORK, built, within
 from ..train.state import changes
+from .presets import find_preset
 
 FOUND_AT_RUN_TIME: set[str | int] = {"objective", "train_data", "valid_data", "directory", "config", "evaluate"}
 
@@ -90,6 +91,35 @@ def training_parser(command: str, description: str) -> ArgumentParser:
     )
     p.add_class_arguments(Trainer, "trainer", skip=FOUND_AT_RUN_TIME, instantiate=False)
     return p
+
+
+def preset_of(p: ArgumentParser, arguments: Sequence[str], example: str) -> Path | None:
+    """The file of the preset that a command line begins with; ``None`` if it asks for help, which is then printed.
+
+    Raises: ValueError if it begins with none; ``example`` shows how.
+    """
+    if arguments and not arguments[0].startswith("-"):
+        return find_preset(arguments[0])
+    if {"-h", "--help"} & set(arguments):
+        p.print_help()
+        return None
+    raise ValueError(f"{example.split()[1]} needs a preset first: {example}; `flowmaps presets` lists them")
+
+
+def add_own_data(p: ArgumentParser) -> None:
+    """The option that :func:`parse_with_own_data` reads."""
+    text = "a file or folder of one's own, for texts also a URL, instead of the preset's data"
+    p.add_argument("--data.path", type=str | None, help=text)
+
+
+def parse_with_own_data(p: ArgumentParser, preset: Path, arguments: Sequence[str]) -> Namespace:
+    """The settings of a preset with the options after its name; data of one's own become options of its task."""
+    given = [f"--config={preset}", *arguments[1:]]
+    cfg = parse(p, given)
+    if cfg.data.path:
+        own = experiment(p, cfg).task.own_data(cfg.data.path)
+        cfg = parse(p, [*given, *(f"--task.{name}={value}" for name, value in own.items())])
+    return cfg
 
 
 def experiment(p: ArgumentParser, cfg: Namespace) -> Experiment:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..configuration.parsing import parse
-from ..hub import load
-from .checkpoints import model_parser
+from .checkpoints import model_parser, open_model
 
 HELP = """Keep what sampling needs of a checkpoint: averaged weights, configuration, and a card with what was measured
 (of `flowmaps evaluate`, if it was run). Every command takes the folder in the place of a run."""
@@ -25,7 +24,7 @@ def run(arguments: Sequence[str]) -> int:
     if place.exists():
         raise ValueError(f"{place} is there already; choose another folder, or remove it")
     note = None if cfg.note is None else Path(cfg.note).read_text(encoding="utf-8")
-    opened = load(cfg.checkpoint, cfg.device, best=cfg.best)
+    opened = open_model(cfg)
     opened.save_pretrained(place, half=cfg.half, note=note, licence=cfg.licence)
     size = sum(path.stat().st_size for path in place.iterdir())
     print(f"wrote {place}: {size / 1e6:.1f} MB; draw from it by `flowmaps sample {place}`")

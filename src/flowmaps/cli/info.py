@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 
 from ..configuration.parsing import parse
-from ..hub import Model, load
+from ..hub import Model
 from ..reading import Document
-from .checkpoints import model_parser
+from .checkpoints import model_parser, open_model
 
 HELP = """What a checkpoint is: step, time, seed, versions, size, settings and last records."""
 
@@ -17,7 +17,7 @@ def run(arguments: Sequence[str]) -> int:
     p = model_parser("info", HELP)
     p.add_argument("--json", action="store_true", help="everything as JSON")
     cfg = parse(p, arguments)
-    opened = load(cfg.checkpoint, cfg.device, best=cfg.best)
+    opened = open_model(cfg)
     if cfg.json:
         print(json.dumps(facts(opened), indent=2))
         return 0

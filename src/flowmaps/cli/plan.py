@@ -18,8 +18,7 @@ from ..reading import Document
 from ..train.parallel import SHARDED
 from ..train.settings import Hardware
 from ..train.strategy import blocks_of
-from .config import Experiment, experiment, training_parser
-from .presets import find_preset
+from .config import Experiment, experiment, preset_of, training_parser
 
 HELP = """What a training takes before it begins: weights, operations, memory of a device and time. The objective itself
 is run on tensors without memory, so chunks, teachers, derivatives and precision count as they are. Every value can be
@@ -29,12 +28,9 @@ UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15}
 
 def run(arguments: Sequence[str]) -> int:
     p = plan_parser()
-    if not arguments or arguments[0].startswith("-"):
-        if {"-h", "--help"} & set(arguments):
-            p.print_help()
-            return 0
-        raise ValueError("plan needs a preset first: flowmaps plan digits; `flowmaps presets` lists them")
-    preset = find_preset(arguments[0])
+    preset = preset_of(p, arguments, "flowmaps plan digits")
+    if preset is None:
+        return 0
     cfg = parse(p, [f"--config={preset}", *arguments[1:]])
     chosen = experiment(p, cfg)
     draft = draft_of(chosen, machine_of(cfg))

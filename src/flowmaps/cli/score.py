@@ -84,7 +84,7 @@ def by_row(
     found = tally.estimates(per="tokens")
     values = {name: as_numbers(estimate) | tally.of_characters(name) for name, estimate in found.items()}
     told = {**origin(opened), "seed": cfg.seed, "data": cfg.data, **tally.counts(), "bounds": values}
-    return finish(directory, told, found, tally)
+    return finish(directory, told, found, tally, rows=True)
 
 
 def exactly(cfg: Namespace, opened: Model, own: OwnScore) -> int:
@@ -96,10 +96,7 @@ def exactly(cfg: Namespace, opened: Model, own: OwnScore) -> int:
     write_text(directory / ROWS, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
     told = {**origin(opened), "seed": cfg.seed, "data": cfg.data, "rows": len(own.nats)}
     values = {name: as_numbers(estimate) for name, estimate in found.items()}
-    write_json(directory / "metrics.json", finite({**told, "bounds": values}))
-    show(found)
-    print(f"wrote {directory / ROWS}, {directory / 'metrics.json'}")
-    return 0
+    return finish(directory, {**told, "bounds": values}, found, rows=True)
 
 
 def as_whole(cfg: Namespace, opened: Model, found: dict[str, Estimate]) -> int:
@@ -126,11 +123,13 @@ def named(names: str, draws: int, steps: int, proposal: Proposal | None = None) 
     return [makers[symbol]() for symbol in symbols]
 
 
-def finish(directory: Path, told: dict[str, object], found: dict[str, Estimate], tally: Tally | None = None) -> int:
-    """Write ``metrics.json`` and print the table."""
+def finish(
+    directory: Path, told: dict[str, object], found: dict[str, Estimate], tally: Tally | None = None, rows: bool = False
+) -> int:
+    """Write ``metrics.json`` and print the table; ``rows`` says whether there is a file of rows beside."""
     write_json(directory / "metrics.json", finite(told))
     show(found, tally)
-    written = [directory / ROWS] * (tally is not None) + [directory / "metrics.json"]
+    written = [directory / ROWS] * rows + [directory / "metrics.json"]
     print("wrote " + ", ".join(map(str, written)))
     return 0
 

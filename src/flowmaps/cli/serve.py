@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..configuration.parsing import parse
-from .checkpoints import model_parser
+from .checkpoints import model_parser, open_model
 from .demo import chosen_port
 
 HELP = """Serve completions of a text model to OpenAI's clients: /v1/completions (prompt, suffix, n, temperature, seed,
@@ -32,13 +32,12 @@ def run(arguments: Sequence[str]) -> int:
     port = chosen_port(cfg.host, cfg.port)
     import uvicorn
 
-    from ..hub import load
     from ..integrations.completions import Limits
     from ..integrations.serving import Service, application
 
     limits = Limits(tokens=cfg.max_tokens, rows=cfg.max_waiting, batch=cfg.batch, seconds=cfg.max_seconds)
     name = cfg.name or Path(cfg.checkpoint).resolve().name
-    service = Service(load(cfg.checkpoint, cfg.device, best=cfg.best), name, cfg.steps, limits)
+    service = Service(open_model(cfg), name, cfg.steps, limits)
     print(f"{name} at http://{cfg.host}:{port}/v1 (Ctrl-C ends it)", flush=True)
     config = uvicorn.Config(application(service), cfg.host, port or 0, log_level="warning", access_log=False)
     server = uvicorn.Server(config)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from ..configuration.parsing import parse
 from ..fields import Data
 from ..files import write_json
 from ..maps import FlowMap
@@ -24,9 +23,16 @@ from ..train.checkpoint import newest
 from ..train.folder import check_free, taken
 from ..train.state import versions
 from ..train.verdict import nothing_learned
-from .config import Experiment, experiment, steps_list, training_parser
+from .config import (
+    Experiment,
+    add_own_data,
+    experiment,
+    parse_with_own_data,
+    preset_of,
+    steps_list,
+    training_parser,
+)
 from .evaluate import Rows, measure
-from .presets import find_preset
 
 HELP = """Train a preset (see `flowmaps presets`) or a YAML file. Every value can be overridden by its dotted name, such
 as --trainer.max_steps 100 or --task.width 64; --print_config shows the configuration and stops."""
@@ -34,21 +40,14 @@ as --trainer.max_steps 100 or --task.width 64; --print_config shows the configur
 
 def run(arguments: Sequence[str]) -> int:
     p = training_parser("train PRESET", HELP)
-    p.add_argument("--data.path", type=str | None, help="a file or folder of one's own instead of the preset's data")
+    add_own_data(p)
     p.add_argument("--out", type=str | None, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--resume", action="store_true", help="continue the run in that folder")
     p.add_argument("--quality", type=str | None, help="step counts whose samples are measured in the end, such as 1,4")
-    if not arguments or arguments[0].startswith("-"):
-        if {"-h", "--help"} & set(arguments):
-            p.print_help()
-            return 0
-        raise ValueError("train needs a preset first: flowmaps train digits; `flowmaps presets` lists them")
-    preset = find_preset(arguments[0])
-    given = [f"--config={preset}", *arguments[1:]]
-    cfg = parse(p, given)
-    if cfg.data.path:
-        own = experiment(p, cfg).task.own_data(cfg.data.path)
-        cfg = parse(p, [*given, *(f"--task.{name}={value}" for name, value in own.items())])
+    preset = preset_of(p, arguments, "flowmaps train digits")
+    if preset is None:
+        return 0
+    cfg = parse_with_own_data(p, preset, arguments)
     directory = Path(cfg.out or Path("runs") / preset.stem)
     check_directory(directory, cfg.resume)
     chosen = experiment(p, cfg)

@@ -14,13 +14,13 @@ from rich.progress import Progress as Bar
 
 from ..configuration.parsing import parse
 from ..files import beside
-from ..hub import Model, load
+from ..hub import Model
 from ..samplers.grids import TimeGrid
 from ..seeds import check_seed
 from ..tasks.tuning import By, Progress, Tuner
 from ..train import Tuned, keep_grid, read_grids
 from ..train.checkpoint import GRIDS, MODEL, verify
-from .checkpoints import model_parser
+from .checkpoints import model_parser, open_model
 from .config import steps_list
 
 HELP = """Find the times of few jumps that suit a trained map, and how far they overshoot before noise is added back.
@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     if cfg.n is not None and cfg.n < 2:
         raise ValueError(f"n is {cfg.n}, expected at least 2 samples")
     check_seed(cfg.seed)
-    opened = load(cfg.checkpoint, cfg.device, best=cfg.best)
+    opened = open_model(cfg)
     folder = destination(opened, cfg.out)
     kept = {} if cfg.overwrite else read_grids(folder)
     with telling() as told:

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import addmm_flop, flop_registry, sdpa_backward_fl
 
 from ..fields import Batch, parts
 from ..objectives import Objective
+from ..train.tensors import memory_of
 
 aten = torch.ops.aten
 ACTIVATIONS, LOGITS, CASTS, GRADIENTS = KINDS = ("activations", "logits", "casts", "gradients")
@@ -155,8 +156,8 @@ class _Ledger(TorchDispatchMode):
         self.number: dict[int, int] = {}
         there = [*objective.parameters(), *objective.buffers(), *(x for x in tree_leaves(batch) if torch.is_tensor(x))]
         for tensor in there:
-            self.number[tensor.untyped_storage()._cdata] = 0
-        self.cast = {p.untyped_storage()._cdata for name, p in objective.named_parameters() if name in cast}
+            self.number[memory_of(tensor)] = 0
+        self.cast = {memory_of(p) for name, p in objective.named_parameters() if name in cast}
         self.alphabets = {size for size in parts(objective.flow_map.space.sizes()) if size is not None}
         for parameter in objective.parameters():
             if parameter.requires_grad:
@@ -172,20 +173,20 @@ class _Ledger(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         self.flops += products(func, args, kwargs or {}, out)
         for tensor in tree_leaves(out):
-            if torch.is_tensor(tensor) and tensor.untyped_storage()._cdata not in self.number:
+            if torch.is_tensor(tensor) and memory_of(tensor) not in self.number:
                 self._born(func, args, tensor)
         return out
 
     def _born(self, func: Callable[..., Any], args: tuple[Any, ...], tensor: Tensor) -> None:
         storage, number = tensor.untyped_storage(), len(self.sizes)
         kind = LOGITS if tensor.ndim > 1 and tensor.shape[-1] in self.alphabets else ACTIVATIONS
-        if func is aten._to_copy.default and args[0].untyped_storage()._cdata in self.cast:
+        if func is aten._to_copy.default and memory_of(args[0]) in self.cast:
             kind = CASTS
         self.sizes.append(0 if func is aten._efficientzerotensor.default else storage.nbytes())  # a zero has no memory
         self.kinds.append(kind)
-        self.number[storage._cdata] = number
+        self.number[memory_of(tensor)] = number
         self.events.append(number)
-        weakref.finalize(storage, self._died, storage._cdata, number)
+        weakref.finalize(storage, self._died, memory_of(tensor), number)
 
     def _died(self, key: int, number: int) -> None:
         self.number.pop(key, None)
@@ -193,7 +194,7 @@ class _Ledger(TorchDispatchMode):
 
     def _completed(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
-        number = self.number[parameter.grad.untyped_storage()._cdata]
+        number = self.number[memory_of(parameter.grad)]
         self.kinds[number] = GRADIENTS
         self.complete[number] = len(self.events)
 

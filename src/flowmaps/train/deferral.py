@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from typing_extensions import TypeIs
 
 from .shards import local, placed
+from .tensors import memory_of
 
 log = logging.getLogger("flowmaps.train")
 Module = TypeVar("Module", bound=nn.Module)
@@ -116,19 +117,19 @@ class Operation(NamedTuple):
 
     def touched(self) -> set[int]:
         """The memory that it needs or makes."""
-        return {_memory(x) for x in (*tree_leaves((self.args, self.kwargs)), *self.out) if _is_meta(x)}
+        return {memory_of(x) for x in (*tree_leaves((self.args, self.kwargs)), *self.out) if _is_meta(x)}
 
     def given(self) -> set[int]:
         """The memory that it needs."""
-        return {_memory(x) for x in tree_leaves((self.args, self.kwargs)) if _is_meta(x)}
+        return {memory_of(x) for x in tree_leaves((self.args, self.kwargs)) if _is_meta(x)}
 
     def written(self) -> set[int]:
         """The memory that it changes or makes."""
         arguments = self.func._schema.arguments
         written = [said.alias_info is not None and said.alias_info.is_write for said in arguments]
         changed = [arg for arg, change in zip(self.args, written, strict=False) if change]
-        made = {_memory(x) for x in self.out} - self.given()
-        return made | {_memory(x) for x in tree_leaves(changed) if _is_meta(x)}
+        made = {memory_of(x) for x in self.out} - self.given()
+        return made | {memory_of(x) for x in tree_leaves(changed) if _is_meta(x)}
 
 
 class _Recorder(TorchDispatchMode):
@@ -171,7 +172,7 @@ class _Recorder(TorchDispatchMode):
         for name, tensor in _tensors(module):
             if not tensor.is_meta:
                 raise NotImplementedError(f"{name} has numbers already")
-            if tensor.numel() and _memory(tensor) not in filled:
+            if tensor.numel() and memory_of(tensor) not in filled:
                 raise NotImplementedError(f"nothing fills {name}")
         if any(_is_meta(x) for part in module.modules() for x in _attributes(part)):
             raise NotImplementedError("a tensor is no parameter and no buffer")
@@ -190,7 +191,7 @@ class Recipe:
         self.operations, self.state = operations, state
         self.owners: dict[int, dict[str, Tensor]] = defaultdict(dict)
         for name, tensor in _tensors(module):
-            self.owners[_memory(tensor)][name] = tensor.detach()  # which keeps its shape when the module is sharded
+            self.owners[memory_of(tensor)][name] = tensor.detach()  # which keeps its shape when the module is sharded
         self.most = 0  # bytes that were there at one time, when it was carried out
 
     @torch.no_grad()
@@ -259,13 +260,13 @@ def _repeat(one: Operation, real: dict[int, torch.UntypedStorage]) -> None:
 
     def found(x: object) -> object:
         if _is_meta(x):
-            return _at(x, real[_memory(x)])
+            return _at(x, real[memory_of(x)])
         return torch.device("cpu") if isinstance(x, torch.device) and x.type == "meta" else x
 
     args, kwargs = tree_map(found, one.args), tree_map(found, dict(one.kwargs))
     made = [x for x in tree_leaves(one.func(*args, **kwargs)) if isinstance(x, Tensor)]
     for meant, tensor in zip(one.out, made, strict=True):
-        real.setdefault(_memory(meant), tensor.untyped_storage())
+        real.setdefault(memory_of(meant), tensor.untyped_storage())
 
 
 def _at(like: Tensor, storage: torch.UntypedStorage) -> Tensor:
@@ -288,7 +289,3 @@ def _attributes(part: nn.Module) -> Iterator[object]:
 
 def _is_meta(x: object) -> TypeIs[Tensor]:
     return isinstance(x, Tensor) and x.is_meta
-
-
-def _memory(x: Tensor) -> int:
-    return x.untyped_storage()._cdata

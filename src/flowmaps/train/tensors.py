@@ -37,6 +37,11 @@ def unwritable(path: Path, error: OSError, consequence: str) -> str:
     return f"cannot write {path}: {error.strerror or error}; {consequence}; {remedy} and resume"
 
 
+def memory_of(x: Tensor) -> int:
+    """A number of the memory that a tensor lies in, the same for all views of it, for as long as it is there."""
+    return x.untyped_storage()._cdata
+
+
 def canonical(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Split names into tensors and aliases, so that weights shared under several names are kept once.
 
