@@ -81,7 +81,12 @@ def test_a_user_draws_a_scaffold(address, browser, tmp_path):
     page = browser.new_page()
     page.goto(address)
     box, drawing = page.get_by_label("Scaffold").first, page.locator(".fm-sketch:visible")
-    written = lambda text: page.wait_for_function("([e, text]) => e.value === text", arg=[box.element_handle(), text])  # noqa: E731
+
+    def written(text: str) -> None:
+        """Wait until the text is written and drawn: a click on a picture about to be replaced may be lost."""
+        page.wait_for_function("([e, text]) => e.value === text", arg=[box.element_handle(), text])
+        page.locator(f'.fm-sketch[data-drawn="{text}"]:visible').wait_for()
+
     drawing.get_by_role("button", name="oxirane").click()
     written("C1CO1")
     drawing.get_by_role("button", name="atom 1, C").click(force=True)

@@ -112,15 +112,18 @@ def _sketch(field: Sketch, box: gr.Textbox) -> None:
     picture.click(clicks(field), [box, tool], [box, picture], **quick)
 
 
-def clicks(field: Sketch) -> Callable[[str, str, gr.EventData], tuple[str, str]]:
-    """From a text, a tool and a click to the text after it and its picture; what cannot be is said beside it."""
+def clicks(field: Sketch) -> Callable[[str, str, gr.EventData], tuple[object, object]]:
+    """From a text, a tool and a click to the text after it; what cannot be is said beside the picture.
 
-    def click(text: str, tool: str, event: gr.EventData) -> tuple[str, str]:
+    A changed text is drawn by its own event, once: a picture that is drawn again under the mouse loses a click.
+    """
+
+    def click(text: str, tool: str, event: gr.EventData) -> tuple[object, object]:
         try:
             found = field.clicked(text, tool, str(getattr(event, "place", "")))
         except ValueError as error:
-            return text, field.drawn(text, str(error))
-        return found, field.drawn(found, "")
+            return gr.skip(), field.drawn(text, str(error))
+        return (found, gr.skip()) if found != text else (gr.skip(), field.drawn(text, ""))
 
     return click
 

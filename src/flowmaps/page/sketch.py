@@ -189,7 +189,8 @@ def drawing(text: str, note: str, parts: Sequence[str]) -> str:
         mol, note = None, str(error)
     said = f'<p class="fm-refused" role="alert">{escape(note[:1].upper() + note[1:])}</p>' if note else ""
     shown = "" if mol is None else f'<div class="fm-scaffold">{places(mol)}</div>'
-    return f'<div class="fm-sketch"><div class="fm-parts">{"".join(map(_part, parts))}</div>{said}{shown}</div>'
+    parts_of = f'<div class="fm-parts">{"".join(map(_part, parts))}</div>'
+    return f'<div class="fm-sketch" data-drawn="{escape(text)}">{parts_of}{said}{shown}</div>'
 
 
 def fitting(fits: Callable[[str], object]) -> list[str]:
