@@ -48,6 +48,7 @@ from flowmaps.samplers.base import decoder_of
 from flowmaps.spaces import Euclidean
 from flowmaps.tasks.boltzmann import Boltzmann
 from flowmaps.train import AdamW, Cosine, Trainer
+from whole import require_whole
 
 RESULTS = Path(__file__).parent / "results"
 PAIRS, REFLOWED, SAMPLES, STEPS, POINTS = 2**14, 2**13, 10_000, 16, 1000
@@ -65,6 +66,7 @@ def fit(objective: Objective, data: Dataset, seconds: float, seed: int, rate: fl
     report = Trainer(objective, data, max_steps=10**6, max_cpu_seconds=max(seconds, 0.5), batch_size=256, seed=seed,
                      optimizer=AdamW(lr=rate, weight_decay=0.0), schedule=Cosine(warmup=30), ema=0.99,
                      log_every=10**6, progress=False, accelerator="cpu").fit()  # fmt: skip
+    require_whole(report)
     return report.flow_map.eval(), report.step
 
 

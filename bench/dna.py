@@ -32,6 +32,7 @@ from flowmaps.spaces import FisherSphere, OneHot
 from flowmaps.tasks.dna import DNA
 from flowmaps.times import FullJump
 from flowmaps.train import Cosine, Muon, Trainer
+from whole import require_whole
 
 METHODS: dict[str, tuple[Any, Any, Callable[[], Any]]] = {
     "categorical flow map, PSD-KL": (OneHot, EndpointMap, lambda: SemigroupKL(fraction=[0.5, 0.75])),
@@ -59,6 +60,7 @@ def train(name: str, seed: int, seconds: float, precision: str) -> tuple[DNA, Fl
     report = Trainer(objective, task.train_data, max_steps=10**6, max_cpu_seconds=seconds, batch_size=32, seed=seed,
                      optimizer=Muon(lr=1e-2), schedule=Cosine(warmup=30), ema=0.98, log_every=10**6, progress=False,
                      accelerator="cpu", precision=precision).fit()  # fmt: skip
+    require_whole(report)
     return task, report.flow_map.eval(), report.step
 
 

@@ -36,6 +36,7 @@ from flowmaps.tasks.manifolds import OnManifold
 from flowmaps.tasks.torsions import Torsions
 from flowmaps.times import FullJump, Triangle
 from flowmaps.train import AdamW, Cosine, Trainer
+from whole import require_whole
 
 DRAWS = 5
 SIZES = {"width": 192, "depth": 4, "frequencies": 96}
@@ -82,6 +83,7 @@ def train(task: OnManifold, method: str, group: int, seconds: float, seed: int, 
         accelerator="cpu",
         progress=False,
     ).fit()
+    require_whole(report)
     return report.flow_map.eval(), report.step
 
 

@@ -33,6 +33,7 @@ from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import OneHot, Product
 from flowmaps.tasks.molecules import Molecules
 from flowmaps.train import AdamW, Cosine, Trainer
+from whole import require_whole
 
 
 def pooled(x: Tensor, exists: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -144,6 +145,7 @@ def train(task: Molecules, network: nn.Module, rate: float, arguments: argparse.
         accelerator="cpu",
         progress=False,
     ).fit()
+    require_whole(report)
     rows = [row for row in report.records if "valid/loss" in row]
     rows[-1] = {"cpu_seconds": report.cpu_seconds, **rows[-1]}  # the budget may end between two records
     return [

@@ -48,6 +48,7 @@ from flowmaps.paths import GeodesicPath
 from flowmaps.samplers import Argmax, Categorical, Euler, Heun, Jumps, Sampler
 from flowmaps.spaces import OneHot
 from flowmaps.train import AdamW, Cosine, Trainer
+from whole import require_whole
 
 STEPS = (1, 2, 4, 8)
 LARGEST = 2**20  # examples where a budget of time does not say how many updates there will be
@@ -139,6 +140,7 @@ def train(law: FiniteLaw, case: Case, seed: int, o: argparse.Namespace) -> tuple
         accelerator="cpu",
         progress=False,
     ).fit()
+    require_whole(report)
     cost = {"steps": report.step, "wall_seconds": report.seconds, "processor_seconds": report.cpu_seconds}
     if seed == o.seeds[0]:  # memory does not depend on the seed, and the profiler is slow to start
         batch = Batch(law.sample(o.batch, generator))

@@ -32,6 +32,7 @@ from flowmaps.tasks.base import Problem
 from flowmaps.train import AdamW, Cosine, Trainer
 from steering_common import Setting, budget_options, compare
 from steering_models import image_grid, image_views
+from whole import require_whole
 
 K, SHAPE = 17, (8, 8)
 BUDGETS = (16, 32, 64, 128, 256)
@@ -62,6 +63,7 @@ def trained(images: Tensor, o: argparse.Namespace) -> FlowMap:
         ema=0.998,
         accelerator="cpu",
     ).fit()
+    require_whole(report)
     if o.map:
         torch.save(report.flow_map.state_dict(), o.map)
     return report.flow_map

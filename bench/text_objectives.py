@@ -36,6 +36,7 @@ from flowmaps.samplers import Argmax, Categorical, Euler, Jumps
 from flowmaps.tasks.text import Text
 from flowmaps.times import DecodeRateClock, FullJump, OnClock, PairOnClock
 from flowmaps.train import AdamW, Cosine, Trainer
+from whole import require_whole
 
 AVERAGED = ", averaged"  # targets from a moving average of the weights
 OBJECTIVES: dict[str, Callable[[], Consistency] | None] = {
@@ -80,6 +81,7 @@ def train(task: Text, name: str, seed: int, arguments: argparse.Namespace) -> tu
         validate_every=arguments.steps,
         progress=False,
     ).fit()
+    require_whole(report)
     return report.flow_map, report.seconds, report.metrics.get("valid/diagonal", math.nan)
 
 
