@@ -36,6 +36,20 @@ class TimeLaw(nn.Module, ABC):
     @abstractmethod
     def forward(self, u: Tensor) -> Tensor: ...
 
+    def weight(self, t: Tensor) -> Tensor | None:
+        """Factor of the loss at ``t`` that makes up for how often it is drawn; ``None`` where draws count as they come.
+
+        Arguments:
+            t: Times that the law has drawn since it last learned, ``(n,)``.
+        """
+        return None
+
+    def learn(self, t: Tensor, loss: Tensor) -> None:  # noqa: B027
+        """Take note of the losses ``(n,)`` at times ``(n,)``."""
+
+    def after_step(self) -> None:  # noqa: B027
+        """Called after each update of the weights; draws follow what was noted."""
+
 
 class PairLaw(nn.Module, ABC):
     """Distribution of a jump ``s <= t``: maps uniforms ``(n, 2)`` to ``(s, t)``, with ``s < 1``."""
@@ -64,6 +78,32 @@ class LogitNormal(TimeLaw):
     def forward(self, u: Tensor) -> Tensor:
         z = torch.special.ndtri(u.clamp(min=2**-24))
         return torch.sigmoid(self.mean + self.deviation * z).clamp(max=LAST)
+
+
+class RatioPower(TimeLaw):
+    r"""A power of a uniform number as the ratio of data to noise: how bounds on the likelihood weigh times.
+
+    .. math:: t = \frac{u}{1+u}, \qquad u = u_{\max}\, v^{1/p}, \qquad \text{density of } u \propto u^{p-1}
+
+    ``power=1`` is uniform in u; 2 is the bound on the likelihood by cross-entropies, of weight t/(1-t)³ dt = u du.
+
+    Arguments:
+        power: p, above 0.
+        top: The largest ratio; beyond √(2 ln K) + 5 every position of an alphabet of K is decoded.
+    Raises: ValueError if a setting is not positive.
+    Reference: Kingma et al. 2021, *Variational diffusion models*, arXiv 2107.00630 (the weighting by likelihood).
+    """
+
+    def __init__(self, power: float = 1.0, top: float = 10.0):
+        super().__init__()
+        for name, value in (("power", power), ("top", top)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}, expected a positive number")
+        self.power, self.top = power, top
+
+    def forward(self, u: Tensor) -> Tensor:
+        ratio = self.top * u.pow(1 / self.power)
+        return (ratio / (1 + ratio)).clamp(max=LAST)
 
 
 class Sorted(PairLaw):
@@ -241,6 +281,15 @@ class OnClock(TimeLaw):
 
     def forward(self, u: Tensor) -> Tensor:
         return _given(self.clock).inverse(self.law(u))
+
+    def weight(self, t: Tensor) -> Tensor | None:
+        return self.law.weight(_given(self.clock)(t))
+
+    def learn(self, t: Tensor, loss: Tensor) -> None:
+        self.law.learn(_given(self.clock)(t), loss)
+
+    def after_step(self) -> None:
+        self.law.after_step()
 
 
 class PairOnClock(PairLaw):

@@ -8,9 +8,18 @@ import torch
 from flowmaps.data import CategoricalData
 from flowmaps.maps import EndpointMap
 from flowmaps.networks import MLP, LinearHead, TiedHead
-from flowmaps.objectives import Average, Frozen, Lagrangian, LearnedWeight, SelfDistillation, SemigroupKL
+from flowmaps.objectives import (
+    Average,
+    Frozen,
+    ImportanceSampled,
+    Lagrangian,
+    LearnedWeight,
+    SelfDistillation,
+    SemigroupKL,
+)
 from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import Embedded, OneHot
+from flowmaps.times import OnClock
 from flowmaps.train import AdamW, load_map
 from train.test_resume import assert_same_run
 from train.toys import Signalling, tensors_of, trainer
@@ -58,7 +67,12 @@ def with_average(seed: int = 0) -> SelfDistillation:
     return SelfDistillation(flow_map, Lagrangian(), teacher=Average(flow_map, 0.9), weight=LearnedWeight())
 
 
+def with_learned_times(seed: int = 0) -> SelfDistillation:
+    return SelfDistillation(dense(seed), SemigroupKL(), times=OnClock(law=ImportanceSampled(bins=4)))
+
+
 OBJECTIVES = {
+    "learned times": with_learned_times,
     "semigroup": lambda seed=0: SelfDistillation(dense(seed), SemigroupKL()),
     "lagrangian, embedded, average teacher, learned weight": with_average,
     "tied head": lambda seed=0: SelfDistillation(embedded(seed, tied=True), SemigroupKL()),

@@ -7,6 +7,7 @@ from .cycle import Cycle
 from .diagonal import CrossEntropy, Diagonal, SquaredError
 from .distribution import EndpointKernel
 from .eulerian import Eulerian, EulerianKL
+from .importance import ImportanceSampled
 from .lagrangian import EndpointConsistency, Lagrangian, LagrangianCE, LagrangianKL
 from .likelihood import MaximumLikelihood
 from .regression import ForwardBackward, LogDeterminant, RegFlow, Regularizer
@@ -35,6 +36,7 @@ __all__ = [
     "Frozen",
     "GapCurriculum",
     "Identity",
+    "ImportanceSampled",
     "Itself",
     "Jump",
     "Lagrangian",

@@ -156,9 +156,14 @@ class SelfDistillation(Objective[Draw, FlowMap]):
 
     def _on(self, here: Jump, sums: Tree[Sums]) -> dict[str, Tensor]:
         """The loss on the diagonal."""
-        mean = lambda values: per_example(values, here.condition, self.emphasis).mean()  # noqa: E731
+        weight = self.times.weight(here.s)
+        each = lambda values: per_example(values, here.condition, self.emphasis)  # noqa: E731
+        mean = lambda values: (each(values) if weight is None else weight * each(values)).mean()  # noqa: E731
         evaluate = Evaluation.weighted(self.flow_map.chunk, mean, here.x_s, sums)
-        diagonal = mean(self.diagonal(self.flow_map, here, evaluate))
+        values = self.diagonal(self.flow_map, here, evaluate)
+        if self.training:
+            self.times.learn(here.s, each(values).detach())
+        diagonal = mean(values)
         return {"loss": diagonal, "diagonal": diagonal.detach()}
 
     def _off(self, away: Jump, sums: Tree[Sums]) -> dict[str, Tensor]:
@@ -190,6 +195,7 @@ class SelfDistillation(Objective[Draw, FlowMap]):
     def after_step(self) -> None:
         self.teacher.after_step(self.flow_map)
         self.consistency.after_step()
+        self.times.after_step()
 
 
 class _Calm:
