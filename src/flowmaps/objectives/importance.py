@@ -39,8 +39,8 @@ class ImportanceSampled(TimeLaw):
         super().__init__()
         if bins < 1 or not 0 <= decay < 1 or not 0 < uniform <= 1:
             raise ValueError(
-                f"bins is {bins}, decay {decay}, uniform {uniform}; expected at least 1, a number in [0, 1), and one in "
-                "(0, 1]"
+                f"bins is {bins}, decay {decay}, uniform {uniform}; expected at least 1, a number in [0, 1), "
+                "and one in (0, 1]"
             )
         self.bins, self.decay, self.uniform, self.centred = bins, decay, uniform, centred
         self.register_buffer("moments", torch.zeros(3, bins))  # of 1, L and L² in each bin
