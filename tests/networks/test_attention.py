@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowmaps.networks import Attention, Transformer, attention, automatic, fused, plain
+from flowmaps.networks import Attention, Transformer, attention, automatic, fused, paired, plain
 
 
 def qkv(length: int = 5):
@@ -20,7 +20,7 @@ def naive(q, k, v, mask):
     return y
 
 
-@pytest.mark.parametrize("backend", [plain, fused, automatic])
+@pytest.mark.parametrize("backend", [plain, fused, paired, automatic])
 @pytest.mark.parametrize("length", [1, 5])
 def test_backend_is_the_definition(backend, length):
     mask = torch.ones(2, length, dtype=torch.bool)
@@ -29,11 +29,12 @@ def test_backend_is_the_definition(backend, length):
     torch.testing.assert_close(backend(*qkv(length), mask), naive(*qkv(length), mask))
 
 
-def test_a_tangent_is_seen_in_every_argument_and_nowhere_else(monkeypatch):
+@pytest.mark.parametrize("length, expected", [(5, plain), (129, paired)])
+def test_a_tangent_is_seen_in_every_argument_and_nowhere_else(monkeypatch, length, expected):
     calls = []
-    for backend in (plain, fused):
+    for backend in (plain, paired, fused):
         monkeypatch.setattr(attention, backend.__name__, lambda *a, b=backend: calls.append(b) or b(*a))
-    q, k, v = qkv()
+    q, k, v = qkv(length)
     automatic(q, k, v, None)
     for i in range(3):
         others = [q, k, v]
@@ -46,7 +47,7 @@ def test_a_tangent_is_seen_in_every_argument_and_nowhere_else(monkeypatch):
         with torch.no_grad():
             torch.func.jvp(function, (others[i],), (torch.ones_like(q),))
         assert dy.shape == y.shape
-    assert calls == [fused] + 6 * [fused, plain]
+    assert calls == [fused] + 6 * [fused, expected]
 
 
 def test_fused_attention_has_no_forward_mode():

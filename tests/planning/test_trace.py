@@ -9,7 +9,7 @@ from torch._C._profiler import _ExtraFields_Allocation
 from torch.profiler import ProfilerActivity, profile
 
 from flowmaps.data.text_known import blank
-from flowmaps.networks import Transformer
+from flowmaps.networks import Transformer, plain, use_backend
 from flowmaps.objectives import EulerianKL, Lagrangian, SelfDistillation, SemigroupKL
 from flowmaps.planning.trace import traced
 from flowmaps.tasks.text import build_map
@@ -67,3 +67,14 @@ def test_moments_and_operations_are_those_of_the_formulas():
     gram = 3 * 2 * 500 * 32 * 32
     assert again.flops == pytest.approx(2 * found.flops, abs=2 * gram)
     assert found.forward < found.flops < 3.2 * found.forward
+
+
+def test_attention_with_a_tangent_is_planned_as_it_is_computed():
+    """On long rows by the operation of pairs, which keeps nothing of length x length."""
+    one, batch = objective(Lagrangian, None, depth=1), blank(2, 160, given=True)
+    paired = traced(one, batch, AdamW())
+    use_backend(one, plain)
+    products = traced(one, batch, AdamW())
+    matrix = 2 * 160 * 160 * 4  # of the one example with a tangent, in bytes
+    assert products.kept - paired.kept > 5 * matrix
+    assert products.flops < paired.flops < 1.1 * products.flops  # some products are computed anew

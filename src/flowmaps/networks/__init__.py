@@ -1,6 +1,6 @@
 """Networks ``(x, s, t, condition) -> features or logits``, and heads from features to logits."""
 
-from .attention import Attention, automatic, fused, plain, use_backend
+from .attention import Attention, automatic, fused, paired, plain, use_backend
 from .base import Network
 from .convolutions import Convolutions
 from .embeddings import Context, Label, Modulation, TimeFeatures, input_scale, own_time
@@ -31,6 +31,7 @@ __all__ = [
     "fused",
     "input_scale",
     "own_time",
+    "paired",
     "plain",
     "use_backend",
 ]

@@ -1,9 +1,9 @@
 r"""Self-attention that has a forward-mode derivative.
 
-PyTorch's fused kernels have no forward rule, so a tangent must go through plain matrix products. A *backend*
-is a function ``(q, k, v, mask) -> values`` on ``(batch, heads, length, dim)``; :func:`automatic` takes the
-fused kernel exactly where no tangent is present: sampling, the diagonal loss and teachers keep its speed and
-memory.
+PyTorch's fused kernels have no forward rule, so a tangent must go through plain matrix products, or through one
+operation that is given value and tangent (:mod:`~flowmaps.networks.attention_pair`). A *backend* is a function
+``(q, k, v, mask) -> values`` on ``(batch, heads, length, dim)``; :func:`automatic` takes the fused kernel exactly where
+no tangent is present: sampling, the diagonal loss and teachers keep its speed and memory.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
+from .attention_pair import pair
 from .norms import RMSNorm, has_tangent
 
 Backend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 SHORT = 256  # rows up to which plain products are the faster ones on a CPU in half precision
+LONG = 128  # rows beyond which a tangent goes through the operation of pairs
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -38,14 +41,33 @@ def fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor
     return F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None, :])
 
 
+def paired(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The same where an argument carries a tangent, by :func:`attention_pair.pair`: memory is linear in the length.
+
+    Value and tangent are taken apart, go through one operation of pairs, and are joined again. Without a tangent it is
+    :func:`fused`.
+    """
+    duals = [forward_ad.unpack_dual(x) for x in (q, k, v)]
+    if all(dual.tangent is None for dual in duals):
+        return fused(q, k, v, mask)
+    dq, dk, dv = (torch.zeros_like(x) if dx is None else dx for x, dx in duals)
+    q, k, v = (dual.primal for dual in duals)
+    y, dy, _ = pair(q, k, v, dq, dk, dv, mask)
+    return forward_ad.make_dual(y, dy)
+
+
 def automatic(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """:func:`plain` where an argument carries a tangent or where it is the faster one, else :func:`fused`.
+    """:func:`fused`, where no argument carries a tangent; else :func:`plain`, on longer rows :func:`paired`.
 
     The fused kernel of CPUs is slow in half precision on short rows: at length 64 in bfloat16, forward and backward
-    take 4.9 times the processor time of plain products, at 256 still 1.8 times (``python bench/attention.py``).
+    take 4.9 times the processor time of plain products, at 256 still 1.8 times. With a tangent plain products keep
+    matrices of length x length; pairs cost as much at length 128 and a third at 1,024 (``python bench/attention.py``).
     """
-    slow = q.device.type == "cpu" and q.dtype.itemsize == 2 and q.shape[-2] <= SHORT
-    return (plain if slow or has_tangent(q, k, v) else fused)(q, k, v, mask)
+    length = q.shape[-2]
+    if has_tangent(q, k, v):
+        return (paired if length > LONG else plain)(q, k, v, mask)
+    slow = q.device.type == "cpu" and q.dtype.itemsize == 2 and length <= SHORT
+    return (plain if slow else fused)(q, k, v, mask)
 
 
 def rotary(positions: Sequence[int], dim: int, like: Tensor, base: float = 1e4) -> Tensor:
