@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
 from torch import nn
 
 from flowmaps.data import CategoricalData
+from flowmaps.fields import Batch
 from flowmaps.maps import EndpointMap
-from flowmaps.networks import UNet
+from flowmaps.networks import LinearHead, Transformer, UNet
 from flowmaps.objectives import SelfDistillation
 from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import OneHot
@@ -65,7 +67,58 @@ def test_what_is_no_inner_matrix_is_adamws():
     assert len(ids) == len(set(ids)) == len(names)
 
 
-@pytest.mark.parametrize("setting", [{"lr": -1.0}, {"momentum": 1.0}, {"iterations": 0}, {"weight_decay": math.inf}])
+def letters(width: int) -> SelfDistillation:
+    torch.manual_seed(0)
+    network = Transformer(5, width=width, depth=2, heads=2, reach=2, shared=True)
+    return SelfDistillation(EndpointMap(GeodesicPath(OneHot(5)), network, LinearHead(width, 5)), share=1.0)
+
+
+def test_a_wider_network_steps_by_its_own_sizes():
+    """Matrices over the width by 1/√k, the head by 1/k, filters of one channel, vectors and what reads by 1."""
+    objective = letters(16)
+    found = {}
+    for wider in (1.0, 4.0):
+        optimizer = Muon(lr=0.1, weight_decay=0.0, others=AdamW(lr=0.01), wider=wider)(objective)
+        before = {name: p.detach().clone() for name, p in objective.named_parameters()}
+        for p in objective.parameters():
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+        optimizer.step()
+        found[wider] = {name: p.detach() - before[name] for name, p in objective.named_parameters()}
+    sizes = {name: float(found[4.0][name].norm() / step.norm()) for name, step in found[1.0].items()}
+    for name, size in sizes.items():
+        last = name == "flow_map.head.weight"
+        summing = re.search(r"(qkv|attention.out|up|down|linear|mix)\.weight$", name)
+        assert size == pytest.approx(0.25 if last else 0.5 if summing else 1.0, rel=1e-2), name
+
+
+def drift(width: int, wider: float) -> float:
+    """How far a few updates at the same rates move the logits."""
+    objective = letters(width)
+    x_1 = torch.randint(5, (16, 12), generator=torch.Generator().manual_seed(1))
+    optimizer = Muon(lr=2e-2, weight_decay=0.0, others=AdamW(lr=6e-3), wider=wider)(objective)
+    batch, h = Batch(x_1), []
+    for _ in range(4):
+        optimizer.zero_grad()
+        values = objective(batch, objective.draw(batch, torch.Generator().manual_seed(2)))
+        values["loss"].backward()
+        optimizer.step()
+        draw = objective.draw(batch, torch.Generator().manual_seed(2))
+        flow_map = objective.flow_map
+        x = flow_map.path(flow_map.path.start(draw.noise), x_1, draw.s)
+        h.append(flow_map.prediction(flow_map.features(x, draw.s, draw.s)).detach())
+    return float(h[-1].std())
+
+
+def test_rates_of_a_narrow_network_move_a_wider_one_as_far():
+    """Four times the width: with the factor logits move within a third of as far, without it more than twice as far."""
+    narrow = drift(32, 1.0)
+    assert drift(128, 1.0) > 2 * narrow
+    assert drift(128, 4.0) == pytest.approx(narrow, rel=1 / 3)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"wider": 0.0}, {"lr": -1.0}, {"momentum": 1.0}, {"iterations": 0}, {"weight_decay": math.inf}]
+)
 def test_impossible_settings_are_refused_by_name(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         Muon(**setting)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from ..networks.embeddings import ReadOut
+from ..networks.heads import Head
 from .optim import AdamW, decay_groups
 from .shards import placed, whole
 
@@ -27,17 +28,23 @@ class Muon:
     states and times are AdamW's. The iterations cost some tens of products of a matrix with itself: little where each
     weight serves many positions of a batch, as in convolutions. Sharded matrices are gathered first, by every process.
 
+    Updates of the size of AdamW's change what a layer says by more, the more inputs it sums up. ``wider`` takes rates
+    that were found on a narrower network to one of k times the width: matrices that sum over the width step by η/√k
+    (their updates keep the spectral norm per root of the width), the last layer by η/k of ``others``, all others by η.
+
     Arguments:
         lr: η at factor 1.
         momentum: μ, in [0, 1).
         iterations: Of Newton and Schulz, at least 1.
         weight_decay: Share of a matrix removed per update, times η.
         others: AdamW for the other parameters, with its own rate.
+        wider: k, the width of the network as a multiple of that whose rates these are; 1 leaves them as they are.
     Raises: ValueError if a setting is outside its range, or no matrix is left to orthogonalise.
     Invariant: ``orth`` has the vectors of U Σ Vᵀ; five iterations bring every singular value above a hundredth of the
         norm into [.68, 1.14] (``tests/train/test_muon.py``).
     Reference: Jordan et al. 2024, *Muon: an optimizer for hidden layers in neural networks*,
-    kellerjordan.github.io/posts/muon; Liu et al. 2025, *Muon is scalable for LLM training*, arXiv 2502.16982 (size).
+    kellerjordan.github.io/posts/muon; Liu et al. 2025, *Muon is scalable for LLM training*, arXiv 2502.16982 (size);
+    Yang et al. 2023, *A spectral condition for feature learning*, arXiv 2310.17813 (width).
     """
 
     def __init__(
@@ -47,29 +54,36 @@ class Muon:
         iterations: int = 5,
         weight_decay: float = 0.01,
         others: AdamW = AdamW(),  # noqa: B008  (frozen)
+        wider: float = 1.0,
     ):
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {value}, expected a number of at least 0")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum is {momentum}, expected a number in [0, 1)")
+        if not 0 < wider < math.inf:
+            raise ValueError(f"wider is {wider}, expected a positive multiple of a width")
         if iterations < 1:
             raise ValueError(f"iterations is {iterations}, expected at least 1")
         self.lr, self.momentum, self.iterations = lr, momentum, iterations
-        self.weight_decay, self.others = weight_decay, others
+        self.weight_decay, self.others, self.wider = weight_decay, others, wider
 
     def __call__(self, objective: nn.Module) -> Orthogonalised:
         decayed, kept = decay_groups(objective)
-        outer = outer_matrices(objective)
-        inner = [p for p in decayed if id(p) not in outer]
+        first, last, summing = first_matrices(objective), last_matrices(objective), summing_matrices(objective)
+        inner = [p for p in decayed if id(p) not in first | last]
         if not inner:
             raise ValueError(f"{type(objective).__name__} has no matrix inside its network for Muon; use AdamW")
-        rest = [p for p in decayed if id(p) in outer]
-        groups = [
-            {"params": inner, "lr": self.lr, "weight_decay": self.weight_decay, "orthogonal": True},
-            {"params": rest, "lr": self.others.lr, "weight_decay": self.others.weight_decay, "orthogonal": False},
-            {"params": kept, "lr": self.others.lr, "weight_decay": 0.0, "orthogonal": False},
+        own, others = self.weight_decay, self.others
+        parts = [
+            ([p for p in inner if id(p) in summing], self.lr / math.sqrt(self.wider), own, True),
+            ([p for p in inner if id(p) not in summing], self.lr, own, True),
+            ([p for p in decayed if id(p) in last], others.lr / self.wider, others.weight_decay, False),
+            ([p for p in decayed if id(p) in first - last], others.lr, others.weight_decay, False),
+            (kept, others.lr, 0.0, False),
         ]
+        names = ("params", "lr", "weight_decay", "orthogonal")
+        groups = [dict(zip(names, part, strict=True)) for part in parts]
         groups = [group for group in groups if group["params"]]
         return Orthogonalised(groups, self.momentum, self.iterations, self.others)
 
@@ -120,8 +134,25 @@ def orthogonal(G: Tensor, iterations: int = 5) -> Tensor:
     return X.mT if tall else X
 
 
-def outer_matrices(module: nn.Module) -> set[int]:
-    """The ids of matrices through which a network meets the world: states in, times in, predictions out."""
-    first = [child for name, child in module.named_modules() if name.rpartition(".")[2] == "read"]
-    layers = [layer for layer in module.modules() if isinstance(layer, ReadOut)]
-    return {id(p) for layer in [*first, *layers] for p in layer.parameters()}
+def first_matrices(module: nn.Module) -> set[int]:
+    """The ids of matrices that read states and times."""
+    return _ids(child for name, child in module.named_modules() if name.rpartition(".")[2] == "read")
+
+
+def last_matrices(module: nn.Module) -> set[int]:
+    """The ids of matrices that give predictions."""
+    return _ids(layer for layer in module.modules() if isinstance(layer, ReadOut | Head))
+
+
+def summing_matrices(module: nn.Module) -> set[int]:
+    """The ids of matrices and filters that sum over all channels of a layer."""
+    layers = (layer for layer in module.modules() if isinstance(layer, nn.Linear) or _dense(layer))
+    return _ids(layers)
+
+
+def _dense(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups == 1
+
+
+def _ids(layers: Iterable[nn.Module]) -> set[int]:
+    return {id(p) for layer in layers for p in layer.parameters()}
