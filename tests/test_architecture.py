@@ -26,7 +26,7 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 EXTRAS = """
     PIL datasets fastapi fcd gradio lm_eval mdtraj openmm pydantic rdkit starlette
-    tensorboard tokenizers transformers uvicorn wandb zuko
+    tensorboard tokenizers transformers triton uvicorn wandb zuko
 """.split()
 SOURCE = Path(flowmaps.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -33,6 +33,7 @@ Reference: Dao et al. 2022, *FlashAttention*, arXiv 2205.14135 (tiles, and P ane
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -72,6 +73,12 @@ def _bias(mask: Tensor | None, k: Tensor) -> Tensor:
     return (bias if mask is None else bias.masked_fill(~mask[:, None, :, None], HIDDEN)).flatten(0, 1)
 
 
+def _on_kernels(q: Tensor, v: Tensor) -> bool:
+    """Whether the kernels of Triton take such tensors: in half precision, on an accelerator that has it."""
+    small = q.dtype.itemsize == 2 and max(q.shape[-1], v.shape[-1]) <= 128
+    return small and q.device.type == "cuda" and find_spec("triton") is not None
+
+
 @custom_op(PAIR, mutates_args=())
 def pair(
     q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, mask: Tensor | None
@@ -84,7 +91,12 @@ def pair(
     Returns: y, dy, and the statistics ℓ and m of each row, ``(2, batch, heads, length)``, which have no gradient.
     Invariant: results and gradients are those of plain attention in forward mode (``tests/networks``).
     """
-    y, dy, rows = _results(q, k, v)
+    y, dy, rows = results = _results(q, k, v)
+    if _on_kernels(q, v):
+        from . import attention_kernel
+
+        attention_kernel.pair((q, k, v, dq, dk, dv), mask, results)
+        return results
     Q, K, V, dQ, dK, dV = _wide((q, k, v, dq, dk, dv))
     Q, dQ, e = Q * q.shape[-1] ** -0.5, dQ * q.shape[-1] ** -0.5, v.shape[-1]
     for_S, for_T, of_P, of_T = _columns(K, _bias(mask, k)), _columns(K, dK), _columns(V, dV, 1), _columns(V, 1)
@@ -116,6 +128,10 @@ def pair_gradient(
         g, h: Gradients in y and dy.
         rows: ℓ, m, D and β of each row, ``(4, batch, heads, length)``.
     """
+    if _on_kernels(q, v):
+        from . import attention_kernel
+
+        return attention_kernel.pair_gradient(g, h, (q, k, v, dq, dk, dv), mask, rows)
     columns, bias, c = rows.flatten(1, 2).unsqueeze(-1), _bias(mask, k), q.shape[-1] ** -0.5
     G, Q, K, V, dQ, dK, dV = _wide((g, q, k, v, dq, dk, dv))
     Q, dQ = Q * c, dQ * c
