@@ -221,6 +221,14 @@ def test_honest_aliases_and_numbers_and_classes_pass(tell, capsys, tmp_path):
     assert re.search("Triangle", str(shown["objective"])) and shown["trainer"]["max_steps"] == 1000
 
 
+@pytest.mark.parametrize("written, read", [("null", None), ("[0.5, 0.75]", [0.5, 0.75])])
+def test_a_setting_of_a_class_within_a_class(tell, capsys, written, read):
+    with pytest.raises(SystemExit):
+        tell("train", "digits", "--objective.consistency.fraction", written, "--print_config")
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["objective"]["init_args"]["consistency"]["init_args"]["fraction"] == read
+
+
 def test_names_are_checked_at_every_depth():
     check({"task": [{"class_path": "flowmaps.tasks.images.Images", "init_args": {"source": "any.text"}}]})
     with pytest.raises(ValueError, match="a.b has class_path 'torch.nn.Linear'"):

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 
 import jsonargparse
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from ..tasks.base import Task
@@ -14,10 +15,23 @@ from .complaints import RENAMED, class_at, complaint, in_short
 from .trusted import LISTED, check, checked
 
 
+MODE = "flowmaps"  # of values: YAML, and None for null
+
+
+def value_of(text: str) -> object:
+    """A value as it is written: YAML, and None for null, which jsonargparse itself makes of a null two classes deep."""
+    return None if text.strip() == "None" else jsonargparse.get_loader("yaml")(text)
+
+
+jsonargparse.set_loader(MODE, value_of, exceptions=(yaml.YAMLError,))
+
+
 def parser(command: str, description: str) -> ArgumentParser:
     """A parser that raises instead of leaving the program."""
     name = f"flowmaps {command}"
-    return ArgumentParser(prog=name, description=description, exit_on_error=False, allow_abbrev=False)
+    return ArgumentParser(
+        prog=name, description=description, exit_on_error=False, allow_abbrev=False, parser_mode=MODE
+    )
 
 
 def parse(p: ArgumentParser, arguments: Sequence[str]) -> Namespace:
