@@ -14,7 +14,6 @@ from ..tasks.base import Task
 from .complaints import RENAMED, class_at, complaint, in_short
 from .trusted import LISTED, check, checked
 
-
 MODE = "flowmaps"  # of values: YAML, and None for null
 
 
@@ -29,9 +28,7 @@ jsonargparse.set_loader(MODE, value_of, exceptions=(yaml.YAMLError,))
 def parser(command: str, description: str) -> ArgumentParser:
     """A parser that raises instead of leaving the program."""
     name = f"flowmaps {command}"
-    return ArgumentParser(
-        prog=name, description=description, exit_on_error=False, allow_abbrev=False, parser_mode=MODE
-    )
+    return ArgumentParser(prog=name, description=description, exit_on_error=False, allow_abbrev=False, parser_mode=MODE)
 
 
 def parse(p: ArgumentParser, arguments: Sequence[str]) -> Namespace:

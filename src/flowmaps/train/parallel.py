@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
@@ -43,6 +45,7 @@ def launchable(hardware: Hardware) -> Fabric:
     precision = "64-true" if hardware.precision == "64-true" else "32-true"
     accelerator, strategy = hardware.accelerator, hardware.strategy
     devices, nodes = _started() if hardware.devices == 1 else (hardware.devices, 1)
+    _leave_at_exit()
     try:
         chosen = _sharded() if strategy == SHARDED else strategy
         return Fabric(accelerator=accelerator, strategy=chosen, devices=devices, num_nodes=nodes, precision=precision)
@@ -51,6 +54,13 @@ def launchable(hardware: Hardware) -> Fabric:
             f"accelerator {accelerator!r}, devices {devices!r} and strategy {strategy!r} do not fit this machine: "
             f"{str(error)[:200]}"
         ) from error
+
+
+@cache
+def _leave_at_exit() -> None:
+    """Let this process leave its group before it ends, once: threads of gloo that outlive the interpreter abort it."""
+    if torch.distributed.is_available():
+        atexit.register(lambda: torch.distributed.is_initialized() and torch.distributed.destroy_process_group())
 
 
 def _started() -> tuple[int, int]:
