@@ -5,10 +5,10 @@ import torch
 
 from flowmaps.data import CategoricalData
 from flowmaps.maps import EndpointMap
-from flowmaps.networks import MLP
+from flowmaps.networks import MLP, Transformer
 from flowmaps.objectives import SelfDistillation
 from flowmaps.paths import GeodesicPath, MinibatchOT
-from flowmaps.spaces import Embedded
+from flowmaps.spaces import Embedded, OneHot
 from flowmaps.times import ToData
 from flowmaps.train import CheckpointError, Trainer
 from flowmaps.train.two_stage import TwoStage
@@ -62,3 +62,31 @@ def test_factors_of_fields_are_passed_on(tmp_path):
     train(SelfDistillation(build(0), share=1.0), tmp_path / "base", 1)
     with pytest.raises(ValueError, match="emphasis has 'bonds'"):  # the map has one field only
         TwoStage(build(1), str(tmp_path / "base"), emphasis={"bonds": 4.0})
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_deeper_network_starts_as_the_same_function(tmp_path, shared):
+    """And its new blocks learn to add something."""
+
+    def deep(depth: int) -> EndpointMap:
+        torch.manual_seed(depth)
+        return EndpointMap(GeodesicPath(OneHot(5)), Transformer(5, 12, depth, 2, out=5, reach=1, shared=shared))
+
+    base = train(SelfDistillation(deep(2), share=1.0), tmp_path / "base", 4).flow_map
+    second = TwoStage(deep(5), str(tmp_path / "base"), share=1.0, depth=2)
+    x, s, t = torch.randn(7, 3, 5), torch.rand(7), torch.ones(7)
+    assert len(second.flow_map.network.blocks) == 5
+    assert torch.equal(second.flow_map.network(x, s, t), base.network(x, s, t))
+    grown = train(second, tmp_path / "deep", 4).flow_map.network.blocks
+    assert all(block.attention.out.weight.any() and block.down.weight.any() for block in grown)
+
+
+def test_only_a_deeper_transformer_grows(tmp_path):
+    train(SelfDistillation(build(0), share=1.0), tmp_path / "base", 1)
+    with pytest.raises(ValueError, match="the network is a MLP, expected a Transformer"):
+        TwoStage(build(1), str(tmp_path / "base"), depth=2)
+    network = Transformer(5, 12, 2, 2, out=5)
+    with pytest.raises(ValueError, match="depth is 3, expected 1 to the 2 blocks"):
+        TwoStage(EndpointMap(GeodesicPath(OneHot(5)), network), str(tmp_path / "base"), depth=3)
+    with pytest.raises(ValueError, match="depth is 1, expected at least the 2 blocks"):
+        network.deepen(1)

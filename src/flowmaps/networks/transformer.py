@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +128,26 @@ class Transformer(Network):
             h = block(h, c, share, mask, turn)
         scale, shift = self.norm(contexts[-1], share)
         return self.out(adapt(h, scale, shift)).unflatten(1, positions)
+
+    @torch.no_grad()
+    def deepen(self, depth: int) -> None:
+        """Grow to more blocks without a change of what is computed: to each belong copies of it that add zero at first.
+
+        Raises: ValueError if ``depth`` is less than there are.
+        Reference: Wu et al. 2024, *LLaMA Pro: progressive LLaMA with block expansion*, arXiv 2401.02415.
+        """
+        have = len(self.blocks)
+        if depth < have:
+            raise ValueError(f"depth is {depth}, expected at least the {have} blocks that the network has")
+        grown: list[nn.Module] = []
+        for k in range(depth):
+            block = self.blocks[k * have // depth]
+            if block in grown:
+                block = deepcopy(block, {} if block.offset is None else {id(block.modulation): block.modulation})
+                for parameter in (*block.attention.out.parameters(), *block.down.parameters()):
+                    parameter.zero_()
+            grown.append(block)
+        self.blocks = nn.ModuleList(grown)
 
     def _place(self, h: Tensor) -> Tensor:
         if self.table is None:

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from ..maps import FlowMap
+from ..networks import Transformer
 from ..objectives import Average, Consistency, Frozen, SelfDistillation
 from ..paths import Coupling
 from ..times import PairLaw, TimeLaw
 from .checkpoint import load_map, resolve
+
+
+@contextmanager
+def shallower(flow_map: FlowMap, depth: int | None) -> Iterator[None]:
+    """The map with the first ``depth`` blocks of its transformer; afterwards they have grown to all of its depth."""
+    if depth is None:
+        yield
+        return
+    network = flow_map.network
+    if not isinstance(network, Transformer):
+        raise ValueError(f"depth is {depth}, but the network is a {type(network).__name__}, expected a Transformer")
+    full = len(network.blocks)
+    if not 1 <= depth <= full:
+        raise ValueError(f"depth is {depth}, expected 1 to the {full} blocks of the network")
+    network.blocks = network.blocks[:depth]
+    yield
+    network.deepen(full)
 
 
 class TwoStage(SelfDistillation):
@@ -22,12 +41,15 @@ class TwoStage(SelfDistillation):
     Arguments:
         flow_map: The flow map in training, of the architecture of the first stage.
         base: Folder of the run of the first stage, or one of its checkpoints; averaged weights are taken.
+        depth: Blocks of the base's transformer, if this one has more: it starts as the same function, with the rest to
+            learn (:meth:`~flowmaps.networks.Transformer.deepen`); ``None``: as many.
         consistency, times, pairs, share, strength, coupling, emphasis: As in
             :class:`~flowmaps.objectives.SelfDistillation`; the coupling that of the first stage, whose states the
             teacher knows.
         decay: Of a teacher that follows the map; ``None`` freezes it. A frozen teacher in an embedded space also
             freezes the read-in, so that its states mean what they meant.
-    Raises: CheckpointError if there is no such checkpoint or it does not fit the map.
+    Raises: CheckpointError if there is no such checkpoint or it does not fit the map. ValueError if ``depth`` is given
+        and the network is no transformer, or one of fewer blocks.
     Reference: Davis et al. 2026, *Scaling Categorical Flow Maps*, arXiv 2605.07820.
     """
 
@@ -44,9 +66,11 @@ class TwoStage(SelfDistillation):
         coupling: Coupling | None = None,
         emphasis: Mapping[str, float] | None = None,
         decay: float | None = None,
+        depth: int | None = None,
     ):
         precision = flow_map.dtype
-        load_map(resolve(base), flow_map)
+        with shallower(flow_map, depth):
+            load_map(resolve(base), flow_map)
         flow_map.to(precision)
         teacher = Frozen(flow_map) if decay is None else Average(flow_map, decay)
         if decay is None:
