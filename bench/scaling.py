@@ -44,6 +44,7 @@ from scaling_common import (
 )
 from scaling_report import write
 
+CODE = commit()  # of what runs, whatever is committed meanwhile
 OUT = Path(__file__).parent / "results" / "scaling.json"
 Row = dict[str, Any]
 Jobs = Iterator[tuple[Row, Callable[[], Row]]]
@@ -193,7 +194,7 @@ def main() -> None:
         if not any(all(row.get(name) == value for name, value in key.items()) for row in rows):
             begun = time.process_time()
             row = {**key, **job(), "processor_seconds": round(time.process_time() - begun, 1)}
-            rows.append({**row, "commit": commit(), "date": time.strftime("%Y-%m-%d")})
+            rows.append({**row, "commit": CODE, "date": time.strftime("%Y-%m-%d")})
             write_json(options.out, rows)
             print(json.dumps(rows[-1]), flush=True)
 

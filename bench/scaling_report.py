@@ -1,6 +1,259 @@
 """Tables, the fitted curve and the picture of the studies of scale."""
 
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.optimize import curve_fit
+
+from flowmaps.files import replacing, write_text
+
+Row = dict[str, Any]
+UNIT = 1e12  # operations
+LEARNED = 1.40  # nats a letter: where letters tell of each other; above it curves fall by other laws
 
 
-def write(rows, out: Path): ...
+class Point(NamedTuple):
+    """A measurement along a training: operations so far, loss, and the width of the network."""
+
+    compute: float
+    loss: float
+    width: int
+
+
+def points(rows: Sequence[Row]) -> list[Point]:
+    """All measurements of the study of sizes."""
+    return [Point(row["flops"] * point["updates"], point["cross_entropy"], row["width"])
+            for row in of(rows, "sizes") for point in row["points"]]  # fmt: skip
+
+
+def of(rows: Iterable[Row], study: str) -> list[Row]:
+    return [row for row in rows if row["study"] == study]
+
+
+def envelope(found: Iterable[Point]) -> list[Point]:
+    """Points below ``LEARNED`` that no point of less compute reaches."""
+    best: list[Point] = []
+    for point in sorted(found):
+        if point.loss < LEARNED and (not best or point.loss < best[-1].loss):
+            best.append(point)
+    return best
+
+
+def power_law(C: NDArray, floor: float, a: float, b: float) -> NDArray:
+    """L = L_inf + a C^-b, C in units of ``UNIT``."""
+    return floor + a * C**-b
+
+
+def fit(best: Sequence[Point]) -> NDArray:
+    """L_inf, a and b by least squares, all positive."""
+    C = np.array([point.compute for point in best]) / UNIT
+    loss = np.array([point.loss for point in best])
+    low, high = [0.0, 0.0, 0.01], [float(loss.min()), 10.0, 2.0]
+    return curve_fit(power_law, C, loss, p0=[0.8 * loss.min(), 0.3, 0.3], bounds=(low, high), max_nfev=20_000)[0]
+
+
+class Fitted(NamedTuple):
+    """A fit, those without one size or in resamples of the envelope, and the point that was held back."""
+
+    law: NDArray
+    others: list[NDArray]
+    best: list[Point]
+    held: Point
+
+    def at(self, C: float) -> tuple[float, float, float]:
+        """The law at so many operations, and the 5 and 95 % marks of the refits."""
+        around = [float(power_law(np.array(C / UNIT), *law)) for law in self.others]
+        low, high = np.quantile(around, [0.05, 0.95])
+        return float(power_law(np.array(C / UNIT), *self.law)), float(low), float(high)
+
+
+def fitted(rows: Sequence[Row]) -> Fitted:
+    """The fit to all but the measurement of most compute among those of the envelope."""
+    found = points(rows)
+    held = envelope(found)[-1]
+    rest = [point for point in found if point.compute < 0.98 * held.compute]
+    best = envelope(rest)
+    generator = np.random.default_rng(0)
+    drawn = [sorted(generator.integers(0, len(best), len(best))) for _ in range(300)]
+    samples = [[best[i] for i in chosen] for chosen in drawn if len(set(chosen)) > 4]
+    samples += [envelope(p for p in rest if p.width != width) for width in {p.width for p in best}]
+    return Fitted(fit(best), [fit(sample) for sample in samples if len(set(sample)) > 4], best, held)
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+
+def pm(values: Sequence[float], digits: int = 3) -> str:
+    """Mean and, of several values, standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines)] + [""]
+
+
+def of_times(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    reference = {True: "pairs", False: "decode-rate clock, tempered"}
+    for name in names:
+        runs = [row for row in rows if row["name"] == name]
+        base = {r["seed"]: r for r in rows if r["name"] == reference[name.startswith("pairs")]}
+        gaps = [
+            r["cross_entropy"]["clock"] - base[r["seed"]]["cross_entropy"]["clock"] for r in runs if r["seed"] in base
+        ]
+        samples = [cell(runs, key) for key in ("1", "4", "euler8")]
+        losses = [pm([r["cross_entropy"][key] for r in runs]) for key in ("clock", "uniform")]
+        lines.append([name, str(len(runs)), pm([r["updates"] for r in runs], 0), losses[0],
+                      pm(gaps) if gaps and any(gaps) else "0", losses[1], *samples])  # fmt: skip
+    head = ["times or weights", "seeds", "updates", "loss on the clock", "against the reference, paired",
+            "loss at uniform times", "1 jump", "4 jumps", "Euler 8"]  # fmt: skip
+    return table(head, lines)
+
+
+def cell(runs: Sequence[Row], key: str) -> str:
+    """Words in per cent, judge perplexity, entropy of one sampler."""
+    if key not in runs[0]["samples"]:
+        return ""
+    found = [row["samples"][key] for row in runs]
+    words = pm([100 * x["words"] for x in found], 1)
+    return f"{words} / {pm([x['perplexity'] for x in found], 1)} / {pm([x['entropy'] for x in found], 2)}"
+
+
+def of_sizes(rows: Sequence[Row]) -> list[str]:
+    head = ["weights", "width, depth", "updates", "operations", "loss at the end", "1 jump", "4 jumps"]
+    return table(head, [
+        [f"{r['weights']:,}", f"{r['width']}, {r['depth']}", str(r["updates"]), f"{r['flops'] * r['updates']:.2g}",
+         f"{r['points'][-1]['cross_entropy']:.3f}", cell([r], "1"), cell([r], "4")] for r in rows])  # fmt: skip
+
+
+def of_fit(f: Fitted) -> list[str]:
+    spread = np.quantile(np.array(f.others), [0.05, 0.95], axis=0)
+    names = ("L_inf", "a", "b")
+    values = [f"{n} = {v:.3f} ({a:.3f} to {b:.3f})" for n, v, a, b in zip(names, f.law, *spread, strict=True)]
+    held, (value, low, high) = f.held, f.at(f.held.compute)
+    lines = [f"Fit to {len(f.best)} points of {f.best[0].compute:.2g} to {f.best[-1].compute:.2g} operations, C in "
+             f"{UNIT:.0e}: {', '.join(values)}; 5 and 95 % marks of {len(f.others)} refits.", "",
+             f"Held back: at {held.compute:.2g} operations the fit says {value:.3f} ({low:.3f} to {high:.3f}), found "
+             f"{held.loss:.3f} (width {held.width}).", ""]  # fmt: skip
+    far = table(["operations", "loss, extrapolated", "5 to 95 %"],
+                [[f"{C:.0e}", f"{f.at(C)[0]:.3f}", "{:.3f} to {:.3f}".format(*f.at(C)[1:])]
+                 for C in (10 * held.compute, 100 * held.compute)])  # fmt: skip
+    return [*lines, *far]
+
+
+def of_rates(rows: Sequence[Row]) -> list[str]:
+    factors = sorted({row["factor"] for row in rows})
+    lines = []
+    for (width, moved), runs in curves(rows).items():
+        found = {row["factor"]: f"{row['cross_entropy']:.3f}" for row in runs}
+        best = min(found, key=lambda factor: found[factor])
+        cells = [f"**{found[f]}**" if f == best else found.get(f, "") for f in factors]
+        lines.append([f"{width}", f"{runs[0]['weights']:,}", "by width" if moved else "as they are", *cells])
+    return table(["width", "weights", "rates", *(f"x {factor:g}" for factor in factors)], lines)
+
+
+def curves(rows: Sequence[Row]) -> dict[tuple[int, bool], list[Row]]:
+    keys = dict.fromkeys((row["width"], row["transferred"]) for row in sorted(rows, key=lambda row: row["width"]))
+    return {key: sorted((r for r in rows if (r["width"], r["transferred"]) == key), key=lambda r: r["factor"])
+            for key in keys}  # fmt: skip
+
+
+def of_drift(rows: Sequence[Row]) -> list[str]:
+    lines = [[f"{r['width']}", f"{r['weights']:,}", "by width" if r["transferred"] else "as they are",
+              f"{r['logits']:.3f}", f"{r['cross_entropy']:.3f}"] for r in rows]  # fmt: skip
+    return table(["width", "weights", "rates", "deviation of the logits after 4 updates", "loss"], lines)
+
+
+# -- picture ---------------------------------------------------------------------------------------------------------
+
+
+def drawn(rows: Sequence[Row], path: Path) -> None:
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    axes = figure.subplots(2, 2)
+    if of(rows, "sizes"):
+        _sizes(axes[0, 0], rows)
+        _words(axes[0, 1], of(rows, "sizes"))
+    if of(rows, "rates"):
+        _rates(axes[1, 0], of(rows, "rates"))
+    if of(rows, "times"):
+        _times(axes[1, 1], of(rows, "times"))
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=75, format="png")
+
+
+def _sizes(axis: Axes, rows: Sequence[Row]) -> None:
+    f, found = fitted(rows), points(rows)
+    weights = {row["width"]: row["weights"] for row in of(rows, "sizes")}
+    for width in sorted(weights):
+        own = [point for point in found if point.width == width]
+        axis.plot([p.compute for p in own], [p.loss for p in own], ".-", lw=1, label=f"{weights[width] / 1e6:.2g} M")
+    inside = np.geomspace(f.best[0].compute, f.best[-1].compute)
+    outside = np.geomspace(f.best[-1].compute, 100 * f.held.compute)
+    axis.plot(inside, [f.at(C)[0] for C in inside], "k", lw=2, label="fit")
+    axis.plot(outside, [f.at(C)[0] for C in outside], "k--", lw=1, label="extrapolated")
+    axis.fill_between(outside, *zip(*(f.at(C)[1:] for C in outside), strict=True), color="k", alpha=0.12, lw=0)
+    axis.plot([f.held.compute], [f.held.loss], "k*", ms=12, label="held back")
+    axis.set(xscale="log", xlabel="operations", ylabel="held-out loss (nats)", title="Loss against compute",
+             ylim=(f.at(outside[-1])[1] - 0.05, 1.5))  # fmt: skip
+    axis.legend(fontsize=8)
+
+
+def _words(axis: Axes, rows: Sequence[Row]) -> None:
+    C = [row["flops"] * row["updates"] for row in rows]
+    for steps in ("1", "4"):
+        words, error = ([100 * row["samples"][steps][key] for row in rows] for key in ("words", "words_error"))
+        axis.errorbar(C, words, error, fmt="o-", capsize=3, label=f"{steps} jump{'s' * (steps != '1')}")
+    axis.set(xscale="log", xlabel="operations", ylabel="words that are words (%)", title="Few steps against compute")
+    axis.legend()
+
+
+def _rates(axis: Axes, rows: Sequence[Row]) -> None:
+    widths = sorted({row["width"] for row in rows})
+    for (width, moved), runs in curves(rows).items():
+        colour = f"C{widths.index(width)}"
+        label = f"{width} ({runs[0]['weights'] / 1e6:.2g} M){', by width' if moved else ''}"
+        losses = [row["cross_entropy"] for row in runs]
+        axis.plot([row["factor"] for row in runs], losses, "s--" if moved else "o-", color=colour, label=label)
+    low = min(row["cross_entropy"] for row in rows)
+    axis.set(xscale="log", xlabel="multiple of the rates", ylabel="held-out loss (nats)", ylim=(low - 0.01, low + 0.25),
+             title="Rates over widths")  # fmt: skip
+    axis.legend(fontsize=8)
+
+
+def _times(axis: Axes, rows: Sequence[Row]) -> None:
+    names = list(dict.fromkeys(row["name"] for row in rows))[::-1]
+    for y, name in enumerate(names):
+        found = [row["cross_entropy"]["clock"] for row in rows if row["name"] == name]
+        axis.plot(found, [y] * len(found), "o", alpha=0.7)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.set(xlabel="held-out loss on the clock (nats)", title="Times and weights, equal processor time")
+
+
+SECTIONS = {"times": of_times, "sizes": of_sizes, "rates": of_rates, "drift": of_drift}
+
+
+def write(rows: Sequence[Row], out: Path) -> None:
+    """The tables beside the rows, and the picture."""
+    found = {key: sorted({str(row[key]) for row in rows}) for key in ("date", "commit", "seed")}
+    setting = (f"{', '.join(found['date'])}, one core of an {platform.machine()} CPU, bfloat16, torch "
+               f"{torch.__version__}, commits {', '.join(found['commit'])}, seeds {', '.join(found['seed'])}; mean ± "
+               "deviation over seeds. Samples: words % / judge perplexity / entropy (nats), 256 of each.")  # fmt: skip
+    text = ["# Times, weights, rates and sizes", "", setting, "", "![The studies of scale](scaling.png)", ""]
+    for study, make in SECTIONS.items():
+        if own := of(rows, study):
+            text += [f"## {study.capitalize()}", "", f"`python bench/scaling.py {study}`", "", *make(own)]
+            text += of_fit(fitted(rows)) if study == "sizes" else []
+    write_text(out.with_suffix(".md"), "\n".join(text).rstrip() + "\n")
+    drawn(rows, out.with_suffix(".png"))
