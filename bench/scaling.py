@@ -25,7 +25,7 @@ from flowmaps.files import write_json
 from flowmaps.likelihood.bounds import cut_off
 from flowmaps.maps import FlowMap
 from flowmaps.objectives import AdaptiveWeight, GapCurriculum, ImportanceSampled, LearnedWeight
-from flowmaps.samplers import Euler, Jumps
+from flowmaps.samplers import Euler, Jumps, Sampler
 from flowmaps.times import FullJump, OnClock, PairOnClock, RatioPower, Uniform, on_alphabet, stratified
 from flowmaps.train import Cosine
 from objectives import commit
@@ -51,7 +51,7 @@ Jobs = Iterator[tuple[Row, Callable[[], Row]]]
 
 # -- times and weights, in equal processor time ----------------------------------------------------------------------
 
-SMALL, SECONDS, FACTOR = Size(64, 3, 4), 16.0, 2.0
+SMALL, SECONDS, FACTOR = Size(64, 3, 4), 10.0, 2.0
 LETTERS, TOP = 27, cut_off(27)
 
 
@@ -92,14 +92,13 @@ def _times(make: Make, size: Size, seed: int, jumps: Mapping[str, Jumps]) -> Row
     options = {"max_cpu_seconds": SECONDS, "ema": 0.98, "optimizer": muon(FACTOR)}
     report = train(size, make, seed, **options)
     found = {"clock": cross_entropy(report.flow_map), "uniform": cross_entropy(report.flow_map, uniform=True)}
-    samples = quality(report.flow_map, {**jumps, "euler8": Euler(8)}, 256)
-    return {"updates": report.step, "cross_entropy": found, "samples": samples}
+    return {"updates": report.step, "cross_entropy": found, "samples": quality(report.flow_map, samplers, 256)}
 
 
 # -- sizes, each along its training ----------------------------------------------------------------------------------
 
 SIZES = {Size(48, 2, 2): 12.0, Size(64, 3, 2): 20.0, Size(96, 3, 4): 32.0, Size(128, 4, 4): 50.0,
-         Size(192, 4, 6): 75.0, Size(256, 5, 8): 110.0}  # fmt: skip
+         Size(192, 4, 6): 60.0, Size(256, 5, 8): 80.0}  # fmt: skip
 NARROW = 64  # the width whose rates are taken to the others
 
 
@@ -129,14 +128,14 @@ def _sizes(size: Size, seconds: float, seed: int) -> Row:
 
 # -- learning rates over widths --------------------------------------------------------------------------------------
 
-UPDATES, FACTORS = 80, (1.0, 2.0, 4.0, 8.0, 0.5)
+UPDATES, FACTORS = 80, (2.0, 4.0, 1.0, 8.0)
 WIDTHS = (48, 96, 192)
 
 
 def rates(seeds: list[int]) -> Jobs:
-    for width in WIDTHS:
-        for transferred in (False, True) if width > WIDTHS[0] else (False,):
-            for factor in FACTORS:
+    for factor in FACTORS:
+        for width in WIDTHS:
+            for transferred in (False, True) if width > WIDTHS[0] else (False,):
                 yield ({"width": width, "transferred": transferred, "factor": factor, "seed": seeds[0]},
                        lambda width=width, transferred=transferred, factor=factor:
                        _rates(width, width / WIDTHS[0] if transferred else 1.0, factor, seeds[0]))  # fmt: skip
