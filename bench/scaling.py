@@ -80,15 +80,12 @@ VARIANTS: dict[str, tuple[Callable[[], Make], Size]] = {
 def times(seeds: list[int]) -> Jobs:
     for seed in seeds:
         for name, (make, size) in VARIANTS.items():
-            yield (
-                {"name": name, "seed": seed},
-                lambda make=make, size=size, seed=seed, name=name: _times(
-                    make(), size, seed, {} if not name.startswith("pairs") else {"1": Jumps(1), "4": Jumps(4)}
-                ),
-            )
+            samplers = {"1": Jumps(1), "4": Jumps(4)} if name.startswith("pairs") else {"euler8": Euler(8)}
+            yield ({"name": name, "seed": seed},
+                   lambda make=make, size=size, seed=seed, chosen=samplers: _times(make(), size, seed, chosen))  # fmt: skip
 
 
-def _times(make: Make, size: Size, seed: int, jumps: Mapping[str, Jumps]) -> Row:
+def _times(make: Make, size: Size, seed: int, samplers: Mapping[str, Sampler]) -> Row:
     options = {"max_cpu_seconds": SECONDS, "ema": 0.98, "optimizer": muon(FACTOR)}
     report = train(size, make, seed, **options)
     found = {"clock": cross_entropy(report.flow_map), "uniform": cross_entropy(report.flow_map, uniform=True)}
