@@ -15,7 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,7 @@ def times(seeds: list[int]) -> Jobs:
     for seed in seeds:
         for name, (make, size) in VARIANTS.items():
             samplers = {"1": Jumps(1), "4": Jumps(4)} if name.startswith("pairs") else {"euler8": Euler(8)}
-            yield ({"name": name, "seed": seed},
-                   lambda make=make, size=size, seed=seed, chosen=samplers: _times(make(), size, seed, chosen))  # fmt: skip
+            yield {"name": name, "seed": seed}, partial(_times, make(), size, seed, samplers)
 
 
 def _times(make: Make, size: Size, seed: int, samplers: Mapping[str, Sampler]) -> Row:
@@ -102,8 +102,7 @@ NARROW = 64  # the width whose rates are taken to the others
 def sizes(seeds: list[int]) -> Jobs:
     for seed in seeds[:1]:
         for size, seconds in SIZES.items():
-            yield ({"width": size.width, "seed": seed},
-                   lambda size=size, seconds=seconds, seed=seed: _sizes(size, seconds, seed))  # fmt: skip
+            yield {"width": size.width, "seed": seed}, partial(_sizes, size, seconds, seed)
 
 
 def _sizes(size: Size, seconds: float, seed: int) -> Row:
@@ -126,16 +125,20 @@ def _sizes(size: Size, seconds: float, seed: int) -> Row:
 # -- learning rates over widths --------------------------------------------------------------------------------------
 
 UPDATES, FACTORS = 80, (2.0, 4.0, 1.0, 8.0)
-WIDTHS = (48, 96, 192)
+WIDTHS, FAR = (48, 96, 192), (96, 192, 384, 768)
 
 
 def rates(seeds: list[int]) -> Jobs:
-    for factor in FACTORS:
-        for width in WIDTHS:
-            for transferred in (False, True) if width > WIDTHS[0] else (False,):
-                yield ({"width": width, "transferred": transferred, "factor": factor, "seed": seeds[0]},
-                       lambda width=width, transferred=transferred, factor=factor:
-                       _rates(width, width / WIDTHS[0] if transferred else 1.0, factor, seeds[0]))  # fmt: skip
+    for seed in seeds:
+        for factor in FACTORS:
+            for width, moved in over(WIDTHS):
+                key = {"width": width, "transferred": moved, "factor": factor, "seed": seed}
+                yield key, partial(_rates, width, width / WIDTHS[0] if moved else 1.0, factor, seed)
+
+
+def over(widths: Sequence[int]) -> list[tuple[int, bool]]:
+    """Each width with rates as they are and, of the wider ones, by width."""
+    return [(width, moved) for width in widths for moved in (False, True)[: 1 + (width > widths[0])]]
 
 
 def _rates(width: int, wider: float, factor: float, seed: int) -> Row:
@@ -145,11 +148,10 @@ def _rates(width: int, wider: float, factor: float, seed: int) -> Row:
 
 
 def drift(seeds: list[int]) -> Jobs:
-    for width in (96, 192, 384, 768):
-        for transferred in (False, True) if width > 96 else (False,):
-            yield ({"width": width, "transferred": transferred, "seed": seeds[0]},
-                   lambda width=width, transferred=transferred:
-                   _drift(width, width / 96 if transferred else 1.0, seeds[0]))  # fmt: skip
+    for seed in seeds:
+        for width, moved in over(FAR):
+            yield ({"width": width, "transferred": moved, "seed": seed},
+                   partial(_drift, width, width / FAR[0] if moved else 1.0, seed))  # fmt: skip
 
 
 @torch.no_grad()
