@@ -2,6 +2,7 @@ r"""What matters when text models grow: times and weights, learning rates, and h
 
     python bench/scaling.py times --seeds 0 1 2
     python bench/scaling.py sizes
+    python bench/scaling.py far
     python bench/scaling.py rates
     python bench/scaling.py drift
     python bench/scaling.py report
@@ -22,10 +23,19 @@ from typing import Any
 
 import torch
 
+import flowmaps
 from flowmaps.files import write_json
 from flowmaps.likelihood.bounds import cut_off
 from flowmaps.maps import FlowMap
-from flowmaps.objectives import AdaptiveWeight, GapCurriculum, ImportanceSampled, LearnedWeight
+from flowmaps.objectives import (
+    AdaptiveWeight,
+    Average,
+    GapCurriculum,
+    ImportanceSampled,
+    LearnedWeight,
+    SelfDistillation,
+    SemigroupKL,
+)
 from flowmaps.samplers import Euler, Jumps, Sampler
 from flowmaps.times import FullJump, OnClock, PairOnClock, RatioPower, Uniform, on_alphabet, stratified
 from flowmaps.train import Cosine
@@ -122,6 +132,20 @@ def _sizes(size: Size, seconds: float, seed: int) -> Row:
             "samples": quality(report.flow_map, {"1": Jumps(1), "4": Jumps(4)}, 256)}  # fmt: skip
 
 
+def far(seeds: list[int]) -> Jobs:
+    yield {"model": "novels"}, _far
+
+
+def _far() -> Row:
+    """The model of the package, trained for 100 minutes by the presets ``novels`` and ``novels-second``."""
+    size = Size(192, 5, 6)
+    flow_map = flowmaps.load(str(Path(__file__).parents[1] / "models" / "novels"), "cpu").flow_map
+    paths: Make = lambda m: SelfDistillation(m, SemigroupKL(fraction=(0.5, 0.75)), share=0.5, teacher=Average)  # noqa: E731
+    compute = 4417 * flops(size, diagonal(), 64) + 1303 * flops(size, paths, 64)
+    return {"weights": weights(flow_map), "compute": compute, "cross_entropy": cross_entropy(flow_map, 256),
+            "samples": quality(flow_map, {"1": Jumps(1), "4": Jumps(4)}, 256)}  # fmt: skip
+
+
 # -- learning rates over widths --------------------------------------------------------------------------------------
 
 UPDATES, FACTORS = 80, (2.0, 4.0, 1.0, 8.0)
@@ -174,7 +198,7 @@ def _drift(width: int, wider: float, seed: int) -> Row:
 
 # --------------------------------------------------------------------------------------------------------------------
 
-STUDIES = {"times": times, "sizes": sizes, "rates": rates, "drift": drift}
+STUDIES = {"times": times, "sizes": sizes, "far": far, "rates": rates, "drift": drift}
 
 
 def main() -> None:

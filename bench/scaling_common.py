@@ -40,7 +40,8 @@ SMALLEST = Size(48, 3, 2)
 @cache
 def text(size: Size = SMALLEST) -> Text:
     """27-letter novels in windows of 64, modelled by a transformer of a size."""
-    network = partial(Transformer, **size._asdict(), reach=4, shared=True)
+    width, depth, heads, split = size
+    network = partial(Transformer, width=width, depth=depth, heads=heads, split=split, reach=4, shared=True)
     return Text("novels", tokeniser="letters", length=LETTERS, given=False, network=network)
 
 

@@ -153,6 +153,18 @@ def of_fit(f: Fitted) -> list[str]:
     return [*lines, *far]
 
 
+def of_far(rows: Sequence[Row], f: Fitted) -> list[str]:
+    """What the fit says of the model of the package."""
+    lines = []
+    for row in rows:
+        value, low, high = f.at(row["compute"])
+        lines += [f"Beyond all of these, the model `{row['model']}` of the package ({row['weights']:,} weights, about "
+                  f"{row['compute']:.2g} operations, batches of 64, the rate let down, both stages): the fit, "
+                  f"extrapolated, says {value:.3f} ({low:.3f} to {high:.3f}), found {row['cross_entropy']:.3f}. "
+                  f"One jump {cell([row], '1')}, four {cell([row], '4')}.", ""]  # fmt: skip
+    return lines
+
+
 def of_rates(rows: Sequence[Row]) -> list[str]:
     factors = sorted({row["factor"] for row in rows})
     lines = []
@@ -205,6 +217,8 @@ def _sizes(axis: Axes, rows: Sequence[Row]) -> None:
     axis.plot(outside, [f.at(C)[0] for C in outside], "k--", lw=1, label="extrapolated")
     axis.fill_between(outside, *zip(*(f.at(C)[1:] for C in outside), strict=True), color="k", alpha=0.12, lw=0)
     axis.plot([f.held.compute], [f.held.loss], "k*", ms=12, label="held back")
+    for row in of(rows, "far"):
+        axis.plot([row["compute"]], [row["cross_entropy"]], "kD", label=f"model {row['model']}")
     axis.set(xscale="log", xlabel="operations", ylabel="held-out loss (nats)", title="Loss against compute",
              ylim=(f.at(outside[-1])[1] - 0.05, 1.5))  # fmt: skip
     axis.legend(fontsize=8)
@@ -254,6 +268,7 @@ def write(rows: Sequence[Row], out: Path) -> None:
     for study, make in SECTIONS.items():
         if own := of(rows, study):
             text += [f"## {study.capitalize()}", "", f"`python bench/scaling.py {study}`", "", *make(own)]
-            text += of_fit(fitted(rows)) if study == "sizes" else []
+            if study == "sizes":
+                text += [*of_fit(fitted(rows)), *of_far(of(rows, "far"), fitted(rows))]
     write_text(out.with_suffix(".md"), "\n".join(text).rstrip() + "\n")
     drawn(rows, out.with_suffix(".png"))
