@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from flowmaps.data import CategoricalData
 from flowmaps.train.logs import read_records
 from train.test_resume import records
+from train.test_self_distillation import sequences, with_learned_times
 from train.toys import LeastSquares, Linear, Torn, assert_equal_bits, environment, tensors_of, trainer
 
 
@@ -69,6 +71,16 @@ def test_two_processes_and_two_parts_on_one_are_the_same_bits(two, tmp_path):
     assert_equal_bits(weights(tmp_path), weights(two / "noisy_1"))
     for name in ("train/loss", "train/grad_norm", "valid/loss"):
         assert column(tmp_path, name) == pytest.approx(column(two / "noisy_1", name), rel=1e-5)
+
+
+def test_two_processes_learn_the_same_times_as_two_parts(two, tmp_path):
+    """Sums over the losses of all processes, but for rounding."""
+    rows = CategoricalData(sequences(256, 0))
+    trainer(tmp_path, with_learned_times(), rows, rows, accumulation=2).fit()
+    one, other = weights(tmp_path), weights(two / "times")
+    assert one.keys() == other.keys() and any("moments" in name for name in one)
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
 
 
 def test_more_parts_are_the_same_but_for_rounding(two, tmp_path):

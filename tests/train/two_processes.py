@@ -14,7 +14,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from flowmaps.data import CategoricalData
 from flowmaps.train import CheckpointError, NonFiniteError
+from train.test_self_distillation import sequences, with_learned_times
 from train.toys import Broken, LeastSquares, Linear, Pairs, Signalling, Torn, trainer
 
 torch.set_num_threads(1)
@@ -40,6 +42,8 @@ def main(directory: Path) -> None:
         fit(directory / f"linear_{accumulation}", Linear(), accumulation=accumulation)
         fit(directory / f"noisy_{accumulation}", LeastSquares(norm=nn.LayerNorm), accumulation=accumulation)
         fit(directory / f"torn_{accumulation}", Torn(), accumulation=accumulation, surgery=True)
+    rows = CategoricalData(sequences(256, 0))
+    fit(directory / "times", with_learned_times(), rows, rows)
     told["unbroken"] = fit(directory / "unbroken").step
     data = Signalling(17) if FIRST else Pairs()  # only one of the processes gets the signal
     stopped = fit(directory / "stopped", None, data)
