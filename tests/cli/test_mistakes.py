@@ -78,7 +78,7 @@ def test_one_line_and_code_2(tell, tmp_path, monkeypatch, arguments, message):
         (["sample", "--n=0"], "n is 0, expected at least 1"),
         (["sample", "--times=0,1.5"], "expected increasing times within [0, 1]"),
         (["sample", "--times=0,half,1"], "expected numbers separated by commas"),
-        (["sample", "--temperature=0"], "temperature is 0.0, expected a positive number"),
+        (["sample", "--temperature=-1"], "temperature is -1.0, expected 0 or more"),
         (["sample", "--label=30"], "label is 30, expected 0..9"),
         (["sample", "--steps=1", "--times=0,1"], "exclude each other"),
         (["sample", "--seed=9223372036854775808"], "seed is 9223372036854775808, expected a whole number from 0"),

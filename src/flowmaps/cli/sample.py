@@ -13,7 +13,7 @@ import torch
 from ..configuration.parsing import parse
 from ..fields import Data
 from ..files import replacing, write_json
-from ..samplers import Categorical, Jumps, Sampler
+from ..samplers import Jumps, Sampler, at_temperature
 from ..samplers.grids import TimeGrid
 from ..tasks.base import Task
 from ..times import check_grid
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     add_grid(p)
     names = add_options(p, modality(arguments), "sample")
     if "decoder" in names:
-        p.add_argument("--temperature", type=float | None, help="draw categories at this temperature")
+        p.add_argument("--temperature", type=float | None, help="draw categories at this one; 0: the most probable")
     cfg = parse(p, arguments)
     if cfg.n < 1:
         raise ValueError(f"n is {cfg.n}, expected at least 1")
@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     check_absent((place for file in files for place in (file, *by_row(file, samplers))), cfg.overwrite)
     options = chosen_options(chosen, names)
     if "decoder" in names and cfg.temperature is not None:
-        options["decoder"] = Categorical(cfg.temperature)
+        options["decoder"] = at_temperature(cfg.temperature)
     rows, told = {}, {}
     for name, sampler in samplers.items():
         start = time.perf_counter()

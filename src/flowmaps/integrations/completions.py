@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..hub import Model
 from ..likelihood.rows import number_of
-from ..samplers import Argmax, Categorical, Decoder, Euler, Heun, Renoise, Sampler
+from ..samplers import Decoder, Euler, Heun, Renoise, Sampler, at_temperature
 from ..samplers.grids import TimeGrid
 from ..tasks.text import Text
 from ..tasks.text_prompts import Template, Wish, template, until
@@ -153,7 +153,7 @@ def prepare(request: Request, model: Model, task: Text, limits: Limits, steps: i
         raise Refused(f"max_tokens is {request.max_tokens}, expected 1 to {limits.tokens}", param="max_tokens")
     sampler, key = chosen_sampler(request, model, limits, steps)
     heat = request.temperature
-    decoder: Decoder = task.decoder if heat is None else Categorical(heat) if heat > 1e-6 else Argmax()
+    decoder: Decoder = task.decoder if heat is None else at_temperature(heat)
     seed = SystemRandom().getrandbits(62) if request.seed is None else request.seed
     wishes: list[Wish] = []
     gaps: list[tuple[int, int]] = []

@@ -13,7 +13,7 @@ from ..hub import Model
 from ..likelihood import Bound, CutOff, Row, Scorer
 from ..likelihood.rows import number_of
 from ..maps import EndpointMap
-from ..samplers import Argmax, Categorical, Decoder
+from ..samplers import Argmax, at_temperature
 from ..samplers.grids import TimeGrid
 from ..tasks.text import Text
 from ..tasks.text_prompts import Template, Wish, fill_each, until
@@ -82,9 +82,10 @@ class HarnessModel(LM):
             context, options = _arguments(r)
             tokens = max(int(options.get("max_gen_toks", TOKENS)), 1)
             heat = float(options.get("temperature", 0)) if options.get("do_sample", True) else 0.0
-            decoder: Decoder = Categorical(heat) if heat > 0 else Argmax()
             known = torch.from_numpy(self.task.tokeniser.spell(context).astype("int64")) if context else torch.zeros(0)
-            wishes.append(Wish(self._template(known.long(), tokens), number_of(self.seed, _group(r)), decoder))
+            wishes.append(
+                Wish(self._template(known.long(), tokens), number_of(self.seed, _group(r)), at_temperature(heat))
+            )
         texts = [
             self.task.tokeniser.decode(drawn[~wish.wanted.known].tolist())
             for wish, drawn in zip(wishes, self._drawn(wishes), strict=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..fields import one_field
 from ..pictures import heading
-from ..samplers import Argmax, Categorical
+from ..samplers import at_temperature
 from ..tasks.text import Text
 from ..tasks.text_prompts import GAP, Template, template
 from .answers import Answer, Panel, real, seconds, short
@@ -41,7 +41,7 @@ class TextTab(Tab):
         begin, infill = short("the prompt", prompt, 4 * LONGEST), short("the text with gaps", gaps, 4 * LONGEST)
         wanted = self.wanted(begin, infill)
         heat = real("the temperature", temperature, 0, HOTTEST)
-        decoder = Categorical(heat) if heat > 0 else Argmax()
+        decoder = at_temperature(heat)
         found = self.drawn(
             lambda k: one_field(self.model.sample(n, k, seed, prompt=begin, infill=infill, decoder=decoder)), steps
         )

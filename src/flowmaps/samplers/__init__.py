@@ -1,7 +1,7 @@
 """From noise to data in a few jumps, or by solving the flow's differential equation."""
 
 from .base import Sampler, generate
-from .decode import Argmax, Categorical, Decoder
+from .decode import Argmax, Categorical, Decoder, at_temperature
 from .flow_map import Jumps, Renoise, Stochastic
 from .ode import Dopri5, Euler, Heun
 from .sde import EulerMaruyama
@@ -18,5 +18,6 @@ __all__ = [
     "Renoise",
     "Sampler",
     "Stochastic",
+    "at_temperature",
     "generate",
 ]

@@ -48,6 +48,16 @@ class Categorical(Decoder):
         return (z.float() / self.temperature - torch.log(-torch.log(u))).argmax(-1)
 
 
+def at_temperature(temperature: float) -> Decoder:
+    """A draw at a temperature; from 0 to 1e-6 the most probable category.
+
+    Raises: ValueError if the temperature is negative or no number.
+    """
+    if not temperature >= 0:
+        raise ValueError(f"temperature is {temperature}, expected 0 or more")
+    return Categorical(temperature) if temperature > 1e-6 else Argmax()
+
+
 class Nearest(Decoder):
     """The data nearest to the state at time 1, for spaces that are not categorical.
 

@@ -24,7 +24,7 @@ from ..metrics.text_judges import HuggingFaceJudge
 from ..networks import LinearHead, Network, TiedHead, TimeFeatures, Transformer
 from ..paths import GeodesicPath
 from ..reading import Document, check_size
-from ..samplers import Argmax, Categorical, Decoder, Euler, Jumps, Sampler
+from ..samplers import Categorical, Decoder, Euler, Jumps, Sampler, at_temperature
 from ..spaces import Embedded, OneHot
 from ..steering import Reward, keyword, likelihood, matches, word_length
 from ..times import DecodeRateClock
@@ -131,14 +131,12 @@ class Text(Task[TextSplits, Tensor]):
         cache: str | None = None,
         processes: int | None = None,
     ):
-        if temperature < 0:
-            raise ValueError(f"temperature is {temperature}, expected 0 or more")
         if n < 2:
             raise ValueError(f"n is {n}, expected at least 2 samples to compare with each other")
         self.source, self.path, self.kind, self.length, self.vocabulary = source, path, tokeniser, length, vocabulary
         self.preparation = dict(size=vocabulary, stride=stride, packed=packed, cache=cache, processes=processes)
         self.given, self.judge, self.order, self.n, self.mixed = given, judge, order, n, mixed or {}
-        self.decoder: Decoder = Categorical(temperature) if temperature > 0 else Argmax()
+        self.decoder: Decoder = at_temperature(temperature)
         sizes = {"width": width, "depth": depth, "heads": heads, "reach": reach}
         self.build = partial(build_map, network=network, embedding=embedding, tied=tied, chunk=chunk, clock=clock,
                              flow_map=flow_map, **sizes)  # fmt: skip
