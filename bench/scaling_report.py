@@ -135,7 +135,8 @@ def of_sizes(rows: Sequence[Row]) -> list[str]:
     head = ["weights", "width, depth", "updates", "operations", "loss at the end", "1 jump", "4 jumps"]
     return table(head, [
         [f"{r['weights']:,}", f"{r['width']}, {r['depth']}", str(r["updates"]), f"{r['flops'] * r['updates']:.2g}",
-         f"{r['points'][-1]['cross_entropy']:.3f}", cell([r], "1"), cell([r], "4")] for r in rows])  # fmt: skip
+         f"{r['points'][-1]['cross_entropy']:.3f}", cell([r], "1"), cell([r], "4")]
+        for r in sorted(rows, key=lambda row: row["weights"])])  # fmt: skip
 
 
 def of_fit(f: Fitted) -> list[str]:
@@ -192,17 +193,17 @@ def of_drift(rows: Sequence[Row]) -> list[str]:
 
 
 def drawn(rows: Sequence[Row], path: Path) -> None:
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    axes = figure.subplots(2, 2)
-    if of(rows, "sizes"):
-        _sizes(axes[0, 0], rows)
-        _words(axes[0, 1], of(rows, "sizes"))
-    if of(rows, "rates"):
-        _rates(axes[1, 0], of(rows, "rates"))
-    if of(rows, "times"):
-        _times(axes[1, 1], of(rows, "times"))
+    figure = Figure(figsize=(15, 8), layout="constrained")
+    axes = figure.subplots(2, 3).flatten()
+    panels = {"sizes": (_sizes, _words), "rates": (_rates,), "drift": (_drift,), "times": (_times,)}
+    for axis in axes[sum(map(len, panels.values())) :]:
+        axis.set_axis_off()
+    chosen = iter(axes)
+    for study, makes in panels.items():
+        for make in makes:
+            make(next(chosen), rows if make is _sizes else of(rows, study))
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=75, format="png")
+        figure.savefig(temporary, dpi=70, format="png")
 
 
 def _sizes(axis: Axes, rows: Sequence[Row]) -> None:
@@ -225,6 +226,7 @@ def _sizes(axis: Axes, rows: Sequence[Row]) -> None:
 
 
 def _words(axis: Axes, rows: Sequence[Row]) -> None:
+    rows = sorted(rows, key=lambda row: row["flops"] * row["updates"])
     C = [row["flops"] * row["updates"] for row in rows]
     for steps in ("1", "4"):
         words, error = ([100 * row["samples"][steps][key] for row in rows] for key in ("words", "words_error"))
@@ -244,6 +246,17 @@ def _rates(axis: Axes, rows: Sequence[Row]) -> None:
     axis.set(xscale="log", xlabel="multiple of the rates", ylabel="held-out loss (nats)", ylim=(low - 0.01, low + 0.25),
              title="Rates over widths")  # fmt: skip
     axis.legend(fontsize=8)
+
+
+def _drift(axis: Axes, rows: Sequence[Row]) -> None:
+    first = min(row["width"] for row in rows)
+    for moved, style in ((False, "o-"), (True, "s--")):
+        runs = [row for row in rows if row["transferred"] == moved or row["width"] == first]
+        label = "rates by width" if moved else "rates as they are"
+        axis.plot([r["weights"] for r in runs], [r["logits"] for r in runs], style, label=label)
+    axis.set(xscale="log", yscale="log", xlabel="weights", ylabel="deviation of the logits",
+             title="How far four updates move the logits")  # fmt: skip
+    axis.legend()
 
 
 def _times(axis: Axes, rows: Sequence[Row]) -> None:
