@@ -48,7 +48,7 @@ from flowmaps.samplers.base import decoder_of
 from flowmaps.spaces import Euclidean
 from flowmaps.tasks.boltzmann import Boltzmann
 from flowmaps.train import AdamW, Cosine, Trainer
-from whole import require_whole
+from records import require_whole
 
 RESULTS = Path(__file__).parent / "results"
 PAIRS, REFLOWED, SAMPLES, STEPS, POINTS = 2**14, 2**13, 10_000, 16, 1000

@@ -38,7 +38,7 @@ from flowmaps.pictures import sample_grid
 from flowmaps.samplers import Jumps
 from flowmaps.tasks.autoencoders import Autoencoders
 from flowmaps.train import AdamW, Cosine, Trainer
-from whole import require_whole
+from records import require_whole
 
 FLOW = partial(RealNVP, layers=2, width=32, depth=1)
 WIDTH, NOISE, DRAWS, IMAGES, SAMPLES = 128, 0.5, 128, 500, 1000

@@ -33,7 +33,7 @@ from flowmaps.samplers import Euler, Jumps, generate
 from flowmaps.spaces import Euclidean
 from flowmaps.times import FullJump
 from flowmaps.train import AdamW, Cosine, Trainer
-from whole import require_whole
+from records import require_whole
 
 RESOLUTIONS = (16, 32, 64)
 BOARD, BINS, N, BATCH, RATE = Checkerboard(), 32, 40_000, 512, 6e-3

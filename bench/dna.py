@@ -32,7 +32,7 @@ from flowmaps.spaces import FisherSphere, OneHot
 from flowmaps.tasks.dna import DNA
 from flowmaps.times import FullJump
 from flowmaps.train import Cosine, Muon, Trainer
-from whole import require_whole
+from records import require_whole
 
 METHODS: dict[str, tuple[Any, Any, Callable[[], Any]]] = {
     "categorical flow map, PSD-KL": (OneHot, EndpointMap, lambda: SemigroupKL(fraction=[0.5, 0.75])),

@@ -57,7 +57,7 @@ from flowmaps.pictures import blank, save
 from flowmaps.spaces import Euclidean
 from flowmaps.times import FullJump, Triangle
 from flowmaps.train import AdamW, Cosine, Trainer
-from whole import require_whole
+from records import require_whole
 
 RESULTS = Path(__file__).parent / "results"
 RING = Ring(modes=5, radius=2.0, spread=0.35)

@@ -36,7 +36,7 @@ from flowmaps.tasks.manifolds import OnManifold
 from flowmaps.tasks.torsions import Torsions
 from flowmaps.times import FullJump, Triangle
 from flowmaps.train import AdamW, Cosine, Trainer
-from whole import require_whole
+from records import require_whole
 
 DRAWS = 5
 SIZES = {"width": 192, "depth": 4, "frequencies": 96}

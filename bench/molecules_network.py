@@ -33,7 +33,7 @@ from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import OneHot, Product
 from flowmaps.tasks.molecules import Molecules
 from flowmaps.train import AdamW, Cosine, Trainer
-from whole import require_whole
+from records import require_whole
 
 
 def pooled(x: Tensor, exists: Tensor, dims: tuple[int, ...]) -> Tensor:

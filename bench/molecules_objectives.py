@@ -39,7 +39,7 @@ from flowmaps.tasks.molecules import Molecules
 from flowmaps.times import FullJump, LogitNormal
 from flowmaps.train import AdamW, Cosine, Trainer
 from flowmaps.train.stream import generator
-from whole import require_whole
+from records import require_whole
 
 FOREVER = 10**9  # updates, where a budget of time ends the training
 AVERAGED = ", averaged"  # targets from a moving average of the weights

@@ -48,7 +48,7 @@ from flowmaps.paths import GeodesicPath
 from flowmaps.samplers import Argmax, Categorical, Euler, Heun, Jumps, Sampler
 from flowmaps.spaces import OneHot
 from flowmaps.train import AdamW, Cosine, Trainer
-from whole import require_whole
+from records import require_whole
 
 STEPS = (1, 2, 4, 8)
 LARGEST = 2**20  # examples where a budget of time does not say how many updates there will be

@@ -25,6 +25,7 @@ import platform
 import subprocess
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from flowmaps.reading import read_json
 from flowmaps.samplers import Euler
 from flowmaps.samplers.base import decoder_of
 from flowmaps.tasks.boltzmann import Boltzmann
+from records import remarks
 
 STEPS, HELD_OUT, JITTER = 16, 2**12, 0.02
 COLUMNS = {"energy_w1": "energy W1", "torsion_w2": "torsion W2", "ess": "ESS", "energy_w1_plain": "energy W1, plain",
@@ -140,7 +142,8 @@ def report(kept: dict[str, Any]) -> None:
     priced = [said, kept["price"]] if "price" in kept else []
     parts = ["# RegFlow against maximum likelihood over budgets", str(__doc__).strip(),
              table(kept["runs"], kept["taught"]), *priced, told]  # fmt: skip
-    write_text(RESULTS / "regflow.md", "\n\n".join(parts) + "\n")
+    page = RESULTS / "regflow.md"
+    write_text(page, "\n\n".join(parts) + "\n" + remarks(page))
 
 
 def main() -> None:
@@ -163,13 +166,12 @@ def main() -> None:
     print(kept["taught"], flush=True)
     training, held_out = pairs.parted(HELD_OUT)
     alanine.METHODS["RegFlow"] = partial(regression, training)
-    for seed in options.seeds:
-        for name in options.flows:
-            for seconds in options.seconds:
-                for method in options.methods:
-                    kept["runs"].append(run(task, held_out, name, method, seconds, seed))
-                    print(kept["runs"][-1], flush=True)
-                    report(kept)
+    done = {(*rank(row), row["seed"]) for row in kept["runs"]}
+    for seed, name, seconds, method in product(options.seeds, options.flows, options.seconds, options.methods):
+        if (int(dim), list(FLOWS).index(name), seconds, method, seed) not in done:
+            kept["runs"].append(run(task, held_out, name, method, seconds, seed))
+            print(kept["runs"][-1], flush=True)
+            report(kept)
 
 
 if __name__ == "__main__":

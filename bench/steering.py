@@ -30,9 +30,9 @@ from flowmaps.steering import Soft
 from flowmaps.steering.rewards import class_probability, grey
 from flowmaps.tasks.base import Problem
 from flowmaps.train import AdamW, Cosine, Trainer
+from records import require_whole
 from steering_common import Setting, budget_options, compare
 from steering_models import image_grid, image_views
-from whole import require_whole
 
 K, SHAPE = 17, (8, 8)
 BUDGETS = (16, 32, 64, 128, 256)

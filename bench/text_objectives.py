@@ -36,7 +36,7 @@ from flowmaps.samplers import Argmax, Categorical, Euler, Jumps
 from flowmaps.tasks.text import Text
 from flowmaps.times import DecodeRateClock, FullJump, OnClock, PairOnClock
 from flowmaps.train import AdamW, Cosine, Trainer
-from whole import require_whole
+from records import require_whole
 
 AVERAGED = ", averaged"  # targets from a moving average of the weights
 OBJECTIVES: dict[str, Callable[[], Consistency] | None] = {

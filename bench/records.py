@@ -1,8 +1,12 @@
-"""What every comparison asks of a training before it records it."""
+"""What comparisons share that keep records."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flowmaps.train import Report
+
+SAID = "\n## What it says\n"
 
 
 class Interrupted(Exception):
@@ -21,3 +25,12 @@ def require_whole(report: Report) -> None:
         raise Interrupted(
             f"{report.reason} ended a training after {report.step} updates, before its budget: not recorded"
         )
+
+
+def remarks(page: Path) -> str:
+    """What a person has concluded from a page of results, with its heading: kept when the table is written again.
+
+    Empty where there is no page, or no such heading.
+    """
+    _, heading, text = page.read_text().partition(SAID) if page.exists() else ("", "", "")
+    return heading + text
