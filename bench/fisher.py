@@ -36,11 +36,12 @@ from flowmaps.objectives import Average, Eulerian, Lagrangian, Objective, SelfDi
 from flowmaps.paths import Dirichlet, GeodesicPath, MinibatchOT
 from flowmaps.samplers import Euler, Jumps, Sampler, generate
 from flowmaps.spaces import FisherSphere, OneHot
-from flowmaps.times import FullJump, OnClock, PairLaw, PairOnClock, Triangle
+from flowmaps.times import OnClock, PairOnClock
 from flowmaps.train import AdamW, Cosine, Trainer
-from records import remarks, require_whole
+from records import jumps, remarks, require_whole
 
 POSITIONS, EXAMPLES = 4, 2**18
+FULL = 0.1  # share of full jumps off the diagonal
 Build = Callable[[int, Callable[[int], MLP]], Objective]
 
 
@@ -55,22 +56,13 @@ def flow(space: Callable[[int], Any], source: type | None = None, group: int = 0
     return build
 
 
-def jumps(consistency: type | Callable[[], Any], kind: type) -> PairLaw:
-    """Some full jumps, but not where nothing is asked of them.
-
-    At t = 1 the Lagrangian identity of an endpoint map holds for whatever it decodes, and training on that point makes
-    it surer of what it says, right or wrong.
-    """
-    blind = consistency is Lagrangian and kind is EndpointMap
-    return Triangle() if blind else FullJump(probability=0.1)
-
-
 def fisher(kind: type, consistency: Callable[[], Any]) -> Build:
     """A Fisher flow map: the diagonal of its form and an identity between states."""
 
     def build(K: int, network: Callable[[int], MLP]) -> Objective:
         flow_map = kind(GeodesicPath(FisherSphere(K)), network(1))
-        return SelfDistillation(flow_map, consistency(), pairs=jumps(consistency, kind), teacher=averaged)
+        identity = consistency()
+        return SelfDistillation(flow_map, identity, pairs=jumps(identity, flow_map, FULL), teacher=averaged)
 
     return build
 
@@ -78,10 +70,11 @@ def fisher(kind: type, consistency: Callable[[], Any]) -> Build:
 def categorical(consistency: Callable[[], Any], clock: bool = False) -> Build:
     def build(K: int, network: Callable[[int], MLP]) -> Objective:
         flow_map = EndpointMap(GeodesicPath(OneHot(K)), network(K))
-        laws: dict[str, Any] = {"pairs": jumps(consistency, EndpointMap)}
+        identity = consistency()
+        laws: dict[str, Any] = {"pairs": jumps(identity, flow_map, FULL)}
         if clock:
             laws = {"pairs": PairOnClock(law=laws["pairs"]), "times": OnClock()}
-        return SelfDistillation(flow_map, consistency(), teacher=averaged, **laws)
+        return SelfDistillation(flow_map, identity, teacher=averaged, **laws)
 
     return build
 
@@ -209,7 +202,8 @@ def table(runs: list[dict[str, Any]], samples: int) -> str:
     lines = []
     for K in sorted({row["K"] for row in runs}):
         floor = (K - 1) / (2 * samples)
-        lines.append(f"\n## K = {K}: sampling floor {1e3 * floor:.2f}\n")
+        uniform = floor - float((K * law(K)).log().mean())
+        lines.append(f"\n## K = {K}: sampling floor {1e3 * floor:.2f}, samples of a uniform law {1e3 * uniform:.1f}\n")
         lines.append("| method | " + " | ".join(map(str, STEPS)) + " | updates |\n" + "|---" * (len(STEPS) + 2) + "|")
         for name in METHODS:
             some = [row for row in runs if row["K"] == K and row["method"] == name]

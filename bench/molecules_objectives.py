@@ -36,10 +36,10 @@ from flowmaps.objectives import (
 )
 from flowmaps.samplers import Euler, Jumps, Sampler
 from flowmaps.tasks.molecules import Molecules
-from flowmaps.times import FullJump, LogitNormal
+from flowmaps.times import LogitNormal
 from flowmaps.train import AdamW, Cosine, Trainer
 from flowmaps.train.stream import generator
-from records import require_whole
+from records import jumps, require_whole
 
 FOREVER = 10**9  # updates, where a budget of time ends the training
 AVERAGED = ", averaged"  # targets from a moving average of the weights
@@ -70,12 +70,13 @@ SHOWN = {
 def train(task: Molecules, name: str, seed: int, arguments: argparse.Namespace) -> tuple[FlowMap, int, float]:
     """A map with averaged weights, its updates and its processor seconds."""
     torch.manual_seed(seed)
-    flow_map, consistency = task.build_map(), OBJECTIVES[name]
+    flow_map, make = task.build_map(), OBJECTIVES[name]
+    consistency = make and make()
     objective = SelfDistillation(
         flow_map,
-        consistency and consistency(),
+        consistency,
         times=LogitNormal(0.0, 1.0),
-        pairs=FullJump(probability=0.1),
+        pairs=jumps(consistency, flow_map, 0.1),
         share=1.0 if consistency is None else 0.75,
         teacher=Average(flow_map) if name.endswith(AVERAGED) else None,
     )

@@ -34,9 +34,9 @@ from flowmaps.objectives import (
 )
 from flowmaps.samplers import Argmax, Categorical, Euler, Jumps
 from flowmaps.tasks.text import Text
-from flowmaps.times import DecodeRateClock, FullJump, OnClock, PairOnClock
+from flowmaps.times import DecodeRateClock, OnClock, PairOnClock
 from flowmaps.train import AdamW, Cosine, Trainer
-from records import require_whole
+from records import jumps, require_whole
 
 AVERAGED = ", averaged"  # targets from a moving average of the weights
 OBJECTIVES: dict[str, Callable[[], Consistency] | None] = {
@@ -59,12 +59,13 @@ def train(task: Text, name: str, seed: int, arguments: argparse.Namespace) -> tu
     flow_map, clock = task.build_map(), DecodeRateClock(task.tokeniser.size)
     if name == "naive":
         flow_map = VelocityMap(flow_map.path, flow_map.network, flow_map.head)
-    consistency = OBJECTIVES[name]
+    make = OBJECTIVES[name]
+    consistency = make and make()
     objective = SelfDistillation(
         flow_map,  # pyright: ignore[reportArgumentType]
-        consistency and consistency(),
+        consistency,
         times=OnClock(clock),
-        pairs=PairOnClock(clock, FullJump()),
+        pairs=PairOnClock(clock, jumps(consistency, flow_map, 0.05)),
         share=1.0 if consistency is None else 0.75,
         teacher=Average(flow_map) if name.endswith(AVERAGED) else None,  # pyright: ignore[reportArgumentType]
     )

@@ -4,6 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from flowmaps.maps import EndpointMap, VelocityMap
+from flowmaps.networks import MLP
+from flowmaps.objectives import Eulerian, Lagrangian, LagrangianCE, SemigroupKL
+from flowmaps.paths import GeodesicPath
+from flowmaps.spaces import OneHot
+from flowmaps.times import FullJump
 from train.toys import Signalling, trainer
 
 
@@ -28,3 +34,14 @@ def test_conclusions_stay_when_a_table_is_written_again(tmp_path, monkeypatch):
     assert page.read_text() == "# Table\n\nnew\n\n## What it says\n\nNothing.\n"
     page.write_text("# Table\n\nnothing yet\n")
     assert remarks(page) == ""
+
+
+def test_full_jumps_are_for_identities_that_ask_something_of_them(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "bench")
+    from records import jumps
+
+    endpoint, velocity = (kind(GeodesicPath(OneHot(3)), MLP((2, 3), 4, 1)) for kind in (EndpointMap, VelocityMap))
+    pairs = [(Lagrangian(), endpoint), (LagrangianCE(), endpoint), (Lagrangian(), velocity), (Eulerian(), endpoint),
+             (SemigroupKL(), endpoint), (None, endpoint)]  # fmt: skip
+    found = [isinstance(jumps(identity, flow_map, 0.1), FullJump) for identity, flow_map in pairs]
+    assert found == [False, False, True, True, True, True]

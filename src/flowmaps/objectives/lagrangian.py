@@ -4,6 +4,10 @@ r"""Lagrangian self-distillation: move the end of the jump and compare with the 
           \kappa = \frac{(t-s)(1-t)}{1-s}
 
 Written at the level of the mean, so that no state of K dimensions appears; for a velocity map κ = t - s.
+
+At t = 1 an endpoint map has κ = 0 and the identity holds for whatever the map decodes. The jump to 1 is learned from
+those that end a little before; pairs that end there, as those of :class:`~flowmaps.times.FullJump`, only make the map
+surer of what it says, until all jumps to 1 decode the same (``bench/results/fisher.md``).
 """
 
 from __future__ import annotations
