@@ -16,10 +16,12 @@ interpreted = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reas
 
 
 def rows(queries: int, keys: int, d: int, e: int, dtype: torch.dtype) -> list[torch.Tensor]:
-    """q, k, v and their tangents, not contiguous; then g and h."""
+    """q, k, v and their tangents, not contiguous; then g and h. Tangents of keys are far from 0, so those of scores."""
     generator = torch.Generator().manual_seed(0)
     sizes = [(queries, d), (keys, d), (keys, e)] * 2 + [(queries, e)] * 2
-    return [torch.randn(2, n, 3, dim, generator=generator).to(dtype).transpose(1, 2) for n, dim in sizes]
+    made = [torch.randn(2, n, 3, dim, generator=generator).transpose(1, 2) for n, dim in sizes]
+    made[4] += 5
+    return [x.to(dtype) for x in made]
 
 
 def evaluated(inputs, mask, through_tangent: bool):

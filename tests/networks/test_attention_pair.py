@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flowmaps.autodiff import jacobian
 from flowmaps.networks import attention_pair, paired, plain
-from flowmaps.networks.attention_pair import pair
+from flowmaps.networks.attention_pair import pair, pair_gradient
 
 
 def six(length: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -101,6 +101,16 @@ def test_compiled_gradients_through_the_tangent_are_the_eager_ones():
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     one, two = (torch.autograd.grad(f(*inputs), inputs) for f in (loss, compiled))
     torch.testing.assert_close(one, two)
+
+
+def test_torch_finds_the_operations_as_they_say_they_are():
+    """Shapes, strides and types without data are those with data: what compilers and the planner rely on."""
+    inputs, mask = [x.transpose(1, 2).requires_grad_() for x in six(5)], torch.ones(2, 3, dtype=torch.bool)
+    torch.library.opcheck(pair, (*inputs, mask))
+    inputs, g, rows = [x.detach() for x in inputs], torch.rand_like(inputs[0]), torch.rand(4, 2, 5, 3).double()
+    for h in (None, g):
+        arguments = (g, h, *inputs, mask, rows)
+        torch.library.opcheck(pair_gradient, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 @pytest.mark.parametrize("through_tangent", [False, True])

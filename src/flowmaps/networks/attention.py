@@ -45,7 +45,8 @@ def paired(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     """The same where an argument carries a tangent, by :func:`attention_pair.pair`: memory is linear in the length.
 
     Value and tangent are taken apart, go through one operation of pairs, and are joined again. Without a tangent it is
-    :func:`fused`.
+    :func:`fused`. Its gradient is taken by ``backward`` and ``torch.autograd.grad``, once; ``torch.func.grad`` and a
+    second forward mode around the first know no rule for it, and need :func:`plain`.
     """
     duals = [forward_ad.unpack_dual(x) for x in (q, k, v)]
     if all(dual.tangent is None for dual in duals):
@@ -61,7 +62,8 @@ def automatic(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
 
     The fused kernel of CPUs is slow in half precision on short rows: at length 64 in bfloat16, forward and backward
     take 4.9 times the processor time of plain products, at 256 still 1.8 times. With a tangent plain products keep
-    matrices of length x length; pairs cost as much at length 128 and a third at 1,024 (``python bench/attention.py``).
+    matrices of length x length; pairs are as fast at length 128 and three times as fast at 1,024. On accelerators,
+    where pairs take kernels of their own in half precision, nothing has been measured (``python bench/attention.py``).
     """
     length = q.shape[-2]
     if has_tangent(q, k, v):

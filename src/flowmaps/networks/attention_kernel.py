@@ -69,6 +69,7 @@ def _forward(
     q, dq = _rows(Q, n, i, queries, d, D), _rows(dQ, n, i, queries, d, D)
     y, w = tl.zeros((BQ, E), tl.float32), tl.zeros((BQ, E), tl.float32)
     most, total, along = tl.full((BQ,), -1e30, tl.float32), tl.zeros((BQ,), tl.float32), tl.zeros((BQ,), tl.float32)
+    around = total  # a mean of T: what is rounded to half precision is the difference from it
     for start in range(0, keys, BK):
         j = start + tl.arange(0, BK)
         k, dk = tl.trans(_rows(K, n, j, keys, d, D)), tl.trans(_rows(dK, n, j, keys, d, D))
@@ -76,7 +77,9 @@ def _forward(
         s = tl.where(_exist(mask, n, j, heads, keys, MASKED)[None, :], c * _times(q, k), float("-inf"))
         now = tl.maximum(most, tl.max(s, 1))
         p, fade = tl.exp(s - now[:, None]), tl.exp(most - now)
-        pt = p * c * (_times(dq, k) + _times(q, dk))
+        t = c * (_times(dq, k) + _times(q, dk))
+        around = tl.where(start == 0, tl.sum(t, 1) / BK, around)
+        pt = p * (t - around[:, None])
         total, along, most = total * fade + tl.sum(p, 1), along * fade + tl.sum(pt, 1), now
         y = y * fade[:, None] + _times(p, v)
         w = w * fade[:, None] + _times(p, dv) + _times(pt, v)
@@ -84,7 +87,7 @@ def _forward(
     _put(Y, y, n, i, queries, e, E)
     _put(dY, w / total[:, None] - m[:, None] * y, n, i, queries, e, E)
     tl.store(L + n * queries + i, most + tl.log(total), mask=i < queries)
-    tl.store(M + n * queries + i, m, mask=i < queries)
+    tl.store(M + n * queries + i, m + around, mask=i < queries)
 
 
 @triton.jit

@@ -142,7 +142,7 @@ def pair_gradient(
             grads = _second_order(G, _wide((h,))[0], (Q, K, V, dQ, dK, dV), bias, columns)
     for scaled in grads[::3]:
         scaled.mul_(c)
-    return [grad.to(x.dtype).view_as(x) for grad, x in zip(grads, (q, k, v, dq, dk, dv), strict=False)]
+    return [grad.to(x.dtype).contiguous().view(x.shape) for grad, x in zip(grads, (q, k, v, dq, dk, dv), strict=False)]
 
 
 def _first_order(G: Tensor, Q: Tensor, K: Tensor, V: Tensor, bias: Tensor, rows: Tensor) -> list[Tensor]:
