@@ -19,7 +19,7 @@ from flowmaps.samplers import Sampler
 from flowmaps.tasks.text import Text
 from flowmaps.times import FullJump, OnClock, PairOnClock, Uniform
 from flowmaps.train import AdamW, Cosine, Muon, Report, Trainer
-from whole import require_whole
+from records import require_whole
 
 LETTERS, JUDGED = 64, 20_000_000  # of a window; of the text that the judge has read
 Make = Callable[[FlowMap], SelfDistillation]
