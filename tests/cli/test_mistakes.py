@@ -36,7 +36,10 @@ def contents(directory: Path) -> dict:
         (["train", "digits", "--task.lower=[a]"], "task.lower is a, expected a whole number;"),
         (["train", "digits", "--task.source=nope"], "source is nope, expected one of 'digits', 'mnist', 'folder';"),
         (["train", "digits", "--objective.consistency=Lagrangina"], "(did you mean 'Lagrangian'?)"),
-        (["train", "digits", "--objective.times=never"], "times is never, expected ImportanceSampled or LogitNormal or "),
+        (
+            ["train", "digits", "--objective.times=never"],
+            "times is never, expected ImportanceSampled or LogitNormal or ",
+        ),
         (["train", "digits", "--objective.teacher.decay=a"], "objective.teacher.decay is a, expected a number;"),
         (["train", "digits", "--objective.emphasis=3"], "emphasis is 3, expected values by name such as {a: 1} or "),
         (["train", "digits", "--trainer.optimizer.others.betas=[1]"], "betas is [1], expected a tuple with 2 "),
