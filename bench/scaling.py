@@ -104,8 +104,8 @@ def _times(make: Make, size: Size, seed: int, samplers: Mapping[str, Sampler]) -
 
 # -- sizes, each along its training ----------------------------------------------------------------------------------
 
-SIZES = {Size(48, 2, 2): 40.0, Size(64, 3, 2): 60.0, Size(96, 3, 4): 32.0, Size(128, 4, 4): 50.0,
-         Size(192, 4, 6): 25.0}  # fmt: skip
+SIZES = {Size(48, 2, 2): 40.0, Size(64, 3, 2): 60.0, Size(96, 3, 4): 120.0, Size(128, 4, 4): 50.0,
+         Size(192, 4, 6): 25.0, Size(256, 5, 8): 50.0}  # fmt: skip
 NARROW = 64  # the width whose rates are taken to the others
 
 
