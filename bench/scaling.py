@@ -149,7 +149,9 @@ def _far() -> Row:
 # -- learning rates over widths --------------------------------------------------------------------------------------
 
 UPDATES, FACTORS = 60, (2.0, 4.0, 1.0, 8.0, 16.0)
-WIDTHS, WIDEST, FAR = (48, 96, 192), 384, (96, 192, 384, 768)
+WIDTHS, FAR = (48, 96, 192), (96, 192, 384, 768)
+# Where an update takes seconds: width, whether rates go by width, their multiple.
+WIDER = ((384, True, 8.0), (384, False, 2.0), (384, False, 8.0), (384, True, 2.0), (768, True, 8.0))
 
 
 def rates(seeds: list[int]) -> Jobs:
@@ -158,9 +160,9 @@ def rates(seeds: list[int]) -> Jobs:
             for width, moved in over(WIDTHS):
                 key = {"width": width, "transferred": moved, "factor": factor, "seed": seed}
                 yield key, partial(_rates, width, width / WIDTHS[0] if moved else 1.0, factor, seed)
-        for moved, factor in ((True, 8.0), (False, 2.0), (False, 8.0), (True, 2.0)):  # where an update takes a second
-            key = {"width": WIDEST, "transferred": moved, "factor": factor, "seed": seed}
-            yield key, partial(_rates, WIDEST, WIDEST / WIDTHS[0] if moved else 1.0, factor, seed)
+        for width, moved, factor in WIDER:
+            key = {"width": width, "transferred": moved, "factor": factor, "seed": seed}
+            yield key, partial(_rates, width, width / WIDTHS[0] if moved else 1.0, factor, seed)
 
 
 def over(widths: Sequence[int]) -> list[tuple[int, bool]]:

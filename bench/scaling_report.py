@@ -201,7 +201,7 @@ def drawn(rows: Sequence[Row], path: Path) -> None:
     chosen = iter(axes)
     for study, makes in panels.items():
         for make in makes:
-            make(next(chosen), rows if make is _sizes else of(rows, study))
+            make(next(chosen), rows if study == "sizes" else of(rows, study))
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=70, format="png")
 
@@ -226,13 +226,18 @@ def _sizes(axis: Axes, rows: Sequence[Row]) -> None:
 
 
 def _words(axis: Axes, rows: Sequence[Row]) -> None:
-    rows = sorted(rows, key=lambda row: row["flops"] * row["updates"])
-    C = [row["flops"] * row["updates"] for row in rows]
+    """Of the ends of all trainings, by their weights, and of the model of the package."""
+    runs = [(row["flops"] * row["updates"], row) for row in of(rows, "sizes")]
+    runs += [(row["compute"], row) for row in of(rows, "far")]
     for steps in ("1", "4"):
-        words, error = ([100 * row["samples"][steps][key] for row in rows] for key in ("words", "words_error"))
-        axis.errorbar(C, words, error, fmt="o-", capsize=3, label=f"{steps} jump{'s' * (steps != '1')}")
+        words, error = ([100 * row["samples"][steps][key] for _, row in runs] for key in ("words", "words_error"))
+        axis.errorbar(
+            [C for C, _ in runs], words, error, fmt="o", capsize=3, label=f"{steps} jump{'s' * (steps != '1')}"
+        )
+    for C, row in runs:
+        axis.annotate(f"{row['weights'] / 1e6:.2g} M", (C, 100 * row["samples"]["4"]["words"]), fontsize=8)
     axis.set(xscale="log", xlabel="operations", ylabel="words that are words (%)", title="Few steps against compute")
-    axis.legend()
+    axis.legend(loc="upper left")
 
 
 def _rates(axis: Axes, rows: Sequence[Row]) -> None:
@@ -245,7 +250,7 @@ def _rates(axis: Axes, rows: Sequence[Row]) -> None:
     low = min(row["cross_entropy"] for row in rows)
     axis.set(xscale="log", xlabel="multiple of the rates", ylabel="held-out loss (nats)", ylim=(low - 0.01, low + 0.25),
              title="Rates over widths")  # fmt: skip
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=7, loc="upper right")
 
 
 def _drift(axis: Axes, rows: Sequence[Row]) -> None:
@@ -273,7 +278,7 @@ SECTIONS = {"times": of_times, "sizes": of_sizes, "rates": of_rates, "drift": of
 
 def write(rows: Sequence[Row], out: Path) -> None:
     """The tables beside the rows, and the picture."""
-    found = {key: sorted({str(row[key]) for row in rows}) for key in ("date", "commit", "seed")}
+    found = {key: sorted({str(row[key]) for row in rows if key in row}) for key in ("date", "commit", "seed")}
     setting = (f"{', '.join(found['date'])}, one core of an {platform.machine()} CPU, bfloat16, torch "
                f"{torch.__version__}, commits {', '.join(found['commit'])}, seeds {', '.join(found['seed'])}; mean ± "
                "deviation over seeds. Samples: words % / judge perplexity / entropy (nats), 256 of each.")  # fmt: skip
