@@ -51,6 +51,7 @@ from flowmaps.train import AdamW, Cosine, Trainer
 from records import require_whole
 
 RESULTS = Path(__file__).parent / "results"
+FARTHEST = 1e30  # nats, of a frame that the inverse of a flow carries beyond float32
 PAIRS, REFLOWED, SAMPLES, STEPS, POINTS = 2**14, 2**13, 10_000, 16, 1000
 FLOWS: dict[str, Callable[..., Bijection]] = {
     "RealNVP": partial(RealNVP, layers=10, width=128, depth=1),
@@ -127,7 +128,7 @@ def run(task: Boltzmann, name: str, method: str, seconds: float, seed: int) -> t
     u, angles = task.splits.potential.energies(samples["x"]), task.torsions(samples["x"])
     log_w = -u - samples["log_q"]
     held_out = task.splits.test.batch(torch.arange(2000)).x_1
-    nll = -float(f.log_prob(held_out).double().mean())
+    nll = -float(f.log_prob(held_out).double().nan_to_num(nan=-FARTHEST).clamp(min=-FARTHEST).mean())
     degrees, even = angles.rad2deg(), torch.full_like(u, 1 / len(u))
     drawn = {method: (degrees, u, even), f"{method}, reweighted": (degrees, u, normalised(log_w))}
     found = {"flow": name, "method": method, "seed": seed, "updates": updates, "nll": nll}
