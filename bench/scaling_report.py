@@ -216,7 +216,8 @@ def _sizes(axis: Axes, rows: Sequence[Row]) -> None:
     outside = np.geomspace(f.best[-1].compute, 100 * f.held.compute)
     axis.plot(inside, [f.at(C)[0] for C in inside], "k", lw=2, label="fit")
     axis.plot(outside, [f.at(C)[0] for C in outside], "k--", lw=1, label="extrapolated")
-    axis.fill_between(outside, *zip(*(f.at(C)[1:] for C in outside), strict=True), color="k", alpha=0.12, lw=0)
+    marks = np.array([f.at(C)[1:] for C in outside])
+    axis.fill_between(outside, marks[:, 0], marks[:, 1], color="k", alpha=0.12, lw=0)
     axis.plot([f.held.compute], [f.held.loss], "k*", ms=12, label="held back")
     for row in of(rows, "far"):
         axis.plot([row["compute"]], [row["cross_entropy"]], "kD", label=f"model {row['model']}")
