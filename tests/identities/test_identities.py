@@ -101,6 +101,20 @@ def test_published_ecld_is_biased():
     assert gradient_at_truth(EXACT["law of 3 letters at 3 places"](), O.EndpointConsistency()) > 1e-2
 
 
+@pytest.mark.parametrize("objective", [O.Lagrangian, O.LagrangianCE, O.LagrangianKL, O.EndpointConsistency])
+def test_jumps_to_time_1_teach_a_lagrangian_identity_nothing(objective):
+    """An endpoint map is not made surer of whatever it says; a velocity map still learns there."""
+    flow_map = EXACT["law of 3 letters at 3 places"]()
+    wrong = EndpointMap(flow_map.path, randomised(LEARNED["transformer"]()).network)
+    here = jump(flow_map)
+    late = here._replace(t=torch.ones_like(here.t))
+    objective()(wrong, flow_map, late)["loss"].sum().backward()
+    assert not any(float(p.grad.abs().max()) for p in wrong.parameters() if p.grad is not None)
+    if objective is O.Lagrangian:
+        velocity = VelocityMap(flow_map.path, wrong.network)
+        assert float(objective()(velocity, velocity, late)["loss"].min()) > 0
+
+
 @pytest.mark.parametrize("name", MAPS)
 def test_a_jump_of_no_time_is_the_identity_bit_for_bit(name):
     flow_map = MAPS[name]()

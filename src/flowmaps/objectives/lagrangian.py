@@ -5,9 +5,9 @@ r"""Lagrangian self-distillation: move the end of the jump and compare with the 
 
 Written at the level of the mean, so that no state of K dimensions appears; for a velocity map κ = t - s.
 
-At t = 1 an endpoint map has κ = 0 and the identity holds for whatever the map decodes. The jump to 1 is learned from
-those that end a little before; pairs that end there, as those of :class:`~flowmaps.times.FullJump`, only make the map
-surer of what it says, until all jumps to 1 decode the same (``bench/results/fisher.md``).
+At t = 1 an endpoint map has κ = 0 and the identity holds for whatever the map decodes. Pairs that end there, as those
+of :class:`~flowmaps.times.FullJump`, would only make the map surer of what it says, until all jumps to 1 decode the
+same (``bench/results/fisher.md``), so they do not count; the jump to 1 is learned from those that end a little before.
 """
 
 from __future__ import annotations
@@ -36,8 +36,15 @@ class LagrangianFamily(Identity):
         with torch.no_grad():
             x_t = flow_map.move(x_s, h_st, s, t, condition)
             h_tt = teacher.features(x_t, t, t, condition)
-        compare = lambda *z: self.compare(flow_map, *z)  # noqa: E731
+        compare = lambda *z: self.asked(flow_map, *z)  # noqa: E731
         return evaluate(compare, flow_map.readout(h_st), flow_map.tangent(dh_st), teacher.readout(h_tt), s, t)
+
+    def asked(self, flow_map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Losses:
+        """:meth:`compare` where the identity asks for anything, 0 elsewhere."""
+        found = self.compare(flow_map, z_st, dz_st, z_tt, s, t)
+        loss, *rest = found if isinstance(found, tuple) else (found,)
+        loss = torch.where(flow_map.slack(t).squeeze(-1) > 0, loss, 0.0)
+        return (loss, *rest) if rest else loss
 
     @abstractmethod
     def compare(self, flow_map: FlowMap, z_st: Tensor, dz_st: Tensor, z_tt: Tensor, s: Tensor, t: Tensor) -> Losses:
