@@ -19,7 +19,7 @@ from flowmaps.configuration.extras import EXTRA_OF
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-BROUGHT = {"pydantic", "starlette"}  # by fastapi, whose parts they are
+BROUGHT = {"pydantic", "starlette", "triton"}  # by fastapi, whose parts they are, and by torch for accelerators
 TOOLS = {"docs", "dev"}  # extras of programs, which nothing here imports
 NAMES = {"scikit-learn": "sklearn", "POT": "ot", "pillow": "PIL", "PyYAML": "yaml"}
 

@@ -152,7 +152,7 @@ class ToData(PairLaw):
 class FullJump(PairLaw):
     """With a small probability the jump (0, 1) of one-step sampling, otherwise another distribution.
 
-    Not for an endpoint map and a Lagrangian identity, which asks nothing of a jump to 1 (:mod:`flowmaps.objectives`).
+    A Lagrangian identity of an endpoint map asks nothing of a jump to 1 and leaves it out (:mod:`flowmaps.objectives`).
     """
 
     def __init__(self, law: PairLaw | None = None, probability: float = 0.05):
