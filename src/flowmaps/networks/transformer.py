@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -139,9 +140,9 @@ class Transformer(Network):
         have = len(self.blocks)
         if depth < have:
             raise ValueError(f"depth is {depth}, expected at least the {have} blocks that the network has")
-        grown: list[nn.Module] = []
+        blocks, grown = cast("list[Block]", list(self.blocks)), []
         for k in range(depth):
-            block = self.blocks[k * have // depth]
+            block = blocks[k * have // depth]
             if block in grown:
                 block = deepcopy(block, {} if block.offset is None else {id(block.modulation): block.modulation})
                 for parameter in (*block.attention.out.parameters(), *block.down.parameters()):
