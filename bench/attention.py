@@ -11,8 +11,6 @@ process of its own; its memory is the highest resident set during a step minus t
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,8 +23,7 @@ from flowmaps.networks import Transformer, use_backend
 from flowmaps.networks.attention import Backend, automatic, fused, paired, plain
 from flowmaps.objectives import Eulerian, Lagrangian, SelfDistillation, Semigroup
 from flowmaps.tasks.text import build_map
-from growth import apart
-from text_memory import forget_peak, resident
+from growth import apart, repeated
 
 SIZES = (
     (64, 4, 64, 32),
@@ -109,24 +106,13 @@ def tangents(repeats: int = 3) -> None:
 
 
 def step(name: str, length: int, backend: Backend, repeats: int) -> dict[str, float]:
-    """Processor milliseconds and MiB of a step."""
+    """Processor seconds and MiB of a step."""
     torch.manual_seed(0)
     flow_map = build_map(27, partial(Transformer, width=128, depth=2, heads=4))
     use_backend(flow_map, backend)
     consistency = OBJECTIVES[name]
     objective = SelfDistillation(flow_map, consistency and consistency(), share=SHARE if consistency else 1.0)
-    batch, found = blank(BATCH, length, given=False), []
-    for _ in range(repeats + 1):
-        objective.zero_grad(set_to_none=True)
-        gc.collect()
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        before = resident()
-        forget_peak()
-        begun = time.process_time()
-        objective(batch, objective.draw(batch, torch.Generator().manual_seed(0)))["loss"].backward()
-        found.append(((time.process_time() - begun) * 1e3, resident("VmHWM") - before))
-    times, memory = zip(*found[1:], strict=True)
-    return {"ms": min(times), "slowest": max(times), "mib": max(memory)}
+    return repeated(objective, blank(BATCH, length, given=False), repeats)
 
 
 def steps(repeats: int = 4) -> None:
@@ -141,10 +127,10 @@ def steps(repeats: int = 4) -> None:
             for name in OBJECTIVES:
                 for backend in (plain, automatic) if name in ("LSD", "ESD") else (automatic,):
                     found = apart(step, name, length, backend, repeats)
-                    base = base or found["ms"]
-                    ratio = found["ms"] / base
+                    base = base or found["seconds"]
+                    ratio = found["seconds"] / base
                     others = "" if name == "diagonal" else f"{(ratio - SHARE) / (1 - SHARE):.2f}"
-                    times = f"{found['ms']:.0f} ({found['slowest']:.0f})"
+                    times = f"{1e3 * found['seconds']:.0f} ({1e3 * found['slowest']:.0f})"
                     yield [length, name, backend.__name__, times, f"{ratio:.2f}", others, f"{found['mib']:.0f}"]
 
     header = ["length", "objective", "attention", "ms a step (slowest)", "ratio", "ratio of rows off the diagonal"]

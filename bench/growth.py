@@ -28,6 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from flowmaps import Batch
 from flowmaps.data.text_known import blank
 from flowmaps.files import replacing, write_json, write_text
 from flowmaps.networks import Transformer, use_backend
@@ -89,7 +90,11 @@ def measured(point: Point, steps: int) -> dict[str, float]:
     if not point.attention:
         use_backend(flow_map, nothing)
     objective = SelfDistillation(flow_map, OBJECTIVES[point.objective](), share=0.5)
-    batch = blank(point.batch, point.L, given=False)
+    return repeated(objective, blank(point.batch, point.L, given=False), steps)
+
+
+def repeated(objective: SelfDistillation, batch: Batch, steps: int) -> dict[str, float]:
+    """Processor seconds and MiB of a step, of several after one that does not count."""
     seconds, memory = [], []
     for step in range(steps + 1):
         objective.zero_grad(set_to_none=True)
