@@ -43,8 +43,8 @@ def remarks(page: Path) -> str:
 def jumps(consistency: Consistency | None, flow_map: FlowMap, probability: float) -> PairLaw:
     """Some full jumps, but not where nothing is asked of them.
 
-    At t = 1 the Lagrangian identity of an endpoint map holds for whatever it decodes, and training on that point makes
-    it surer of what it says, right or wrong.
+    At t = 1 the Lagrangian identity of an endpoint map holds for whatever it decodes, so its loss leaves such jumps
+    out. A comparison on equal budgets draws others in their place.
     """
     blind = isinstance(consistency, LagrangianFamily) and isinstance(flow_map, EndpointMap)
     return Triangle() if blind else FullJump(probability=probability)

@@ -155,12 +155,9 @@ WIDER = ((384, True, 8.0), (384, False, 2.0), (384, False, 8.0), (384, True, 2.0
 
 
 def rates(seeds: list[int]) -> Jobs:
+    runs = [(width, moved, factor) for factor in FACTORS for width, moved in over(WIDTHS)]
     for seed in seeds:
-        for factor in FACTORS:
-            for width, moved in over(WIDTHS):
-                key = {"width": width, "transferred": moved, "factor": factor, "seed": seed}
-                yield key, partial(_rates, width, width / WIDTHS[0] if moved else 1.0, factor, seed)
-        for width, moved, factor in WIDER:
+        for width, moved, factor in (*runs, *WIDER):
             key = {"width": width, "transferred": moved, "factor": factor, "seed": seed}
             yield key, partial(_rates, width, width / WIDTHS[0] if moved else 1.0, factor, seed)
 
