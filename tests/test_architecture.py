@@ -2,6 +2,8 @@
 
 import ast
 import re
+import sys
+from collections import Counter
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -62,6 +64,13 @@ def test_imports_point_downwards(path):
     assert own in FLOOR, f"{path.name} stands in no room; the rooms are {sorted(FLOOR)}"
     upwards = {room for room in rooms_used(path) if FLOOR[room] > FLOOR[own]}
     assert not upwards, f"{own} (floor {FLOOR[own]}) imports from above: {sorted(upwards)}"
+
+
+def test_every_module_has_one_name():
+    """A folder without an ``__init__.py`` is imported again under a second name when its doctests are collected."""
+    assert {path.parent / "__init__.py" for path in FILES} <= set(FILES)
+    files = Counter(getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    assert not [path for path in FILES if files[str(path)] > 1]
 
 
 def test_rooms_on_one_floor_do_not_import_each_other_in_a_circle():
