@@ -1,8 +1,9 @@
 r"""Objectives on molecules: same network, data, budget and laws of time; validity and distances by step count.
 
-    python bench/molecules_objectives.py                                   # the table in bench/results
-    python bench/molecules_objectives.py --steps 300 --seeds 0 --n 500     # a quick look
-    python bench/molecules_objectives.py --seconds 300                     # equal processor time, one thread
+    python bench/molecules_objectives.py --seeds 0                         # the table in bench/results: 90 s each
+    python bench/molecules_objectives.py --steps 300 --seeds 0 --n 500 --out runs/look                 # a quick look
+    python bench/molecules_objectives.py --seconds 300 --n 2000 --out bench/results/molecules_objectives_300
+    python bench/molecules_objectives.py --objectives ECLD                 # this row again, the others stay
 
 Each run trains a graph transformer on QM9 from scratch, then carries the same noise to molecules in 1, 2, 4 and 8 jumps
 of its flow map and in 64 Euler steps of its diagonal, decoded by arg-max. The headline is the share of samples that are
@@ -12,8 +13,6 @@ valid as generated *and* connected; the convention of the papers (the largest fr
 from __future__ import annotations
 
 import argparse
-import datetime
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
@@ -21,7 +20,6 @@ from typing import Any
 
 import torch
 
-from flowmaps.files import write_json, write_text
 from flowmaps.maps import EndpointMap, FlowMap, VelocityMap
 from flowmaps.objectives import (
     Average,
@@ -39,7 +37,7 @@ from flowmaps.tasks.molecules import Molecules
 from flowmaps.times import LogitNormal
 from flowmaps.train import AdamW, Cosine, Trainer
 from flowmaps.train.stream import generator
-from records import jumps, require_whole
+from records import Record, jumps, origins, require_whole
 
 FOREVER = 10**9  # updates, where a budget of time ends the training
 AVERAGED = ", averaged"  # targets from a moving average of the weights
@@ -83,8 +81,8 @@ def train(task: Molecules, name: str, seed: int, arguments: argparse.Namespace) 
     report = Trainer(
         objective,
         task.train_data,
-        max_steps=FOREVER if arguments.seconds else arguments.steps,
-        max_cpu_seconds=arguments.seconds or None,
+        max_steps=arguments.steps or FOREVER,
+        max_cpu_seconds=None if arguments.steps else arguments.seconds,
         batch_size=arguments.batch,
         seed=seed,
         optimizer=AdamW(lr=arguments.lr),
@@ -97,14 +95,17 @@ def train(task: Molecules, name: str, seed: int, arguments: argparse.Namespace) 
     return report.flow_map, report.step, report.cpu_seconds
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace) -> None:
+    """Every objective and seed; the record is written after each."""
     sizes = {"width": arguments.width, "edge": arguments.edge, "depth": arguments.depth, "held_out": arguments.n}
     where = {"path": arguments.path, "cache": arguments.cache}
     kinds = {False: EndpointMap, True: VelocityMap}
     tasks = {naive: Molecules(arguments.source, flow_map=kind, **where, **sizes) for naive, kind in kinds.items()}
     if not arguments.fcd:
         tasks[False].judge.chemnet = None
-    rows = []
+    budget = "steps" if arguments.steps else "seconds"
+    told = ("source", budget, "n", "fcd", "batch", "width", "edge", "depth", "lr", "ema")
+    record = Record(arguments.out, {name: getattr(arguments, name) for name in told}, table)
     for name in arguments.objectives:
         for seed in arguments.seeds:
             task = tasks[name == "naive"]
@@ -114,12 +115,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 key: tasks[False].quality(task.sample(flow_map, arguments.n, sampler, generator("cpu", seed, "sample")))
                 for key, sampler in SAMPLERS.items()
             }
-            rows.append(row)
-            told = {key: round(values["valid_connected"], 3) for key, values in row["by_steps"].items()}
-            print(name, seed, steps, told, flush=True)
-    settings = {k: v for k, v in vars(arguments).items() if k not in ("path", "cache", "out", "objectives")}
-    hardware = f"{platform.machine()} CPU, {torch.get_num_threads()} thread, torch {torch.__version__}, float32"
-    return {"date": datetime.date.today().isoformat(), "hardware": hardware, "settings": settings, "rows": rows}
+            record.add(row)
+            shares = {key: round(values["valid_connected"], 3) for key, values in row["by_steps"].items()}
+            print(name, seed, steps, shares, flush=True)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -137,8 +135,7 @@ def table(result: dict[str, Any]) -> str:
     by_name: dict[str, list[dict[str, Any]]] = {}
     for row in result["rows"]:
         by_name.setdefault(row["objective"], []).append(row)
-    settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items())
-    lines = ["# Objectives on molecules", "", f"{result['date']}, {result['hardware']}; {settings}", ""]
+    lines = ["# Objectives on molecules", "", origins(result), ""]
     for metric, title in SHOWN.items():
         lines += [f"## {title}", ""]
         lines += ["| objective | " + " | ".join(SAMPLERS) + " | updates | CPU s |", "|---" * (len(SAMPLERS) + 3) + "|"]
@@ -157,20 +154,18 @@ def main() -> None:
     p.add_argument("--cache", default=None)
     p.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=list(OBJECTIVES))
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    p.add_argument("--steps", type=int, default=4000)
-    p.add_argument("--seconds", type=float, default=0, help="processor time of one training instead of updates")
-    p.add_argument("--n", type=int, default=2000)
+    p.add_argument("--seconds", type=float, default=90.0, help="processor time of one training")
+    p.add_argument("--steps", type=int, default=0, help="updates of one training, instead")
+    p.add_argument("--n", type=int, default=1000)
     p.add_argument("--fcd", action="store_true", help="compute FCD too")
     for name, value in (("batch", 64), ("width", 64), ("edge", 32), ("depth", 4)):
         p.add_argument(f"--{name}", type=int, default=value)
     p.add_argument("--lr", type=float, default=3e-3)
     p.add_argument("--ema", type=float, default=0.998)
-    p.add_argument("--out", default="bench/results/molecules_objectives")
+    p.add_argument("--out", type=Path, default=Path("bench/results/molecules_objectives"))
     arguments = p.parse_args()
     torch.set_num_threads(1)
-    result = run(arguments)
-    write_json(Path(f"{arguments.out}.json"), result)
-    write_text(Path(f"{arguments.out}.md"), table(result))
+    run(arguments)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
+import platform
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from flowmaps.files import write_json, write_text
 from flowmaps.maps import EndpointMap, FlowMap
 from flowmaps.objectives import Consistency
 from flowmaps.objectives.lagrangian import LagrangianFamily
+from flowmaps.reading import read_json
 from flowmaps.times import FullJump, PairLaw, Triangle
 from flowmaps.train import Report
 
@@ -38,6 +47,54 @@ def remarks(page: Path) -> str:
     """
     _, heading, text = page.read_text().partition(SAID) if page.exists() else ("", "", "")
     return heading + text
+
+
+class Record:
+    """Rows of a comparison, one by objective and seed: ``OUT.json``, and a page of it, ``OUT.md``.
+
+    Rows that are there already stay, but for those that are made again. Each says when it was made and of which code.
+
+    Arguments:
+        out: The two files without their suffixes.
+        settings: What all rows have in common.
+        table: The page of a record, without the remarks.
+    Raises: ValueError if rows of other settings are there.
+    """
+
+    def __init__(self, out: Path, settings: dict[str, Any], table: Callable[[dict[str, Any]], str]):
+        self.path, self.page, self.table = out.with_suffix(".json"), out.with_suffix(".md"), table
+        hardware = f"{platform.machine()} CPU, {torch.get_num_threads()} thread, torch {torch.__version__}, float32"
+        self.result = {"hardware": hardware, "settings": settings, "rows": []}
+        if self.path.exists():
+            self.result = read_json(self.path)
+        if (found := self.result["settings"]) != settings:
+            raise ValueError(f"{self.path} has rows of {found}, expected {settings}; name another file with --out")
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        self.made = {"date": datetime.date.today().isoformat(), "commit": commit}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Put a row in the place of the one of that objective and seed, or at the end; write both files."""
+        rows = {(old["objective"], old["seed"]): old for old in self.result["rows"]}
+        rows[row["objective"], row["seed"]] = {**row, **self.made}
+        self.result["rows"] = list(rows.values())
+        write_json(self.path, self.result)
+        write_text(self.page, self.table(self.result) + remarks(self.page))
+
+
+def origins(result: dict[str, Any]) -> str:
+    """Hardware and settings of a record, and of which day, code and seeds its rows are."""
+    settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items() if value is not None)
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        by_name.setdefault(row["objective"], []).append(row)
+    together: dict[str, list[str]] = {}
+    for name, rows in by_name.items():
+        days = " and ".join(sorted({f"{row['date']} (code of {row['commit']})" for row in rows}))
+        seeds = ", ".join(str(row["seed"]) for row in rows)
+        together.setdefault(f"{days}, seed {seeds}", []).append(name)
+    lines = [f"- {made}: {'; '.join(names)}" for made, names in together.items()]
+    return f"{result['hardware']}; {settings}\n\n" + "\n".join(lines)
 
 
 def jumps(consistency: Consistency | None, flow_map: FlowMap, probability: float) -> PairLaw:

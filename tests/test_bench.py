@@ -45,3 +45,31 @@ def test_full_jumps_are_for_identities_that_ask_something_of_them(monkeypatch):
              (SemigroupKL(), endpoint), (None, endpoint)]  # fmt: skip
     found = [isinstance(jumps(identity, flow_map, 0.1), FullJump) for identity, flow_map in pairs]
     assert found == [False, False, True, True, True, True]
+
+
+def test_a_record_keeps_rows_that_are_not_made_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "bench")
+    from records import Record, origins
+
+    def table(result):
+        cells = [f"{row['objective']} {row['seed']}: {row['valid']}" for row in result["rows"]]
+        return f"{origins(result)}\n" + "\n".join(cells) + "\n"
+
+    out = tmp_path / "table"
+    first = Record(out, {"seconds": 2}, table)
+    first.made = {"date": "2026-01-02", "commit": "abc"}
+    for objective, seed in (("LSD", 0), ("LSD", 1), ("ECLD", 0)):
+        first.add({"objective": objective, "seed": seed, "valid": 0.5})
+    page = out.with_suffix(".md")
+    page.write_text(page.read_text() + "\n## What it says\n\nNothing.\n")
+    again = Record(out, {"seconds": 2}, table)
+    again.made = {"date": "2026-01-03", "commit": "def"}
+    again.add({"objective": "ECLD", "seed": 0, "valid": 0.75})
+    head, said = page.read_text().split("\n## What it says\n")
+    assert said == "\nNothing.\n"
+    assert head.splitlines()[2:] == [
+        "- 2026-01-02 (code of abc), seed 0, 1: LSD", "- 2026-01-03 (code of def), seed 0: ECLD",
+        "LSD 0: 0.5", "LSD 1: 0.5", "ECLD 0: 0.75",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"rows of \{'seconds': 2\}, expected \{'seconds': 3\}; name another file"):
+        Record(out, {"seconds": 3}, table)
