@@ -68,6 +68,17 @@ def test_distillation_takes_targets_from_the_frozen_map():
         assert not torch.allclose(ours, objective.consistency(student, student, here)["loss"])
 
 
+def test_a_categorical_flow_map_has_no_full_jumps_and_may_average_over_examples():
+    """The published code for graphs takes the mean over the batch, whichever side of it an example is on."""
+    flow_map = randomised(LEARNED["perceptron"]())
+    objective = named.categorical_flow_map(flow_map, strength=(1 - 0.75) / 0.75)
+    batch = Batch(torch.randint(3, (8, 4), generator=torch.Generator().manual_seed(0)))
+    draw = objective.draw(batch, torch.Generator().manual_seed(1))
+    assert draw.m == 6 and bool((draw.t < 1).all())
+    told = objective(batch, draw)
+    assert torch.allclose(0.75 * told["loss"], (6 * told["diagonal"] + 2 * told["off_diagonal"]) / 8, atol=1e-12)
+
+
 def test_detached_lagrangian_has_no_gradient_through_the_tangent():
     flow_map = randomised(LEARNED["perceptron"]())
     here = jump(flow_map)
