@@ -36,6 +36,7 @@ def test_a_plan_divides_an_update_as_the_settings_do(tell):
     memory = found["memory"]
     assert memory["total"] == pytest.approx(sum(size for part, size in memory.items() if part != "total"))
     assert memory["moments"] == pytest.approx(2 * memory["weights"], rel=0.01)
+    assert memory["libraries"] == 0
 
 
 def test_what_must_change_changes(tell, tmp_path):
@@ -50,10 +51,12 @@ def test_what_must_change_changes(tell, tmp_path):
 
 
 def test_time_is_operations_over_speed(tell):
-    found = plan(tell, "--gpus=4", "--trainer.accumulation=2", "--flops=1T", "--utilisation=0.5", "--tokens=1M")
+    found = plan(tell, "--gpus=4", "--trainer.accumulation=2", "--flops=1T", "--utilisation=0.5", "--tokens=1M",
+                 "--trainer.accelerator=cpu")  # fmt: skip
     rate = 4 * 1e12 * 0.5 / found["operations_a_position"]
     assert found["positions_a_second"] == pytest.approx(rate)
     assert found["days"] == pytest.approx(1e6 / rate / 86400)
+    assert 20e6 < found["memory"]["libraries"] < 60e6  # code of products in bfloat16
 
 
 @pytest.mark.parametrize(

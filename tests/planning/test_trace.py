@@ -1,5 +1,6 @@
 """What is counted on tensors without memory is what real ones take."""
 
+import re
 from functools import partial
 from itertools import accumulate
 
@@ -11,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from flowmaps.data.text_known import blank
 from flowmaps.networks import Transformer, plain, use_backend
 from flowmaps.objectives import EulerianKL, Lagrangian, SelfDistillation, SemigroupKL
+from flowmaps.planning.libraries import kept
 from flowmaps.planning.trace import traced
 from flowmaps.tasks.text import build_map
 from flowmaps.train import AdamW
@@ -51,11 +53,25 @@ def most_alive(one, batch, half):
 
 
 @pytest.mark.parametrize("name, half", [(name, "chunks" in name) for name in CASES])
-def test_the_peak_is_that_of_real_tensors(name, half):
+def test_the_peak_is_that_of_real_tensors(name, half, capfd):
+    """And products in bfloat16 are those that oneDNN says that it computes; the smallest are not."""
     batch = blank(8, 48, given=True)
     found = traced(objective(*CASES[name]), batch, AdamW(), half)
-    real = most_alive(objective(*CASES[name]), batch, half)
+    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        real = most_alive(objective(*CASES[name]), batch, half)
     assert sum(found.staying.values()) == pytest.approx(real, rel=0.02)
+    said = set(re.findall("exec,cpu,(matmul,.*bf16.*),", capfd.readouterr().out))
+    assert half or found.halves == len(said) == 0
+    if half and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        assert len(said) > 40 and found.halves == pytest.approx(len(said), rel=0.1)
+
+
+def test_libraries_keep_a_buffer_and_code_up_to_the_size_of_their_caches():
+    plain = kept(widest=4, halves=0)
+    assert kept(8, 0) == 2 * plain
+    code = kept(4, 1) - plain
+    assert kept(4, 50) - plain == pytest.approx(50 * code)
+    assert kept(4, 5000) == kept(4, 1024)
 
 
 def test_moments_and_operations_are_those_of_the_formulas():

@@ -1,7 +1,7 @@
 r"""The memory of one device of a training, by what it is for and how weights are spread.
 
 .. math:: \text{bytes} = \frac{\text{weights} + \text{gradients} + \text{moments} + \text{averages}}{n}
-          + \text{gathered} + \text{activations} + \text{logits}
+          + \text{gathered} + \text{activations} + \text{logits} + \text{libraries}
 
 with n = 1 where every device has all weights, and the number of devices where they are sharded.
 """
@@ -30,6 +30,7 @@ class DeviceMemory(NamedTuple):
         gathered: Weights and gradients of shards, put together while they are needed.
         activations: What the backward pass needs, and what operations hand on.
         logits: Predictions of a chunk, with what is computed of them.
+        libraries: What those of a CPU keep once they have computed: buffers, and code that they have compiled.
     """
 
     weights: float
@@ -39,6 +40,7 @@ class DeviceMemory(NamedTuple):
     gathered: float
     activations: float
     logits: float
+    libraries: float = 0
 
     @property
     def total(self) -> float:
@@ -68,6 +70,7 @@ class Step(NamedTuple):
         devices: That share it.
         accumulation: Micro-batches of a device.
         half: Layers compute in bfloat16.
+        libraries: Bytes that those of a CPU keep, if it computes.
     """
 
     sizes: Sizes
@@ -75,10 +78,11 @@ class Step(NamedTuple):
     devices: int
     accumulation: int
     half: bool
+    libraries: float = 0
 
     def memory(self, sharded: bool) -> DeviceMemory:
         """Bytes of one device when it has most."""
-        return self._sharded() if sharded else self._whole()
+        return (self._sharded() if sharded else self._whole())._replace(libraries=self.libraries)
 
     def _whole(self) -> DeviceMemory:
         sizes, trace, several = self.sizes, self.trace, self.accumulation > 1

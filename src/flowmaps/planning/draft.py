@@ -17,6 +17,7 @@ from ..train.settings import Hardware
 from ..train.strategy import blocks_of, lean, why_not_blockwise
 from ..train.surgery import Divided
 from .account import DeviceMemory, Sizes, Step, sizes_of
+from .libraries import kept
 from .trace import Trace, traced
 
 
@@ -137,7 +138,9 @@ class Draft:
                 f"batch_size {batch_size} over {self.machine.devices} devices and {accumulation} micro-batches is not "
                 f"a whole number of at least {self.least} examples; --fit finds one that is"
             )
-        step = Step(self.sizes, self.trace(micro), self.machine.devices, accumulation, self.half)
+        trace = self.trace(micro)
+        libraries = kept(trace.widest, trace.halves) if self.hardware.accelerator == "cpu" else 0
+        step = Step(self.sizes, trace, self.machine.devices, accumulation, self.half, libraries)
         return Way(batch_size, accumulation, micro, sharded, step.memory(sharded))
 
     def fits(self, way: Way) -> bool:

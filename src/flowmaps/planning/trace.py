@@ -26,6 +26,7 @@ from ..objectives import Objective
 from ..train.tensors import memory_of
 
 aten = torch.ops.aten
+MATRICES = (aten.mm, aten.addmm, aten.addmm_, aten.bmm, aten.baddbmm)
 ACTIVATIONS, LOGITS, CASTS, GRADIENTS = KINDS = ("activations", "logits", "casts", "gradients")
 
 
@@ -41,6 +42,8 @@ class Trace(NamedTuple):
         staying: Bytes of each kind at the peak if gradients stay.
         moments: Bytes that the optimiser keeps.
         stepping: Bytes that it takes for the length of a step.
+        halves: Different products of matrices in bfloat16, by operation, shapes and strides.
+        widest: Bytes of a number in the widest product of matrices.
     """
 
     flops: int
@@ -50,6 +53,8 @@ class Trace(NamedTuple):
     staying: Mapping[str, int]
     moments: int
     stepping: int
+    halves: int
+    widest: int
 
 
 def traced(
@@ -119,7 +124,7 @@ def _run(
     kept = ledger.alive(between)
     return Trace(
         flops, forward, sum(kept.values()), ledger.peak(before, True), ledger.peak(before, False),
-        moments=alive, stepping=most - alive,
+        moments=alive, stepping=most - alive, halves=len(ledger.halves), widest=ledger.widest,
     )  # fmt: skip
 
 
@@ -148,7 +153,8 @@ class _Ledger(TorchDispatchMode):
 
     def __init__(self, objective: Objective, batch: Batch, cast: set[str]):
         super().__init__()
-        self.flops = 0
+        self.flops = self.widest = 0
+        self.halves: set[tuple[object, ...]] = set()
         self.sizes: list[int] = [0]  # of all memory, by number; 0 stands for what was there before
         self.kinds: list[str] = [ACTIVATIONS]
         self.events: list[int] = []  # the number of what was born, or minus that of what died
@@ -172,10 +178,19 @@ class _Ledger(TorchDispatchMode):
     ) -> object:
         out = func(*args, **(kwargs or {}))
         self.flops += products(func, args, kwargs or {}, out)
+        if getattr(func, "overloadpacket", None) in MATRICES:
+            self._multiplied(func, [x for x in args if torch.is_tensor(x)])
         for tensor in tree_leaves(out):
             if torch.is_tensor(tensor) and memory_of(tensor) not in self.number:
                 self._born(func, args, tensor)
         return out
+
+    def _multiplied(self, func: Callable[..., Any], factors: Sequence[Tensor]) -> None:
+        self.widest = max(self.widest, *(x.element_size() for x in factors))
+        if all(x.dtype is torch.bfloat16 for x in factors):
+            # torch computes also with tangents that are zero, and lays them out for it
+            laid = [x.stride() if any(x.stride()) else torch.empty(x.shape, device="meta").stride() for x in factors]
+            self.halves.add((func, *((tuple(x.shape), *stride) for x, stride in zip(factors, laid, strict=True))))
 
     def _born(self, func: Callable[..., Any], args: tuple[Any, ...], tensor: Tensor) -> None:
         storage, number = tensor.untyped_storage(), len(self.sizes)
