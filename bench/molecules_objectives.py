@@ -46,7 +46,6 @@ OBJECTIVES: dict[str, Callable[[], Consistency] | None] = {
     "LSD, averaged": Lagrangian,
     "LSD-CE": LagrangianCE,
     "ECLD": EndpointConsistency,
-    "ECLD (4/3; 2/3)": lambda: EndpointConsistency(endpoint=4 / 3, drift=2 / 3),  # all examples alike
     "ECLD (1; 1/2)": lambda: EndpointConsistency(endpoint=1.0, drift=0.5),
     "LSD-KL": LagrangianKL,
     "ESD-KL": EulerianKL,
