@@ -62,6 +62,7 @@ def network(band: float, width: int = 192, depth: int = 4, frequencies: int = 96
 TASKS: dict[str, Callable[[], OnManifold]] = {
     **{name: lambda name=name: Earth(name, network=network(6.0)) for name in CATALOGUES},
     **{name: lambda name=name: Torsions(name, network=network(1.5)) for name in SOURCES if name != "alanine"},
+    "rna, from the data's normal": lambda: Torsions("rna", network=network(1.5), start="data"),
     "cones": lambda: Rotations(network=network(2.0)),
     "pair": lambda: Hyperbolic(network=network(2.0, 96, 3, 32)),
 }
@@ -83,6 +84,7 @@ PRINTED = {
     "flood": "NLL: RFM .42, MeanFlow -.72, G-ESD -.88, G-LSD -.38, G-PSD -.76",
     "fire": "NLL: RFM -1.86, MeanFlow -2.24, G-ESD -2.29, G-LSD -2.14, G-PSD -2.48",
     "rna": "one step, per angle: RFM .68, MeanFlow .20, G-ESD .45, G-LSD .08, G-PSD .14",
+    "rna, from the data's normal": "nothing; flows start from the wrapped normal of the training points",
     "protein": "(on Top500) one step, per angle, general: RFM .45, MeanFlow .11, G-ESD .29, G-LSD .02, G-PSD .11",
     "cones": "(on other cones) mmd at 1, 2, 100 steps, NLL: RFM .147, .083, .042, -7.15; G-LSD .064, .059, .044, "
     "-7.11; G-PSD .121, .073, .039, -7.15",

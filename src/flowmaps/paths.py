@@ -69,6 +69,27 @@ class WrappedNormal(Source):
         self.deviation = deviation
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64), persistent=False)
 
+    @classmethod
+    def around(cls, space: Manifold, x: Tensor) -> WrappedNormal:
+        r"""That of points ``(n, dim)``: at their Fréchet mean, as far from it in the mean square as they are.
+
+        .. math:: m = \arg\min_m \sum_i d(m, x_i)^2, \qquad \sigma^2 = \frac{1}{n \dim M} \sum_i d(m, x_i)^2
+
+        The mean is found from the best of 64 of the points by m ← exp_m of the mean of log_m x; six decimals are kept.
+
+        Raises: ValueError if all points are one.
+        Reference: Karcher 1977, Riemannian center of mass and mollifier smoothing.
+        """
+        x = x.double()
+        some = x[:: -(-len(x) // 64)]
+        m = some[space.apart(some, x).mean(-1).argmin()]
+        for _ in range(100):
+            m = space.exp(m, space.log(m.expand_as(x), x).mean(0))
+        v = space.log(m.expand_as(x), x)
+        dimension = sum(space.inner(m, e, e) for e in space.frame(m))
+        square = space.inner(m.expand_as(x), v, v).mean() / dimension
+        return cls([round(value, 6) for value in m.tolist()], round(float(square.clamp(min=0).sqrt()), 6))
+
     def _mean(self, space: Space[Tensor], x: Tensor) -> Tensor:
         if not isinstance(space, Manifold):
             raise ValueError(f"a wrapped normal needs one curved space, not {type(space).__name__}; use Gaussian()")

@@ -212,6 +212,17 @@ def test_wrapped_normals_have_the_density_of_their_draws(name, deviation):
     assert abs(float((weight * f(x)).mean() - f(y).mean())) < 4.5 * (float((weight * f(x)).std()) + 1) / n**0.5
 
 
+@pytest.mark.parametrize("name", SPACES)
+def test_the_wrapped_normal_of_points_is_that_they_came_from(name):
+    space, source = SPACES[name], WrappedNormal(MEANS[name], 0.3)
+    found = WrappedNormal.around(space, source.state(space, source.noise(space, (20_000,), seeded())).double())
+    assert abs(found.deviation - 0.3) < 0.006
+    mean = torch.tensor(MEANS[name], dtype=torch.float64)
+    assert float(space.apart(found.mean[None], mean[None]).squeeze()) < 0.012**2
+    with pytest.raises(ValueError, match="deviation is 0"):
+        WrappedNormal.around(space, mean.expand(5, -1))
+
+
 @pytest.mark.parametrize(("space", "volume"), [
     (Torus(2), 4 * math.pi**2), (Sphere(3), 4 * math.pi), (Sphere(2), 2 * math.pi), (Sphere(4), 2 * math.pi**2),
     (Rotations(), 8 * math.pi**2),

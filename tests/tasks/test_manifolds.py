@@ -49,6 +49,22 @@ def test_construction_loads_nothing_and_the_state_samples_without_data():
     assert float(earth.sample(earth.build_map().eval(), 500, Jumps(1), seeded())[:, 0].abs().max()) <= 90
 
 
+def test_flows_of_angles_may_start_near_the_data_also_where_those_are_gone(table):
+    """Around 179 and -60 degrees, on both sides of the cut; the state alone builds the same map."""
+    task = Torsions(table[1], start="data", **TINY)
+    source = task.build_map().path.source
+    centre = torch.tensor([[179.0, -60.0]]).double().deg2rad()
+    assert float(task.space.log(source.mean, centre).abs().max()) < 0.1
+    assert source.deviation == pytest.approx(math.radians((20**2 / 2 + 5**2 / 2) ** 0.5), rel=0.15)
+    again = Torsions("nowhere.tsv", start="data", **TINY)
+    with pytest.raises(ValueError, match="has no 'start', expected a mapping of that name"):
+        again.restore({"names": ["1", "2"]})
+    again.restore(task.state())
+    assert again.build_map().path.source.mean.tolist() == source.mean.tolist()
+    with pytest.raises(ValueError, match="start is 'noise', expected uniform or data"):
+        Torsions(start="noise")
+
+
 def test_an_exact_map_is_measured_as_exact_and_samples_have_their_units(table):
     places, angles = table
     earth, torsions = Earth(places, **TINY), Torsions(angles, **TINY)

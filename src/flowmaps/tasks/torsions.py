@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -13,7 +14,9 @@ from ..data.torsions import SOURCES, radians, torsions
 from ..maps import VelocityMap
 from ..metrics.manifolds import Kernel, per_angle_kernel
 from ..networks import Network
+from ..paths import WrappedNormal
 from ..pictures import angle_panels
+from ..reading import Document, expect
 from ..spaces import Torus
 from .base import Kind
 from .manifolds import OnManifold, file_or
@@ -31,6 +34,8 @@ class Torsions(OnManifold):
         unit: ``degrees`` or ``radians``, of a file. Samples are always in degrees.
         skip: Leave damaged rows out, with a warning that counts them, instead of refusing the file.
         fetch: Download ``rna`` if it is missing.
+        start: Where flows start: ``uniform``, or ``data``, the wrapped normal of the training points. Angles that keep
+            to a small part of the torus are nearer to the latter, and fewer steps reach them.
         network, width, depth, frequencies, band, flow_map, seed: As in :class:`~flowmaps.tasks.manifolds.OnManifold`.
     """
 
@@ -42,6 +47,7 @@ class Torsions(OnManifold):
         unit: str = "degrees",
         skip: bool = False,
         fetch: bool = False,
+        start: str = "uniform",
         network: Callable[[int], Network] | None = None,
         width: int | None = None,
         depth: int | None = None,
@@ -53,10 +59,28 @@ class Torsions(OnManifold):
         super().__init__(network, width, depth, frequencies, band, flow_map, seed)
         self.data_set, self.path, self.columns, self.unit = source, path, columns, unit
         self.skip, self.fetch = skip, fetch
+        if start not in ("uniform", "data"):
+            raise ValueError(f"start is {start!r}, expected uniform or data")
+        self.from_data = start == "data"
 
     @property
     def space(self) -> Torus:
         return Torus(len(self.state()["names"]))
+
+    @property
+    def start(self) -> WrappedNormal | None:
+        return WrappedNormal(**self.state()["start"]) if self.from_data else None
+
+    def learned(self, splits: PointSplits) -> Document:
+        if not self.from_data:
+            return super().learned(splits)
+        source = WrappedNormal.around(Torus(len(splits.names)), splits.train.original(len(splits.train)))
+        return {**super().learned(splits), "start": {"mean": source.mean.tolist(), "deviation": source.deviation}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        if self.from_data:
+            expect(state, {"start": {"mean": [float], "deviation": float}}, "state of config.json")
+        super().restore(state)
 
     def load(self) -> PointSplits:
         return torsions(
