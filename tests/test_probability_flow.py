@@ -12,6 +12,7 @@ from flowmaps.maps import EndpointMap, VelocityMap
 from flowmaps.networks import InMetric, PointNetwork
 from flowmaps.oracles import GaussianLaw, LinearField, WrappedNormalLaw
 from flowmaps.paths import GeodesicPath, WrappedNormal
+from flowmaps.samplers import Dopri5, generate, ode
 from flowmaps.spaces import Euclidean, Hyperboloid, OneHot, PoincareBall, Product, Rotations, Sphere, Torus
 from identities.cases import randomised, seeded
 from identities.test_spaces import Both, boost, flow_of_rotations, rotation_field
@@ -132,3 +133,17 @@ def test_what_has_no_density_is_refused():
         FINE(VelocityMap(GeodesicPath(OneHot(3)), randomised(PointNetwork(3))), torch.zeros(2).long())
     with pytest.raises(ValueError, match="rtol is 0"):
         ProbabilityFlow(rtol=0)
+
+
+@pytest.mark.parametrize(("scale", "why"), [(1e7, "max_num_steps exceeded"), (math.nan, "")])
+def test_a_map_that_has_diverged_is_said_to_have(monkeypatch, scale, why):
+    class Wild(nn.Module):
+        def forward(self, x, s, t, condition=FREE):
+            return scale * (scale * x).sin()
+
+    monkeypatch.setattr(ode, "MOST", 50)
+    flow_map = VelocityMap(GeodesicPath(Torus(1)), Wild())
+    with pytest.raises(ValueError, match=f"from t = 1 to 0 in 50 steps at rtol 1e-05.*{why}.*has diverged"):
+        ProbabilityFlow()(flow_map, torch.ones(2, 1))
+    with pytest.raises(ValueError, match="from t = 0 to 0.99 in 50 steps at rtol 0.0001.*has diverged"):
+        generate(flow_map, Dopri5(), (2,), seeded())

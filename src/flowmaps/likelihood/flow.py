@@ -13,6 +13,7 @@ from ..autodiff import Derivative, ForwardMode
 from ..evaluation import total
 from ..fields import FREE, Batch, Condition, Data, S, first_leaf, joined, like, parts, zeros_like
 from ..maps import FlowMap, VelocityMap
+from ..samplers.ode import solved
 from ..spaces import FisherSphere
 
 
@@ -45,7 +46,7 @@ class ProbabilityFlow:
         """log p(x_1) in nats, ``(n,)``, of data ``(n, *positions, dim)`` per field.
 
         Raises: ValueError if the map is no VelocityMap, whose velocity is finite at the data, or its space or source
-            has no density.
+            has no density, or the flow takes more than 5,000 steps, as that of a map which has diverged.
         """
         flow_map.space.check(x_1)
         return self.of_states(flow_map, flow_map.space.encode(x_1), condition)
@@ -53,8 +54,6 @@ class ProbabilityFlow:
     @torch.no_grad()
     def of_states(self, flow_map: FlowMap[S], end: S, condition: Condition = FREE) -> Tensor:
         """The same of states at time 1."""
-        from torchdiffeq import odeint  # imported here, for the time it takes
-
         if not isinstance(flow_map, VelocityMap):
             raise ValueError(f"the density of the flow needs a VelocityMap, not a {type(flow_map).__name__}")
         first = first_leaf(end)
@@ -65,10 +64,10 @@ class ProbabilityFlow:
             v, divergence = self.divergence(velocity, state, time.to(first.dtype).repeat(len(first)), condition)
             return *parts(v), divergence
 
-        start, times = (*parts(end), first.new_zeros(len(first))), first.new_tensor([1.0, 0.0])
-        *path, change = odeint(flow, start, times, rtol=self.rtol, atol=self.atol, method="dopri5")
-        x_0: S = joined(end, [x[-1] for x in path])
-        return total(flow_map.path.source.log_density(flow_map.space, x_0), condition) + change[-1]
+        start = (*parts(end), first.new_zeros(len(first)))
+        *path, change = solved(flow, start, first.new_ones(()), first.new_zeros(()), self.rtol, self.atol)
+        x_0: S = joined(end, path)
+        return total(flow_map.path.source.log_density(flow_map.space, x_0), condition) + change
 
     def divergence(self, velocity: _Velocity[S], x: S, t: Tensor, condition: Condition) -> tuple[S, Tensor]:
         """v_t(x) and its divergence ``(n,)``."""

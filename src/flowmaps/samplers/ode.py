@@ -2,6 +2,8 @@ r"""Solvers of the probability flow dx/dt = v_t(x) with the diagonal of the map.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,32 @@ from ..evaluation import Readouts
 from ..fields import FREE, Condition, S, across, joined, parts
 from ..maps import FlowMap
 from .base import Sampler
+
+MOST = 5_000  # steps of the adaptive solver; flows that were learned take tens or hundreds
+Velocity = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
+
+
+def solved(
+    velocity: Velocity, x: tuple[Tensor, ...], s: Tensor, t: Tensor, rtol: float, atol: float
+) -> tuple[Tensor, ...]:
+    """The states at time t of dx/dt = velocity(time, x), which are x at s, by Dormand-Prince steps of order 5.
+
+    Arguments:
+        s, t: Times ``()``, in either order.
+        rtol, atol: Tolerances.
+    Raises: ValueError if they are not reached in 5,000 steps, or are no longer finite.
+    """
+    from torchdiffeq import odeint  # imported here, for the time it takes
+
+    options = {"max_num_steps": MOST}
+    try:
+        path = odeint(velocity, x, torch.stack([s, t]), rtol=rtol, atol=atol, method="dopri5", options=options)
+    except AssertionError as error:  # of torchdiffeq, with tensors in it
+        raise ValueError(
+            f"the flow cannot be followed from t = {s:g} to {t:g} in {MOST:,} steps at rtol {rtol:g} and atol {atol:g} "
+            f"({str(error).partition('(')[0].strip()}): the map has diverged, or takes larger tolerances"
+        ) from error
+    return tuple(states[-1] for states in path)
 
 
 class Euler(Sampler):
@@ -68,8 +96,6 @@ class Dopri5(Euler):
     def step(
         self, flow_map: FlowMap[S], x: S, s: Tensor, t: Tensor, condition: Condition, generator: torch.Generator | None
     ) -> S:
-        from torchdiffeq import odeint  # imported here, for the time it takes
-
         project = flow_map.space.project  # off a curved space by the stages of a step
 
         def velocity(time: Tensor, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -77,6 +103,4 @@ class Dopri5(Euler):
             state = joined(x, tensors)
             return parts(project(state, flow_map.velocity(state, time.to(s.dtype).expand(s.shape), condition)))
 
-        span = torch.stack([s[0], t[0]])
-        end = odeint(velocity, parts(x), span, rtol=self.rtol, atol=self.atol, method="dopri5")
-        return joined(x, [path[-1] for path in end])
+        return joined(x, solved(velocity, tuple(parts(x)), s[0], t[0], self.rtol, self.atol))
