@@ -115,6 +115,10 @@ def test_pairs_of_a_flow_train_another_one(run, table, tmp_path, capsys):
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert "pairs of another flow: their data is" in said and said.count("\n") == 1
+    index = json.loads((folder / "pairs.json").read_text())
+    (folder / "pairs.json").write_text(json.dumps({**index, "origin": {**index["origin"], "source": "wrapped normal"}}))
+    assert main([*arguments[:3], str(table), "--out", str(tmp_path / "u"), *regression]) == 2
+    assert "the pairs start from a wrapped normal, a bijection from random points" in capsys.readouterr().err
     plain = ["train", "ramachandran", "--data.path", str(table), "--out", str(tmp_path / "t"), regression[0], *SMALL]
     assert main(plain) == 2 and "the data are points; make pairs first" in capsys.readouterr().err
 

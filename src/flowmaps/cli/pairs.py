@@ -15,6 +15,7 @@ from ..data.pairs import Draw, make_pairs, optimal, pushed
 from ..fields import one_field
 from ..hub import Model
 from ..maps import Bijection
+from ..paths import WrappedNormal
 from ..samplers import Decoder, Jumps, Sampler
 from ..samplers.base import decoder_of
 from ..spaces import is_categorical
@@ -55,12 +56,14 @@ def made_by(opened: Model, by: By, sampler: Sampler, n: int) -> tuple[Draw, dict
     flow_map, path = opened.flow_map, opened.flow_map.path
     if is_categorical(path.space):
         raise ValueError("pairs are of points with coordinates, but the map is of categories; train another map")
-    data = opened.task.state()["data"]["train"]
+    origin = {"data": opened.task.state()["data"]["train"]}
+    if isinstance(path.source, WrappedNormal):
+        origin["source"] = "wrapped normal"
     if by == "ot":
         train = opened.task.train_data
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: min(n, 2**20)]
         x_1 = one_field(train.batch(chosen.sort().values).x_1)
-        return optimal(path.cpu(), x_1), {"by": "optimal transport", "data": data}
+        return optimal(path.cpu(), x_1), origin | {"by": "optimal transport"}
     positions = tuple(one_field(opened.task.train_data.batch(torch.arange(1)).x_1).shape[1:-1])
     weights = fingerprint(*flow_map.state_dict().values())
     how = (
@@ -68,8 +71,8 @@ def made_by(opened: Model, by: By, sampler: Sampler, n: int) -> tuple[Draw, dict
         if isinstance(flow_map, Bijection)
         else f"{type(sampler).__name__}, {sampler.evaluations} evaluations"
     )
-    origin = {"by": how, "flow": weights, "data": data}
-    return pushed(path, _push(opened, sampler, decoder_of(flow_map)), positions), origin
+    draw = pushed(path, _push(opened, sampler, decoder_of(flow_map)), positions)
+    return draw, origin | {"by": how, "flow": weights}
 
 
 def _push(opened: Model, sampler: Sampler, decoder: Decoder) -> Callable[[Tensor], Tensor]:

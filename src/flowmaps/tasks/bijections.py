@@ -36,9 +36,14 @@ class OfBijection(Task[Any, Any, Any]):
 
     @cached_property
     def _parts(self) -> tuple[Pairs, Pairs]:
-        """Pairs to train on and to validate by, of these very data."""
+        """Pairs to train on and to validate by, of these very data and from the noise of a bijection."""
         assert self.paired is not None
         found = read_pairs(self.paired).require((self.dim,), data=self.state()["data"]["train"])
+        if source := found.origin.get("source"):
+            raise ValueError(
+                f"the pairs start from a {source}, a bijection from random points of the space; make pairs of a map "
+                "that does, too (of angles: --task.start uniform)"
+            )
         return found.parted(max(len(found) // 10, 1))
 
     @cached_property

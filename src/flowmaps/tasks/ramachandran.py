@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..data.torsions import angles, radians
-from ..maps import Bijection, CircularNSF, Transport, VelocityMap
+from ..maps import Bijection, CircularNSF, Transport
 from ..paths import GeodesicPath
 from ..samplers import Sampler
 from ..spaces.torus import wrapped
@@ -41,7 +41,7 @@ class Ramachandran(OfBijection, Torsions):
         paired: str | None = None,
         seed: int = 42,
     ):
-        super().__init__(source, path, columns, unit, skip, False, None, None, None, None, None, VelocityMap, seed)
+        super().__init__(source, path, columns, unit, skip, seed=seed)
         self.flow, self.paired = flow, paired
 
     @property
