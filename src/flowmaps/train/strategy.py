@@ -76,7 +76,13 @@ class Mixed(nn.Module):
 
 
 class Gathered(nn.Module):
-    """An objective whose weights outside of blocks are gathered before it draws or computes."""
+    """An objective whose weights outside of blocks are gathered before it draws or computes.
+
+    Arguments:
+        objective: In its precision.
+        compute: The same, as the compiler makes it, for updates. Without gradients it is computed plainly: held-out
+            batches differ in size, and torch 2.13 fails to compile forward mode for sizes that change.
+    """
 
     def __init__(self, objective: Objective | Mixed, compute: Computed):
         super().__init__()
@@ -88,7 +94,7 @@ class Gathered(nn.Module):
         return self.objective.draw(batch, generator)
 
     def forward(self, batch: Batch, draw: object) -> dict[str, Tensor]:
-        return self.__dict__["compute"](batch, draw)
+        return (self.__dict__["compute"] if torch.is_grad_enabled() else self.objective)(batch, draw)
 
 
 class Strategy(ABC):
