@@ -83,9 +83,11 @@ def parity(directory: Path, rank: int = 0, **settings) -> None:
 
 
 def more(directory: Path, rank: int = 0, **settings) -> None:
-    """Blocks that compute anew, weights in bfloat16, and an objective with a scalar weight."""
+    """Blocks that compute anew, weights in bfloat16 and float64, and an objective with a scalar weight."""
     fit(directory / "recomputed", distilled("LSD"), recompute=True, **settings)
     fit(directory / "bf16", distilled("PSD-KL"), precision="bf16-mixed", **settings)
+    torch.manual_seed(0)
+    fit(directory / "float64", deferred(unseeded), precision="64-true", **settings)
     trainer(directory / "scalar", LeastSquares(norm=nn.LayerNorm), max_steps=20, **settings).fit()
 
 

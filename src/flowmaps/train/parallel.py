@@ -42,8 +42,8 @@ def launchable(hardware: Hardware) -> Fabric:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     # Fabric would cast all that enters a module in mixed precision, times and noise too: Mixed does not.
-    precision = "64-true" if hardware.precision == "64-true" else "32-true"
     accelerator, strategy = hardware.accelerator, hardware.strategy
+    precision = "64-true" if hardware.precision == "64-true" and strategy != SHARDED else "32-true"
     devices, nodes = _started() if hardware.devices == 1 else (hardware.devices, 1)
     _leave_at_exit()
     try:

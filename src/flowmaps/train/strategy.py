@@ -180,6 +180,7 @@ class Sharded(Strategy):
         objective = plan.objective
         lean(objective, plan)
         if plan.precision == "64-true":
+            settle(objective, torch.device("cpu"))  # what fills weights later knows them in float32
             objective.double()
         later = is_deferred(objective)
         if not later:
