@@ -32,7 +32,7 @@ from flowmaps.spaces import FisherSphere, OneHot
 from flowmaps.tasks.dna import DNA
 from flowmaps.times import FullJump
 from flowmaps.train import Cosine, Muon, Trainer
-from records import require_whole
+from records import remarks, require_whole
 
 METHODS: dict[str, tuple[Any, Any, Callable[[], Any]]] = {
     "categorical flow map, PSD-KL": (OneHot, EndpointMap, lambda: SemigroupKL(fraction=[0.5, 0.75])),
@@ -131,7 +131,8 @@ def main() -> None:
                 print({key: rows[-1][key] for key in ("method", "seed", "steps", *SHOWN)}, flush=True)
             write_json(options.out.with_suffix(".json"), {**about, "data": data, "runs": rows})
             head = f"# Promoters by categorical and by Fisher flow maps\n\n{__doc__}\nMean ± deviation over seeds.\n\n"
-            write_text(options.out.with_suffix(".md"), head + json.dumps(about) + "\n\n" + table(rows, data) + "\n")
+            page = options.out.with_suffix(".md")
+            write_text(page, head + json.dumps(about) + "\n\n" + table(rows, data) + "\n" + remarks(page))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 r"""Generalised flow maps against Riemannian flow matching and MeanFlow at equal processor time, by data set.
 
-    python bench/manifolds.py                                 # writes results/manifolds_methods.json and .md
+    python bench/manifolds.py                                 # writes results/manifolds.json and .md
     python bench/manifolds.py --sets rna --methods "G-PSD, paired" RFM --seconds 300 --seeds 0
 
 Every run trains the network of its preset from the same seed with AdamW and a cosine schedule over the processor time;
@@ -207,7 +207,7 @@ def main() -> None:
     p.add_argument("--seconds", type=float, default=40.0, help="processor time of a training")
     p.add_argument("--rate", type=float, default=2e-3)
     p.add_argument("--seeds", type=int, nargs="+", default=[0])
-    p.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "manifolds_methods")
+    p.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "manifolds")
     options = p.parse_args()
     torch.set_num_threads(1)
     path = options.out.with_suffix(".json")
