@@ -75,16 +75,20 @@ class WrappedNormal(Source):
 
         .. math:: m = \arg\min_m \sum_i d(m, x_i)^2, \qquad \sigma^2 = \frac{1}{n \dim M} \sum_i d(m, x_i)^2
 
-        The mean is found from the best of 64 of the points by m ← exp_m of the mean of log_m x; six decimals are kept.
+        The mean is found from the best of 64 of the points by m ← exp_m of the mean of log_m x, a hundred times
+        at most; six decimals are kept.
 
         Raises: ValueError if all points are one.
         Reference: Karcher 1977, Riemannian center of mass and mollifier smoothing.
         """
         x = x.double()
-        some = x[:: -(-len(x) // 64)]
-        m = some[space.apart(some, x).mean(-1).argmin()]
+        some, more = (x[:: -(-len(x) // n)] for n in (64, 4096))
+        m = some[space.apart(some, more).mean(-1).argmin()]
         for _ in range(100):
-            m = space.exp(m, space.log(m.expand_as(x), x).mean(0))
+            step = space.log(m.expand_as(x), x).mean(0)
+            m = space.exp(m, step)
+            if float(space.inner(m, step, step)) < 1e-16:
+                break
         v = space.log(m.expand_as(x), x)
         dimension = sum(space.inner(m, e, e) for e in space.frame(m))
         square = space.inner(m.expand_as(x), v, v).mean() / dimension

@@ -59,6 +59,8 @@ def test_flows_of_angles_may_start_near_the_data_also_where_those_are_gone(table
     again = Torsions("nowhere.tsv", start="data", **TINY)
     with pytest.raises(ValueError, match="has no 'start', expected a mapping of that name"):
         again.restore({"names": ["1", "2"]})
+    with pytest.raises(ValueError, match="has 2 angles, expected one of each of 1"):
+        again.restore({**task.state(), "names": ["1"]})
     again.restore(task.state())
     assert again.build_map().path.source.mean.tolist() == source.mean.tolist()
     with pytest.raises(ValueError, match="start is 'noise', expected uniform or data"):

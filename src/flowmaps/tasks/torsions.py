@@ -69,7 +69,10 @@ class Torsions(OnManifold):
 
     @property
     def start(self) -> WrappedNormal | None:
-        return WrappedNormal(**self.state()["start"]) if self.from_data else None
+        if not self.from_data:
+            return None
+        found = self.state()["start"]
+        return WrappedNormal(found["mean"], found["deviation"])
 
     def learned(self, splits: PointSplits) -> Document:
         if not self.from_data:
@@ -78,9 +81,12 @@ class Torsions(OnManifold):
         return {**super().learned(splits), "start": {"mean": source.mean.tolist(), "deviation": source.deviation}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
         if self.from_data:
             expect(state, {"start": {"mean": [float], "deviation": float}}, "state of config.json")
-        super().restore(state)
+            if len(state["start"]["mean"]) != len(state["names"]):
+                found, names = len(state["start"]["mean"]), len(state["names"])
+                raise ValueError(f"state.start.mean of config.json has {found} angles, expected one of each of {names}")
 
     def load(self) -> PointSplits:
         return torsions(
