@@ -74,12 +74,17 @@ def test_the_options_of_a_page_are_those_of_its_commands(page, options):
         assert not missing, f"flowmaps {name} has no {missing}"
 
 
+def programs(name):
+    """The lines of blocks that run a program of bench/ whose name begins with that pattern."""
+    for page in PAGES:
+        for line in lines(page):
+            if re.match(rf"python bench/{name}", line):
+                yield pytest.param(line, id=line[:60])
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize(
-    "line",
-    [pytest.param(line, id=line[:60]) for page in PAGES for line in lines(page) if line.startswith("python bench/")],
-)
+@pytest.mark.parametrize("line", list(programs(r"steering_models\.py")))
 def test_a_program_of_a_page_works(line, data, tmp_path, monkeypatch):
     monkeypatch.setenv("FLOWMAPS_DATA", str(data))
     monkeypatch.chdir(tmp_path)
@@ -90,6 +95,17 @@ def test_a_program_of_a_page_works(line, data, tmp_path, monkeypatch):
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "results").glob("steering_*.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", list(programs(r"(?!steering_models)")))
+def test_a_program_that_takes_hours_has_what_a_page_asks_of_it(line):
+    """Arguments are read before help is given, which names every option."""
+    _, program, *options = line.split()
+    command = [sys.executable, str(ROOT / program), *options, "--help"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not [option for option in options if option.startswith("--") and option not in done.stdout]
 
 
 def launched():
