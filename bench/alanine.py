@@ -23,7 +23,6 @@ import datetime
 import json
 import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -48,7 +47,7 @@ from flowmaps.samplers.base import decoder_of
 from flowmaps.spaces import Euclidean
 from flowmaps.tasks.boltzmann import Boltzmann
 from flowmaps.train import AdamW, Cosine, Trainer
-from records import require_whole
+from records import commit, require_whole
 
 RESULTS = Path(__file__).parent / "results"
 FARTHEST = 1e30  # nats, of a frame that the inverse of a flow carries beyond float32
@@ -162,11 +161,10 @@ def cell(values: list[float]) -> str:
 
 
 def report(runs: list[dict[str, Any]], exact: dict[str, float], setting: dict[str, Any]) -> None:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     setting |= {"pairs": [PAIRS, REFLOWED], "batch": 256, "samples": SAMPLES,
                 "seeds": sorted({row["seed"] for row in runs}),
                 "hardware": f"one core of an {platform.machine()} CPU", "precision": "float32 flows, float64 energies",
-                "torch": torch.__version__, "commit": commit, "date": str(datetime.date.today())}  # fmt: skip
+                "torch": torch.__version__, "commit": commit(), "date": str(datetime.date.today())}  # fmt: skip
     write_json(RESULTS / "alanine.json", {"setting": setting, "dynamics": exact, "runs": runs})
     said = (
         f"Mean ± deviation over seeds, {setting['seconds']:g} s of processor time a run, after a simulation of "

@@ -16,7 +16,6 @@ import datetime
 import json
 import platform
 import statistics
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from flowmaps.spaces import FisherSphere, OneHot
 from flowmaps.tasks.dna import DNA
 from flowmaps.times import FullJump
 from flowmaps.train import Cosine, Muon, Trainer
-from records import remarks, require_whole
+from records import commit, remarks, require_whole
 
 METHODS: dict[str, tuple[Any, Any, Callable[[], Any]]] = {
     "categorical flow map, PSD-KL": (OneHot, EndpointMap, lambda: SemigroupKL(fraction=[0.5, 0.75])),
@@ -112,9 +111,8 @@ def main() -> None:
     p.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "dna")
     options = p.parse_args()
     torch.set_num_threads(1)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     about = {"seconds": options.seconds, "n": options.n, "hardware": f"one core of an {platform.machine()} CPU",
-             "commit": commit, "precision": options.precision, "torch": torch.__version__,
+             "commit": commit(), "precision": options.precision, "torch": torch.__version__,
              "date": datetime.date.today().isoformat()}  # fmt: skip
     rows, data = recorded(options.out.with_suffix(".json"), about)
     done = {(row["method"], row["seed"]) for row in rows}

@@ -19,7 +19,6 @@ import json
 import multiprocessing
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,7 +37,7 @@ from flowmaps.samplers import Euler, Jumps, Sampler, generate
 from flowmaps.spaces import FisherSphere, OneHot
 from flowmaps.times import OnClock, PairOnClock
 from flowmaps.train import AdamW, Cosine, Trainer
-from records import jumps, remarks, require_whole
+from records import commit, jumps, remarks, require_whole
 
 POSITIONS, EXAMPLES = 4, 2**18
 FULL = 0.1  # share of full jumps off the diagonal
@@ -236,11 +235,10 @@ def main() -> None:
     p.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fisher")
     p.add_argument("--hardware", default=f"one core of an {platform.machine()} CPU")
     options = p.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    runs = []
+    runs, code = [], commit()
     for row in rows(options):
         runs.append(row)
-        about = {"setting": setting(options), "hardware": options.hardware, "commit": commit, "precision": "float32",
+        about = {"setting": setting(options), "hardware": options.hardware, "commit": code, "precision": "float32",
                  "torch": torch.__version__, "date": datetime.date.today().isoformat()}  # fmt: skip
         write_json(options.out.with_suffix(".json"), {**about, "runs": runs})
         print(row, flush=True)

@@ -25,7 +25,6 @@ import datetime
 import json
 import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -57,7 +56,7 @@ from flowmaps.pictures import blank, save
 from flowmaps.spaces import Euclidean
 from flowmaps.times import FullJump, Triangle
 from flowmaps.train import AdamW, Cosine, Trainer
-from records import require_whole
+from records import commit, require_whole
 
 RESULTS = Path(__file__).parent / "results"
 RING = Ring(modes=5, radius=2.0, spread=0.35)
@@ -209,11 +208,10 @@ def cell(values: list[float]) -> str:
 
 def report(runs: list[dict[str, Any]], seconds: float) -> None:
     floor = statistics.mean(w1(exact(1000, 800 + i), exact(1000, 900 + i)) for i in range(3))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     setting = {"seconds": seconds, "pairs": PAIRS, "jumps": JUMPS, "batch": 256, "mixture": repr(RING),
                "W1 floor": floor,
                "seeds": sorted({row["seed"] for row in runs}), "hardware": f"one core of an {platform.machine()} CPU",
-               "precision": "float32", "torch": torch.__version__, "commit": commit,
+               "precision": "float32", "torch": torch.__version__, "commit": commit(),
                "date": str(datetime.date.today())}  # fmt: skip
     write_json(RESULTS / "flows.json", {"setting": setting, "runs": runs})
     text = "\n\n".join(["# Flows with exact likelihood on a known mixture", str(__doc__).strip(),

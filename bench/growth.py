@@ -17,7 +17,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from flowmaps.files import replacing, write_json, write_text
 from flowmaps.networks import Transformer, use_backend
 from flowmaps.objectives import Lagrangian, SelfDistillation, SemigroupKL
 from flowmaps.tasks.text import build_map
+from records import commit
 from text_memory import ALLOCATOR, forget_peak, resident
 
 OBJECTIVES = {"PSD-KL": SemigroupKL, "LSD": Lagrangian}
@@ -184,8 +184,7 @@ def main() -> None:
     torch.set_num_threads(1)
     found = list(rows(options.steps))
     if options.out:
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        setting = (f"`python bench/growth.py`, {time.strftime('%Y-%m-%d')}, commit {commit}, one core of an "
+        setting = (f"`python bench/growth.py`, {time.strftime('%Y-%m-%d')}, commit {commit()}, one core of an "
                    f"{platform.machine()} CPU, torch {torch.__version__}, float32, seed 0; transformer of depth 2, "
                    "embedded states; the least of " f"{options.steps} steps")  # fmt: skip
         head = ["| | sizes | processor s a step | exponent: all, **last** | MiB a step | exponent: all, **last** |",

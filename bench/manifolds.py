@@ -19,7 +19,6 @@ import datetime
 import json
 import platform
 import re
-import subprocess
 import time
 from collections.abc import Callable
 from itertools import product
@@ -46,7 +45,7 @@ from flowmaps.tasks.rotations import Rotations
 from flowmaps.tasks.torsions import Torsions
 from flowmaps.times import FullJump, Triangle
 from flowmaps.train import AdamW, Cosine, Trainer
-from records import remarks, require_whole
+from records import commit, remarks, require_whole
 
 DRAWS = 2
 STEPS = (1, 2, 8)
@@ -183,8 +182,7 @@ def table(name: str, runs: list[dict[str, Any]]) -> list[str]:
 
 def write(path: Path, runs: list[dict[str, Any]]) -> None:
     """The records for programs and the tables for people."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    about = {"hardware": f"one core of an {platform.machine()} CPU", "precision": "float32", "commit": commit,
+    about = {"hardware": f"one core of an {platform.machine()} CPU", "precision": "float32", "commit": commit(),
              "torch": torch.__version__, "date": datetime.date.today().isoformat()}  # fmt: skip
     write_json(path.with_suffix(".json"), {**about, "runs": runs})
     lines = [

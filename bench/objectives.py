@@ -16,7 +16,6 @@ import multiprocessing
 import platform
 import resource
 import statistics
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ from flowmaps.paths import GeodesicPath
 from flowmaps.samplers import Argmax, Categorical, Euler, Heun, Jumps, Sampler
 from flowmaps.spaces import OneHot
 from flowmaps.train import AdamW, Cosine, Trainer
-from records import require_whole
+from records import commit, require_whole
 
 STEPS = (1, 2, 4, 8)
 LARGEST = 2**20  # examples where a budget of time does not say how many updates there will be
@@ -215,11 +214,6 @@ def processor_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def spread(values: list[float]) -> str:

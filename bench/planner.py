@@ -18,7 +18,6 @@ import ctypes
 import gc
 import platform
 import random
-import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -38,6 +37,7 @@ from flowmaps.tasks.text import build_map
 from flowmaps.train import AdamW, Trainer
 from flowmaps.train.settings import Hardware
 from growth import apart
+from records import commit
 from text_memory import forget_peak, resident
 
 assert lightning.fabric  # loaded before memory is measured
@@ -197,8 +197,7 @@ def main() -> None:
     alone = libraries()
     print(*alone, sep="\n", flush=True)
     if options.out:
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        setting = (f"`python bench/planner.py`, {time.strftime('%Y-%m-%d')}, commit {commit}, one core of an "
+        setting = (f"`python bench/planner.py`, {time.strftime('%Y-%m-%d')}, commit {commit()}, one core of an "
                    f"{platform.machine()} CPU, torch {torch.__version__}, seed 0; three updates each, peak of the "
                    "resident set above that before the model")  # fmt: skip
         head = ["| training | planned, MB | planned in all | measured | missing | error | with glibc's gaps |",

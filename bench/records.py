@@ -40,6 +40,12 @@ def require_whole(report: Report) -> None:
         )
 
 
+def commit() -> str:
+    """The code that runs, wherever it is started from."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
 def remarks(page: Path) -> str:
     """What a person has concluded from a page of results, with its heading: kept when the table is written again.
 
@@ -69,9 +75,7 @@ class Record:
             self.result = read_json(self.path)
         if (found := self.result["settings"]) != settings:
             raise ValueError(f"{self.path} has rows of {found}, expected {settings}; name another file with --out")
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-        commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-        self.made = {"date": datetime.date.today().isoformat(), "commit": commit}
+        self.made = {"date": datetime.date.today().isoformat(), "commit": commit()}
 
     def add(self, row: dict[str, Any]) -> None:
         """Put a row in the place of the one of that objective and seed, or at the end; write both files."""

@@ -22,7 +22,6 @@ from __future__ import annotations
 import datetime
 import json
 import platform
-import subprocess
 import time
 from functools import partial
 from itertools import product
@@ -44,7 +43,7 @@ from flowmaps.reading import read_json
 from flowmaps.samplers import Euler
 from flowmaps.samplers.base import decoder_of
 from flowmaps.tasks.boltzmann import Boltzmann
-from records import remarks
+from records import commit, remarks
 
 STEPS, HELD_OUT, JITTER = 16, 2**12, 0.02
 COLUMNS = {"energy_w1": "energy W1", "torsion_w2": "torsion W2", "ess": "ESS", "energy_w1_plain": "energy W1, plain",
@@ -132,9 +131,8 @@ def rank(row: Row) -> tuple[int, int, float, str]:
 
 def report(kept: dict[str, Any]) -> None:
     """Write what there is."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     setting = {"batch": 256, "samples": SAMPLES, "steps": STEPS, "hardware": f"one core of an {platform.machine()} CPU",
-               "precision": "float32 flows, float64 energies", "torch": torch.__version__, "commit": commit,
+               "precision": "float32 flows, float64 energies", "torch": torch.__version__, "commit": commit(),
                "date": str(datetime.date.today())}  # fmt: skip
     write_json(RESULTS / "regflow.json", {**kept, "setting": setting})
     said = "What normal errors of a variance add to the median energy of held-out frames, in kT (``--price``):"

@@ -8,7 +8,6 @@ import json
 import math
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from flowmaps.maps import FlowMap
 from flowmaps.samplers import Jumps, Renoise
 from flowmaps.steering import BestOf, FeynmanKac, LookAhead, Method, Reward, Tilted, maximum
 from flowmaps.tasks.base import Problem
+from records import commit
 
 TOGETHER = 256  # particles alive at one time that do not know of each other
 
@@ -159,7 +159,6 @@ def compare(
 
 
 def machine() -> dict[str, Any]:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -168,7 +167,7 @@ def machine() -> dict[str, Any]:
         "hardware": names[0] if names else platform.processor(),
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
-        "commit": subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown",
+        "commit": commit(),
     }
 
 
