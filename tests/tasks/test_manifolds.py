@@ -161,8 +161,10 @@ def test_through_the_command_line(preset, which, table, tmp_path, capsys):
         assert math.isfinite(of_jumps["jumps_nats"]) and 0 < of_jumps["jumps_cycle"] and of_jumps["jumps_folded"] == 0
     found = json.loads((tmp_path / "e/metrics.json").read_text())["by_steps"]
     assert set(found) == {"1", "2", "ode8", "data"}
-    near = preset == "torsions"  # these angles are normal, and that is where their flow starts
-    assert near or found["1"]["mmd"] > found["data"]["mmd"]
+    if preset == "torsions":  # these angles are normal, and that is where their flow starts
+        assert found["1"]["mmd"] < 2 * found["data"]["mmd"]
+    else:
+        assert found["1"]["mmd"] > found["data"]["mmd"]
     again = ["train", preset, "--data.path", named[0], "--out", str(tmp_path / "again"), *SHORT]
     assert main([*again, "--trainer.max_steps=1"]) == 2 and "parts" in capsys.readouterr().err  # 7 rows are too few
 

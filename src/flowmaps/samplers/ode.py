@@ -103,4 +103,4 @@ class Dopri5(Euler):
             state = joined(x, tensors)
             return parts(project(state, flow_map.velocity(state, time.to(s.dtype).expand(s.shape), condition)))
 
-        return joined(x, solved(velocity, tuple(parts(x)), s[0], t[0], self.rtol, self.atol))
+        return joined(x, solved(velocity, parts(x), s[0], t[0], self.rtol, self.atol))
