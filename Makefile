@@ -44,7 +44,7 @@ types: $(VENV)/.dev  ## pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/.docs  ## the documentation, in docs/_build/html; a warning is an error
-	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/sphinx-build -E -W --keep-going -q -b html docs docs/_build/html
 
 links: $(VENV)/.docs  ## whether every link of the documentation to another site is answered
 	$(BIN)/sphinx-build --keep-going -q -b linkcheck docs docs/_build/links

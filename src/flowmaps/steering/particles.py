@@ -33,8 +33,8 @@ Potential = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Task(Generic[S]):
-    """What one population is to do; arguments as in :class:`Method`, ``first`` numbers its particles."""
+class Tilt(Generic[S]):
+    """The tilted law of one population; arguments as in :class:`Method`, ``first`` numbers its particles."""
 
     flow_map: FlowMap[S]
     reward: Reward
@@ -62,8 +62,8 @@ class Task(Generic[S]):
         existing = samples if mask is None else where(mask, samples, -1)
         return samples, self.reward.of_sample(existing, self.flow_map.space.sizes(), self.first)
 
-    def keep(self, index: Tensor | None) -> Task[S]:
-        """The task of the particles that were kept, with their own conditions."""
+    def keep(self, index: Tensor | None) -> Tilt[S]:
+        """The same tilt for the particles that were kept, with their own conditions."""
         if index is None:
             return self
         return replace(self, condition=select(self.condition, index), given=take(self.given, index))
@@ -99,7 +99,7 @@ class Method(ABC):
     sampler: Sampler
 
     @abstractmethod
-    def run(self, task: Task[S]) -> Population:
+    def run(self, tilt: Tilt[S]) -> Population:
         """Steer one population."""
 
     def __call__(
@@ -124,7 +124,7 @@ class Method(ABC):
         def run(n: int, first: int, counter: Counter) -> Population:
             own, clean = shared(condition, particles, first, n), shared(given, particles, first, n)
             rest = (decoder or Argmax(), generator, counter)
-            return self.run(Task(flow_map, reward, float(strength), batched(shape, n), first, own, clean, *rest))
+            return self.run(Tilt(flow_map, reward, float(strength), batched(shape, n), first, own, clean, *rest))
 
         return stream(run, (flow_map,), particles, population)
 
@@ -156,25 +156,25 @@ class BestOf(Method):
             raise ValueError(f"n is {n}, expected at least 1 draw")
         self.n, self.sampler = n, sampler or Jumps(1)
 
-    def run(self, task: Task[S]) -> Population:
-        samples, best = self._draw(task)
-        drawn = [task.strength * best.double()]
+    def run(self, tilt: Tilt[S]) -> Population:
+        samples, best = self._draw(tilt)
+        drawn = [tilt.strength * best.double()]
         for _ in range(self.n - 1):
-            others, rewards = self._draw(task)
-            better = (rewards > best) & (task.strength > 0)
+            others, rewards = self._draw(tilt)
+            better = (rewards > best) & (tilt.strength > 0)
             best = torch.where(better, rewards, best)
             samples = where(better, others, samples)
-            drawn.append(task.strength * rewards.double())
-        cloud = Cloud(torch.cat(drawn), task.generator)
+            drawn.append(tilt.strength * rewards.double())
+        cloud = Cloud(torch.cat(drawn), tilt.generator)
         cloud.weigh(torch.cat(drawn))
         every = cloud.finish(samples, best)
         n = len(best)
         equal = torch.full_like(every.weights[:n], 1 / n)
-        of_all = replace(every, condition=task.condition)
+        of_all = replace(every, condition=tilt.condition)
         return replace(of_all, weights=equal, ess=[1.0], counts=0.0, effective_size=float(n))
 
-    def _draw(self, task: Task[S]) -> tuple[Data, Tensor]:
-        return task.decode(self.sampler(task.flow_map, task.start(), task.condition, task.generator))
+    def _draw(self, tilt: Tilt[S]) -> tuple[Data, Tensor]:
+        return tilt.decode(self.sampler(tilt.flow_map, tilt.start(), tilt.condition, tilt.generator))
 
 
 class LookAhead(Method):
@@ -195,18 +195,18 @@ class LookAhead(Method):
             raise ValueError(f"c is {c}, expected a finite step, at least 0")
         self.sampler, self.c = Jumps(times), c
 
-    def run(self, task: Task[S]) -> Population:
-        x = task.start()
+    def run(self, tilt: Tilt[S]) -> Population:
+        x = tilt.start()
         for s, t in self.jumps(x):
-            x = self.sampler.step(task.flow_map, x, s, t, task.condition, task.generator)
-            pull = task.flow_map.space.sharp(x, task.gradient(x, t)[1])
-            size = (1 - t).square() * -torch.expm1(-self.c * (t - s)) * task.strength
+            x = self.sampler.step(tilt.flow_map, x, s, t, tilt.condition, tilt.generator)
+            pull = tilt.flow_map.space.sharp(x, tilt.gradient(x, t)[1])
+            size = (1 - t).square() * -torch.expm1(-self.c * (t - s)) * tilt.strength
             x = x + across(size, x) * pull
-        cloud = Cloud(x, task.generator)
-        samples, rewards = task.finish(self.sampler, x, self.last(x))
+        cloud = Cloud(x, tilt.generator)
+        samples, rewards = tilt.finish(self.sampler, x, self.last(x))
         cloud.weigh(torch.zeros_like(rewards))
         result = cloud.finish(samples, rewards)
-        return replace(result, log_z=math.nan, variance=math.nan, condition=task.condition)
+        return replace(result, log_z=math.nan, variance=math.nan, condition=tilt.condition)
 
 
 def difference(history: Tensor) -> Tensor:
@@ -266,35 +266,35 @@ class FeynmanKac(Method):
         self.sampler, self.potential = sampler or Renoise(8, 0.5), potential
         self.schedule, self.threshold = schedule, threshold
 
-    def look(self, task: Task[S], x: S, s: Tensor) -> tuple[Tensor, S | None]:
+    def look(self, tilt: Tilt[S], x: S, s: Tensor) -> tuple[Tensor, S | None]:
         """Look-ahead rewards ``(n,)``, and whatever the next move wants to know of them."""
-        return task.look_ahead(x, s), None
+        return tilt.look_ahead(x, s), None
 
-    def move(self, task: Task[S], x: S, s: Tensor, t: Tensor, known: S | None) -> tuple[S, Tensor | float]:
+    def move(self, tilt: Tilt[S], x: S, s: Tensor, t: Tensor, known: S | None) -> tuple[S, Tensor | float]:
         """New states, and the log-weight by which they represent plain ones."""
-        return self.sampler.step(task.flow_map, x, s, t, task.condition, task.generator), 0.0
+        return self.sampler.step(tilt.flow_map, x, s, t, tilt.condition, tilt.generator), 0.0
 
-    def run(self, task: Task[S]) -> Population:
-        cloud, still = Cloud(task.start(), task.generator, self.threshold), getattr(self.sampler, "still", False)
+    def run(self, tilt: Tilt[S]) -> Population:
+        cloud, still = Cloud(tilt.start(), tilt.generator, self.threshold), getattr(self.sampler, "still", False)
         history = cloud.log_w.new_zeros(cloud.n, 0)
         held = torch.zeros_like(cloud.log_w)  # what the weights contain already
         for s, t in self.jumps(cloud.x):
             known = None
             if not still:
-                rewards, known = self.look(task, cloud.x, s)
+                rewards, known = self.look(tilt, cloud.x, s)
                 history = torch.cat([history, rewards.double().unsqueeze(1)], dim=1)
-                phi = task.strength * self.schedule(float(s[0])) * self.potential(history)
+                phi = tilt.strength * self.schedule(float(s[0])) * self.potential(history)
                 cloud.weigh(phi - held)
                 index, held = cloud.resample(), phi
-                task = task.keep(index)
+                tilt = tilt.keep(index)
                 if index is not None:
                     history, held = history[index], held[index]
                     known = take(known, index)
-            cloud.x, log_w = self.move(task, cloud.x, s, t, known)
+            cloud.x, log_w = self.move(tilt, cloud.x, s, t, known)
             held = held - log_w
-        samples, rewards = task.finish(self.sampler, cloud.x, self.last(cloud.x))
-        cloud.weigh(task.strength * rewards - held)
-        return replace(cloud.finish(samples, rewards), condition=task.condition)
+        samples, rewards = tilt.finish(self.sampler, cloud.x, self.last(cloud.x))
+        cloud.weigh(tilt.strength * rewards - held)
+        return replace(cloud.finish(samples, rewards), condition=tilt.condition)
 
 
 class Tilted(FeynmanKac):
@@ -336,17 +336,17 @@ class Tilted(FeynmanKac):
             raise ValueError(f"pull is {pull} and longest is {longest}, expected numbers of at least 0")
         self.pull, self.longest = pull, longest
 
-    def look(self, task: Task[S], x: S, s: Tensor) -> tuple[Tensor, S | None]:
-        return task.gradient(x, s)
+    def look(self, tilt: Tilt[S], x: S, s: Tensor) -> tuple[Tensor, S | None]:
+        return tilt.gradient(x, s)
 
-    def move(self, task: Task[S], x: S, s: Tensor, t: Tensor, known: S | None) -> tuple[S, Tensor | float]:
-        mean, deviation = self.sampler.kernel(task.flow_map, x, s, t, task.condition)
+    def move(self, tilt: Tilt[S], x: S, s: Tensor, t: Tensor, known: S | None) -> tuple[S, Tensor | float]:
+        mean, deviation = self.sampler.kernel(tilt.flow_map, x, s, t, tilt.condition)
         if self.sampler.still or known is None:
             return mean, 0.0
         # Noise contracts from s to t, so that r_s(x) = r_t(X_st(x)) grows faster at t.
-        factor = task.strength * self.schedule(float(t[0])) * self.pull * (1 - s) / (1 - t)
-        length = factor * deviation * inner(known, task.flow_map.space.sharp(x, known)).clamp(min=0).sqrt()
+        factor = tilt.strength * self.schedule(float(t[0])) * self.pull * (1 - s) / (1 - t)
+        length = factor * deviation * inner(known, tilt.flow_map.space.sharp(x, known)).clamp(min=0).sqrt()
         factor = factor * (self.longest / length.clamp(min=torch.finfo(length.dtype).tiny)).clamp(max=1)
         gradient = across(factor, known) * known
-        moved, log_w = disturb(task.flow_map, mean, deviation, task.generator, gradient)
-        return task.flow_map.path.clamp(moved, x, task.condition), log_w
+        moved, log_w = disturb(tilt.flow_map, mean, deviation, tilt.generator, gradient)
+        return tilt.flow_map.path.clamp(moved, x, tilt.condition), log_w
