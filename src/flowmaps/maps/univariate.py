@@ -66,14 +66,18 @@ class Scaled(Univariate):
 
 
 class RationalQuadratic(Univariate):
-    r"""Splines of quotients of quadratics, whose inverse solves a quadratic in its stable form.
+    r"""Splines of quotients of quadratics, whose inverse subtracts no numbers that nearly agree.
 
-    With z the place in a piece, :math:`a z^2 + b z + c = 0` has the root :math:`z = c / q` for b ≥ 0 and
-    :math:`z = q / a` for b < 0, :math:`q = -\tfrac12 (b + \operatorname{sign}(b) \sqrt{b^2 - 4 a c})`: neither
-    subtracts numbers that nearly agree. One step of Newton's method follows.
+    With u and v the distances of y from the lower and the upper end of its piece, :math:`\delta_0` and
+    :math:`\delta_1` the slopes at these ends and s the mean slope, the place z of the inverse in the piece is
 
-    A value y of size B is known to εB alone, so that no inverse is nearer to x than :math:`\varepsilon B / \tau'(x)`:
-    in float32 it is right to 1e-5 where τ' is at least .2 (``tests/maps/test_univariate.py``, parameters up to tens).
+    .. math:: z = \frac{2 s u}{r + 2 s u + t} \;\; (t \ge 0), \qquad
+              1 - z = \frac{2 s v}{r + 2 s v - t} \;\; (t < 0), \qquad
+              t = \delta_0 v - \delta_1 u, \quad r = \sqrt{t^2 + 4 s^2 u v}
+
+    :math:`t^2 + 4 s^2 u v` is the discriminant of the usual quadratic, as a sum of positive terms. What is found is the
+    exact inverse of a value within four roundings of y. No inverse is nearer to x than
+    :math:`\varepsilon B / \tau'(x)`, for a unit of rounding ε and values of size B (``tests/maps/test_univariate.py``).
     """
 
     @abstractmethod
@@ -83,17 +87,14 @@ class RationalQuadratic(Univariate):
         spline = self.transform(phi)
         k = cast("LongTensor", spline.searchsorted(spline.vertical, y) - 1)
         inside, x_0, x_1, y_0, y_1, d_0, d_1, s = spline.bin(k)
-        up = inside * (y - y_0)
-        bend = up * (d_0 + d_1 - 2 * s)
-        a, b, c = (y_1 - y_0) * (s - d_0) + bend, (y_1 - y_0) * d_0 - bend, -s * up
-        root = (b.square() - 4 * a * c).clamp(min=torch.finfo(y.dtype).tiny).sqrt()
-        falls = b < 0
-        q = -(b + torch.where(falls, -root, root)) / 2
-        z = (torch.where(falls, q, c) / torch.where(falls, a, q)).clamp(0, 1)
-        x = torch.where(inside, x_0 + z * (x_1 - x_0), y)
-        there, change = spline.call_and_ladj(x)
-        step = (y - there) * (-change.detach()).exp()
-        return torch.where(inside, torch.minimum(torch.maximum(x + step, x_0), x_1), y), -change
+        within = torch.where(inside, y, y_0)
+        u, v = within - y_0, y_1 - within
+        t = d_0 * v - d_1 * u
+        r = (t.square() + 4 * s.square() * u * v).sqrt()
+        near, left = torch.where(t < 0, v, u), x_1 - x_0
+        share = 2 * s * near / (r + 2 * s * near + t.abs())
+        x = torch.where(inside, torch.where(t < 0, x_1 - share * left, x_0 + share * left), y)
+        return x, -spline.call_and_ladj(x)[1]
 
 
 class Spline(RationalQuadratic):
