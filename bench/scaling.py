@@ -1,6 +1,7 @@
 r"""What matters when text models grow: times and weights, learning rates, and how loss falls with compute.
 
     python bench/scaling.py times --seeds 0 1 2
+    python bench/scaling.py longer --seeds 0 1
     python bench/scaling.py sizes
     python bench/scaling.py far
     python bench/scaling.py rates
@@ -62,7 +63,7 @@ Jobs = Iterator[tuple[Row, Callable[[], Row]]]
 
 # -- times and weights, in equal processor time ----------------------------------------------------------------------
 
-SMALL, SECONDS, FACTOR = Size(64, 3, 4), 10.0, 2.0
+SMALL, SECONDS, LONGER, FACTOR = Size(64, 3, 4), 10.0, 60.0, 2.0
 LETTERS, TOP = 27, cut_off(27)
 
 
@@ -88,17 +89,23 @@ VARIANTS: dict[str, tuple[Callable[[], Make], Size]] = {
 }  # fmt: skip
 
 
-def times(seeds: list[int]) -> Jobs:
+AGAIN = ("decode-rate clock, tempered", "uniform in time", "uniform in u", "importance on the clock, deviation",
+         "pairs", "pairs, split times", "pairs, gap curriculum")  # fmt: skip
+
+
+def times(seeds: list[int], names: Sequence[str] = tuple(VARIANTS), seconds: float = SECONDS) -> Jobs:
     for seed in seeds:
-        for name, (make, size) in VARIANTS.items():
+        for name in names:
+            make, size = VARIANTS[name]
             samplers = {"1": Jumps(1), "4": Jumps(4)} if name.startswith("pairs") else {"euler8": Euler(8)}
-            yield {"name": name, "seed": seed}, partial(_times, make(), size, seed, samplers)
+            yield {"name": name, "seed": seed}, partial(_times, make(), size, seed, samplers, seconds)
 
 
-def _times(make: Make, size: Size, seed: int, samplers: Mapping[str, Sampler]) -> Row:
-    options = {"max_cpu_seconds": SECONDS, "ema": 0.98, "optimizer": muon(FACTOR)}
+def _times(make: Make, size: Size, seed: int, samplers: Mapping[str, Sampler], seconds: float) -> Row:
+    options = {"max_cpu_seconds": seconds, "ema": 0.98, "optimizer": muon(FACTOR)}
     report = train(size, make, seed, **options)
-    found = {"clock": cross_entropy(report.flow_map), "uniform": cross_entropy(report.flow_map, uniform=True)}
+    found = {"clock": cross_entropy(report.flow_map), "uniform": cross_entropy(report.flow_map, uniform=True),
+             "sizes": cross_entropy(report.flow_map, 256)}  # fmt: skip  # as the study of sizes measures it
     return {"updates": report.step, "cross_entropy": found, "samples": quality(report.flow_map, samplers, 256)}
 
 
@@ -200,7 +207,8 @@ def _drift(width: int, wider: float, seed: int) -> Row:
 
 # --------------------------------------------------------------------------------------------------------------------
 
-STUDIES = {"times": times, "sizes": sizes, "far": far, "rates": rates, "drift": drift}
+STUDIES = {"times": times, "longer": partial(times, names=AGAIN, seconds=LONGER), "sizes": sizes, "far": far,
+           "rates": rates, "drift": drift}  # fmt: skip
 
 
 def main() -> None:

@@ -6,89 +6,14 @@ import platform
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from scipy.optimize import curve_fit
 
 from flowmaps.files import replacing, write_text
-
-Row = dict[str, Any]
-UNIT = 1e12  # operations
-LEARNED = 1.40  # nats a letter: where letters tell of each other; above it curves fall by other laws
-
-
-class Point(NamedTuple):
-    """A measurement along a training: operations so far, loss, and the width of the network."""
-
-    compute: float
-    loss: float
-    width: int
-
-
-def points(rows: Sequence[Row]) -> list[Point]:
-    """All measurements of the study of sizes."""
-    return [Point(row["flops"] * point["updates"], point["cross_entropy"], row["width"])
-            for row in of(rows, "sizes") for point in row["points"]]  # fmt: skip
-
-
-def of(rows: Iterable[Row], study: str) -> list[Row]:
-    return [row for row in rows if row["study"] == study]
-
-
-def envelope(found: Iterable[Point]) -> list[Point]:
-    """Points below ``LEARNED`` that no point of less compute reaches."""
-    best: list[Point] = []
-    for point in sorted(found):
-        if point.loss < LEARNED and (not best or point.loss < best[-1].loss):
-            best.append(point)
-    return best
-
-
-def power_law(C: NDArray, floor: float, a: float, b: float) -> NDArray:
-    """L = L_inf + a C^-b, C in units of ``UNIT``."""
-    return floor + a * C**-b
-
-
-def fit(best: Sequence[Point]) -> NDArray:
-    """L_inf, a and b by least squares, all positive."""
-    C = np.array([point.compute for point in best]) / UNIT
-    loss = np.array([point.loss for point in best])
-    low, high = [0.0, 0.0, 0.01], [float(loss.min()), 10.0, 2.0]
-    return curve_fit(power_law, C, loss, p0=[0.8 * loss.min(), 0.3, 0.3], bounds=(low, high), max_nfev=20_000)[0]
-
-
-class Fitted(NamedTuple):
-    """A fit, those without one size or in resamples of the envelope, and the point that was held back."""
-
-    law: NDArray
-    others: list[NDArray]
-    best: list[Point]
-    held: Point
-
-    def at(self, C: float) -> tuple[float, float, float]:
-        """The law at so many operations, and the 5 and 95 % marks of the refits."""
-        around = [float(power_law(np.array(C / UNIT), *law)) for law in self.others]
-        low, high = np.quantile(around, [0.05, 0.95])
-        return float(power_law(np.array(C / UNIT), *self.law)), float(low), float(high)
-
-
-def fitted(rows: Sequence[Row]) -> Fitted:
-    """The fit to all but the measurement of most compute among those of the envelope."""
-    found = points(rows)
-    held = envelope(found)[-1]
-    rest = [point for point in found if point.compute < 0.98 * held.compute]
-    best = envelope(rest)
-    generator = np.random.default_rng(0)
-    drawn = [sorted(generator.integers(0, len(best), len(best))) for _ in range(300)]
-    samples = [[best[i] for i in chosen] for chosen in drawn if len(set(chosen)) > 4]
-    samples += [envelope(p for p in rest if p.width != width) for width in {p.width for p in best}]
-    return Fitted(fit(best), [fit(sample) for sample in samples if len(set(sample)) > 4], best, held)
-
+from scaling_fit import UNIT, Fitted, Row, envelope, fitted, forecasts, of, points, without_a_size
 
 # -- tables ----------------------------------------------------------------------------------------------------------
 
@@ -146,12 +71,34 @@ def of_fit(f: Fitted) -> list[str]:
     held, (value, low, high) = f.held, f.at(f.held.compute)
     lines = [f"Fit to {len(f.best)} points of {f.best[0].compute:.2g} to {f.best[-1].compute:.2g} operations, C in "
              f"{UNIT:.0e}: {', '.join(values)}; 5 and 95 % marks of {len(f.others)} refits.", "",
-             f"Held back: at {held.compute:.2g} operations the fit says {value:.3f} ({low:.3f} to {high:.3f}), found "
-             f"{held.loss:.3f} (width {held.width}).", ""]  # fmt: skip
-    far = table(["operations", "loss, extrapolated", "5 to 95 %"],
-                [[f"{C:.0e}", f"{f.at(C)[0]:.3f}", "{:.3f} to {:.3f}".format(*f.at(C)[1:])]
-                 for C in (10 * held.compute, 100 * held.compute)])  # fmt: skip
-    return [*lines, *far]
+             f"Held back: at {held.compute:.2g} operations the fit says {value:.3f} ({low:.3f} to {high:.3f}; all laws "
+             "below {:.3f} to {:.3f}), ".format(*f.span(held.compute)) +
+             f"found {held.loss:.3f} (width {held.width}).", ""]  # fmt: skip
+    far = [[f"{C:.0e}", f"{f.at(C)[0]:.3f}", *("{:.3f} to {:.3f}".format(*x) for x in (f.at(C)[1:], f.span(C)))]
+           for C in (10 * held.compute, 100 * held.compute)]  # fmt: skip
+    return [*lines, *table(["operations", "loss, extrapolated", "5 to 95 % of refits", "by all laws below"], far)]
+
+
+def of_predictions(rows: Sequence[Row], f: Fitted) -> list[str]:
+    """How fits miss points that they did not have."""
+    found = points(rows)
+    weights = {row["width"]: row["weights"] for row in of(rows, "sizes")}
+    lines = [[f"{weights[width]:,}", str(len(m.values)), f"{m.reach:.2g}", f"{m.rms:.3f}",
+              f"{min(m.values):+.3f} to {max(m.values):+.3f}", f"{law[0]:.3f}", f"{law[2]:.2f}"]
+             for width, (m, law) in without_a_size(found).items()]  # fmt: skip
+    head = ["weights left out", "points", "their most compute over that of the others", "predictive error",
+            "found minus predicted", "L_inf", "b"]  # fmt: skip
+    text = ["Predictive error, leaving a size out: root mean square of what a fit to the envelope of the others "
+            "misses.", "", *table(head, lines)]  # fmt: skip
+    by_reach, laws = forecasts(envelope(found))
+    lines = [[f"up to {m.reach:g} times", str(len(m.values)), f"{m.rms:.3f}",
+              f"{min(m.values):+.3f} to {max(m.values):+.3f}"] for m in by_reach]  # fmt: skip
+    floors = [law[0] for law in laws]
+    return [*text, f"Predictive error of {len(laws)} fits to the points of least compute, by how far beyond the most "
+            f"of theirs a point lies; their L_inf is {min(floors):.3f} to {max(floors):.3f}.", "",
+            *table(["compute beyond the fit's", "points", "predictive error", "found minus predicted"], lines),
+            "Without a floor, L = a C^-b through the last decade of the envelope: a = {1:.3f}, b = {2:.4f}.".format(
+                *f.other_laws[-1]), ""]  # fmt: skip
 
 
 def of_far(rows: Sequence[Row], f: Fitted) -> list[str]:
@@ -159,10 +106,12 @@ def of_far(rows: Sequence[Row], f: Fitted) -> list[str]:
     lines = []
     for row in rows:
         value, low, high = f.at(row["compute"])
+        least, most = f.span(row["compute"])
         lines += [f"Beyond all of these, the model `{row['model']}` of the package ({row['weights']:,} weights, about "
                   f"{row['compute']:.2g} operations, batches of 64, the rate let down, both stages): the fit, "
-                  f"extrapolated, says {value:.3f} ({low:.3f} to {high:.3f}), found {row['cross_entropy']:.3f}. "
-                  f"One jump {cell([row], '1')}, four {cell([row], '4')}.", ""]  # fmt: skip
+                  f"extrapolated, says {value:.3f} (refits {low:.3f} to {high:.3f}, all laws {least:.3f} to "
+                  f"{most:.3f}), found {row['cross_entropy']:.3f}. One jump {cell([row], '1')}, four "
+                  f"{cell([row], '4')}.", ""]  # fmt: skip
     return lines
 
 
@@ -196,6 +145,7 @@ def drawn(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(15, 8), layout="constrained")
     axes = figure.subplots(2, 3).flatten()
     panels = {"sizes": (_sizes, _words), "rates": (_rates,), "drift": (_drift,), "times": (_times,)}
+    panels |= {"longer": (_times,)} if of(rows, "longer") else {}
     for axis in axes[sum(map(len, panels.values())) :]:
         axis.set_axis_off()
     chosen = iter(axes)
@@ -218,11 +168,13 @@ def _sizes(axis: Axes, rows: Sequence[Row]) -> None:
     axis.plot(outside, [f.at(C)[0] for C in outside], "k--", lw=1, label="extrapolated")
     marks = np.array([f.at(C)[1:] for C in outside])
     axis.fill_between(outside, marks[:, 0], marks[:, 1], color="k", alpha=0.12, lw=0)
+    spans = np.array([f.span(C) for C in outside])
+    axis.fill_between(outside, spans[:, 0], spans[:, 1], color="k", alpha=0.06, lw=0, label="all laws")
     axis.plot([f.held.compute], [f.held.loss], "k*", ms=12, label="held back")
     for row in of(rows, "far"):
         axis.plot([row["compute"]], [row["cross_entropy"]], "kD", label=f"model {row['model']}")
     axis.set(xscale="log", xlabel="operations", ylabel="held-out loss (nats)", title="Loss against compute",
-             ylim=(f.at(outside[-1])[1] - 0.05, 1.5))  # fmt: skip
+             ylim=(f.span(outside[-1])[0] - 0.02, 1.5))  # fmt: skip
     axis.legend(fontsize=8)
 
 
@@ -271,10 +223,11 @@ def _times(axis: Axes, rows: Sequence[Row]) -> None:
         found = [row["cross_entropy"]["clock"] for row in rows if row["name"] == name]
         axis.plot(found, [y] * len(found), "o", alpha=0.7)
     axis.set_yticks(range(len(names)), names, fontsize=8)
-    axis.set(xlabel="held-out loss on the clock (nats)", title="Times and weights, equal processor time")
+    title = "At six times the budget" if rows[0]["study"] == "longer" else "Times and weights, equal processor time"
+    axis.set(xlabel="held-out loss on the clock (nats)", title=title)
 
 
-SECTIONS = {"times": of_times, "sizes": of_sizes, "rates": of_rates, "drift": of_drift}
+SECTIONS = {"times": of_times, "longer": of_times, "sizes": of_sizes, "rates": of_rates, "drift": of_drift}
 
 
 def write(rows: Sequence[Row], out: Path) -> None:
@@ -286,8 +239,10 @@ def write(rows: Sequence[Row], out: Path) -> None:
     text = ["# Times, weights, rates and sizes", "", setting, "", "![The studies of scale](scaling.png)", ""]
     for study, make in SECTIONS.items():
         if own := of(rows, study):
-            text += [f"## {study.capitalize()}", "", f"`python bench/scaling.py {study}`", "", *make(own)]
+            heading = {"longer": "Times, at six times the budget"}.get(study, study.capitalize())
+            text += [f"## {heading}", "", f"`python bench/scaling.py {study}`", "", *make(own)]
             if study == "sizes":
-                text += [*of_fit(fitted(rows)), *of_far(of(rows, "far"), fitted(rows))]
+                f = fitted(rows)
+                text += [*of_fit(f), *of_far(of(rows, "far"), f), *of_predictions(rows, f)]
     write_text(out.with_suffix(".md"), "\n".join(text).rstrip() + "\n")
     drawn(rows, out.with_suffix(".png"))
