@@ -94,8 +94,8 @@ AGAIN = ("decode-rate clock, tempered", "uniform in time", "uniform in u", "impo
 
 
 def times(seeds: list[int], names: Sequence[str] = tuple(VARIANTS), seconds: float = SECONDS) -> Jobs:
-    for seed in seeds:
-        for name in names:
+    for name in names:
+        for seed in seeds:
             make, size = VARIANTS[name]
             samplers = {"1": Jumps(1), "4": Jumps(4)} if name.startswith("pairs") else {"euler8": Euler(8)}
             yield {"name": name, "seed": seed}, partial(_times, make(), size, seed, samplers, seconds)

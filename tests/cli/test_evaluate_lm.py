@@ -15,6 +15,7 @@ CHOICES = [
     {"question": "it was the worst", "choices": [" fo times", " of times"], "gold": 1},
     {"question": "the age of", "choices": [" wisdom", " foolishness"], "gold": 0},
 ]
+DRAWS = 12  # of each bound
 TEXTS = [{"text": "It was the best of times, it was the worst of times."}, {"text": "The age of wisdom!"}]
 TASKS = {
     "choices": {"output_type": "multiple_choice", "doc_to_text": "{{question}}", "doc_to_choice": "{{choices}}",
@@ -43,7 +44,8 @@ def evaluated(words, tmp_path_factory):
         files = {"data_files": {"test": str(data)}, "cache_dir": str(folder / "cache")}
         task = {"task": name, "dataset_path": "json", "test_split": "test", "dataset_kwargs": files, **settings}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(task))
-    command = ["evaluate-lm", words, "--tasks", ",".join(TASKS), "--include-path", folder, "--out", folder / "out"]
+    command = ["evaluate-lm", words, "--tasks", ",".join(TASKS), "--include-path", folder, "--draws", DRAWS,
+               "--out", folder / "out"]  # fmt: skip
     assert main([str(part) for part in command]) == 0
     samples = {name: [json.loads(line) for line in (folder / "out" / f"samples-{name}.jsonl").read_text().splitlines()]
                for name in TASKS}  # fmt: skip
@@ -57,7 +59,7 @@ def nats(words):
     from flowmaps.tasks.text_rows import TextRows
 
     model = hub.load(words, "cpu")
-    bound = CutOff(draws=16, proposal=model.task.proposal(model.flow_map, model.generator(0)))
+    bound = CutOff(draws=DRAWS, proposal=model.task.proposal(model.flow_map, model.generator(0)))
     rows, scorer = TextRows(model.task.tokeniser, 16, 8), Scorer(model.flow_map, [bound])
 
     def score(task, number, *parts):

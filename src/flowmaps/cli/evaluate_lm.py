@@ -26,7 +26,8 @@ def _parser() -> ArgumentParser:
     p.add_argument("--include-path", type=str | None, help="folder of task files (YAML), taken in place of its own")
     p.add_argument("--limit", type=int | None, help="questions of each task at most")
     p.add_argument("--num_fewshot", type=int | None, help="solved questions before each; the task's own by default")
-    p.add_argument("--bound", type=Bound | None, help="the bound (default: B1 of 16 draws, placed where they matter)")
+    p.add_argument("--bound", type=Bound | None, help="the bound (default: B1, of --draws points where they matter)")
+    p.add_argument("--draws", type=int, default=16, help="points of the default bound; more make less noise")
     p.add_argument("--steps", type=int, default=4, help="jumps of generated answers; 0: none is called greedy")
     p.add_argument("--batch", type=int, default=128, help="states of one network evaluation")
     return p
@@ -43,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
 
     from ..integrations.harness import HarnessModel
 
-    model = HarnessModel(opened, bound, cfg.steps, cfg.seed, cfg.batch)
+    model = HarnessModel(opened, bound, cfg.steps, cfg.seed, cfg.batch, cfg.draws)
     manager = TaskManager(include_path=cfg.include_path, include_defaults=cfg.include_path is None)
     names = [name.strip() for name in cfg.tasks.split(",")]
     missing = [name for name in names if not manager.match_tasks([name])]
@@ -57,7 +58,8 @@ def run(arguments: Sequence[str]) -> int:
         lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         write_text(directory / f"samples-{name}.jsonl", "".join(lines))
     values = {name: numbers(row) for name, row in found["results"].items()}
-    told = {**origin(opened), "seed": cfg.seed, "bound": model.bound.symbol, "steps": cfg.steps, "results": values}
+    bound_of = {"bound": model.bound.symbol, "draws": model.bound.draws}
+    told = {**origin(opened), "seed": cfg.seed, **bound_of, "steps": cfg.steps, "results": values}
     write_json(directory / "metrics.json", finite(told))
     show(values)
     print(f"wrote {directory / 'metrics.json'} and {directory / SAMPLES}")

@@ -32,16 +32,25 @@ class HarnessModel(LM):
 
     Arguments:
         model: A model of texts.
-        bound: The bound; B1 of 16 draws where the integrand is large, by default.
+        bound: The bound; B1 with points where the integrand is large, by default.
         steps: Jumps of answers that are generated; 0 says of every answer that it is not greedy, and saves the time.
         seed: Of all random numbers.
         batch: States of one network evaluation.
+        draws: Points of the default bound; the noise of a difference of two choices falls with their root.
     Raises: ValueError if the model is none of texts, or has no posterior.
     Invariant: values are those of :class:`~flowmaps.likelihood.Scorer` (``tests/cli/test_evaluate_lm.py``).
     Reference: Gao et al. 2024, *The language model evaluation harness*, https://github.com/EleutherAI/lm-evaluation-harness.
     """
 
-    def __init__(self, model: Model, bound: Bound | None = None, steps: int = 4, seed: int = 0, batch: int = 128):
+    def __init__(
+        self,
+        model: Model,
+        bound: Bound | None = None,
+        steps: int = 4,
+        seed: int = 0,
+        batch: int = 128,
+        draws: int = 16,
+    ):
         super().__init__()
         if not isinstance(model.task, Text) or not isinstance(model.flow_map, EndpointMap):
             kinds = f"{type(model.flow_map).__name__} of {type(model.task).__name__}"
@@ -50,7 +59,7 @@ class HarnessModel(LM):
             raise ValueError(f"steps is {steps}, expected a number of jumps, or 0 for none")
         self.model, self.task, self.steps, self.seed, self.batch = model, model.task, steps, seed, batch
         if bound is None:
-            bound = CutOff(draws=16, proposal=model.task.proposal(model.flow_map, model.generator(seed)))
+            bound = CutOff(draws=draws, proposal=model.task.proposal(model.flow_map, model.generator(seed)))
         self.bound = bound
         self.scorer = Scorer(model.flow_map, [bound], seed, batch)
         given = bool(model.task.state()["given"])
