@@ -31,7 +31,7 @@ from scipy.stats import binomtest, norm
 
 import flowmaps
 from flowmaps.cli.main import main as command
-from flowmaps.files import write_json
+from flowmaps.files import write_text
 from flowmaps.metrics.text_judges import NgramJudge
 from flowmaps.tasks.text import Text
 from records import commit
@@ -140,14 +140,17 @@ def line(kind: str, name: str, nats: NDArray[np.floating], right: int | None = N
     deviations over questions, of the noise of a pass and of what is left without it, and the share right without it.
     """
     passes, n = nats.shape
-    mean, start = nats.mean(0), f"| {kind} | {name} |"
-    noise = float(nats.var(0, ddof=1).mean()) if passes > 1 else 0.0
-    between = max(float(mean.var(ddof=1)) - noise / passes, 1e-9) ** 0.5
-    one = "" if right is None else f"{right}, p = {binomtest(right, n, 0.5, alternative='greater').pvalue:.1g}"
-    cells = [one, "exact" if right is None else str(passes), tested(int((mean > 0).sum()), n),
-             f"{mean.mean():+.2f} ± {mean.std(ddof=1) / n**0.5:.2f}", f"{noise**0.5:.1f}", f"{between:.1f}",
-             f"{norm.cdf(mean.mean() / between):.2f}"]  # fmt: skip
-    return f"{start} {' | '.join(cells)} |"
+    mean, exact = nats.mean(0), right is None
+    one = "" if exact else f"{right}, p = {binomtest(right, n, 0.5, alternative='greater').pvalue:.1g}"
+    cells = [one, "exact" if exact else str(passes), tested(int((mean > 0).sum()), n),
+             f"{mean.mean():+.2f} ± {mean.std(ddof=1) / n**0.5:.2f}"]  # fmt: skip
+    if passes > 1 or exact:
+        noise = 0.0 if exact else float(nats.var(0, ddof=1).mean())
+        between = max(float(mean.var(ddof=1)) - noise / passes, 1e-9) ** 0.5
+        cells += [f"{noise**0.5:.1f}", f"{between:.1f}", f"{norm.cdf(mean.mean() / between):.2f}"]
+    else:
+        cells += [""] * 3
+    return f"| {kind} | {name} | {' | '.join(cells)} |"
 
 
 HEAD = ("| corruption | model | right, one pass | passes | right, their mean | share ± binomial error | p of guessing "
@@ -187,7 +190,7 @@ def main() -> None:
     asked = questions(task.tokeniser.decode(task.splits.test.tokens().tolist()), **settings)
     if "judge" not in record:
         record["judge"] = {"order": ORDER, "letters": JUDGED, "nats": by_judge(task, asked)}
-        write_json(cfg.out, record)
+        write_text(cfg.out, json.dumps(record) + "\n")
     weights = sum(parameter.numel() for parameter in opened.flow_map.parameters())
     row = record.setdefault("models", {}).setdefault(cfg.model, {"weights": weights, "passes": {}})
     for seed in map(str, cfg.seeds):
@@ -197,7 +200,7 @@ def main() -> None:
             done |= by_harness(cfg.model, left, int(seed))
             row |= {"commit": commit(), "date": time.strftime("%Y-%m-%d")}
             row["seconds_a_choice"] = round((time.process_time() - begun) / (2 * len(left) * cfg.n), 3)
-            write_json(cfg.out, record)
+            write_text(cfg.out, json.dumps(record) + "\n")
     print(table(record))
 
 
