@@ -33,7 +33,7 @@ from flowmaps.files import replacing, write_json, write_text
 from flowmaps.networks import Transformer, use_backend
 from flowmaps.objectives import Lagrangian, SelfDistillation, SemigroupKL
 from flowmaps.tasks.text import build_map
-from records import commit
+from records import commit, remarks
 from text_memory import ALLOCATOR, forget_peak, resident
 
 OBJECTIVES = {"PSD-KL": SemigroupKL, "LSD": Lagrangian}
@@ -169,6 +169,9 @@ def drawn(found: list[dict], path: Path) -> None:
         for axis, name in zip(axes[:, column], ("processor seconds", "MiB"), strict=True):
             axis.set_xlabel(title)
             axis.set_ylabel(f"{name} of a step")
+            sizes = sorted({x for row in members for x in row["x"]})
+            axis.set_xticks(sizes, [f"{x:,}" for x in sizes], fontsize=7)
+            axis.set_xticks([], minor=True)
             axis.legend(fontsize=7, title="last exponent", title_fontsize=7)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=90, format="png")
@@ -191,7 +194,8 @@ def main() -> None:
                 "|---|---|---|---|---|---|"]  # fmt: skip
         text = ["# How a training step grows", "", setting + ".", "", *head, *map(line, found), "",
                 "![Time and memory of a step](growth.png)"]  # fmt: skip
-        write_text(options.out.with_suffix(".md"), "\n".join(text) + "\n")
+        page = options.out.with_suffix(".md")
+        write_text(page, "\n".join(text) + "\n" + remarks(page))
         write_json(options.out.with_suffix(".json"), {"setting": setting, "curves": found})
         drawn(found, options.out.with_suffix(".png"))
 
