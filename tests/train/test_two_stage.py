@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from flowmaps.data import CategoricalData
+from flowmaps.fields import Batch
 from flowmaps.maps import EndpointMap
 from flowmaps.networks import MLP, Transformer
 from flowmaps.objectives import SelfDistillation
@@ -11,7 +12,7 @@ from flowmaps.paths import GeodesicPath, MinibatchOT
 from flowmaps.spaces import Embedded, OneHot
 from flowmaps.times import ToData
 from flowmaps.train import CheckpointError, Trainer
-from flowmaps.train.two_stage import TwoStage
+from flowmaps.train.two_stage import Autoguidance, TwoStage
 
 OUT = "network.write.weight"
 
@@ -90,3 +91,29 @@ def test_only_a_deeper_transformer_grows(tmp_path):
         TwoStage(EndpointMap(GeodesicPath(OneHot(5)), network), str(tmp_path / "base"), depth=3)
     with pytest.raises(ValueError, match="depth is 1, expected at least the 2 blocks"):
         network.deepen(1)
+
+
+def test_the_diagonal_of_a_guided_stage_learns_the_base_pushed_away_from_a_weaker_map(tmp_path):
+    """With w = 1 there is nothing to learn; with more, and a shallower weak map, the loss falls from above 0."""
+
+    def deep(depth: int, seed: int) -> EndpointMap:
+        torch.manual_seed(seed)
+        return EndpointMap(GeodesicPath(OneHot(5)), Transformer(5, 12, depth, 2, out=5, reach=1))
+
+    train(SelfDistillation(deep(3, 0), share=1.0), tmp_path / "base", 40)
+    train(SelfDistillation(deep(2, 1), share=1.0), tmp_path / "weak", 4)
+
+    def stage(scale: float) -> TwoStage:
+        guide = Autoguidance(str(tmp_path / "weak"), scale, depth=2)
+        return TwoStage(deep(3, 2), str(tmp_path / "base"), share=1.0, guide=guide)
+
+    def loss(objective: TwoStage) -> float:
+        batch = Batch(torch.randint(5, (64, 3), generator=torch.Generator().manual_seed(4)))
+        with torch.no_grad():
+            return float(objective(batch, objective.draw(batch, torch.Generator().manual_seed(5)))["diagonal"])
+
+    assert abs(loss(stage(1.0))) < 1e-6
+    guided = stage(6.0)
+    before = loss(guided)
+    train(guided, tmp_path / "guided", 60)
+    assert before > 1e-3 and loss(guided) < 0.5 * before

@@ -69,11 +69,11 @@ CLASSES = {
               "Sorted", "ToData", "Triangle", "Uniform", "UniformBelow", "UniformGap"),
     "train.muon": ("Muon",),
     "train.optim": ("AdamW", "Cosine"),
-    "train.two_stage": ("TwoStage",),
+    "train.two_stage": ("Autoguidance", "TwoStage"),
 }  # fmt: skip
 # Settings whose texts are texts and never name a class.
 TEXTS = {"base", "cache", "column", "columns", "conditions", "devices", "judge", "monitor", "paired", "path", "source",
-         "strategy", "test", "tokeniser", "topology", "valid"}  # fmt: skip
+         "strategy", "test", "tokeniser", "topology", "valid", "weak"}  # fmt: skip
 ROOTS = {"bound", "decoder", "objective", "sampler", "task", "trainer"}  # options that classes stand below
 CHARACTERS, DEPTH, NODES = 2**18, 64, 10_000
 

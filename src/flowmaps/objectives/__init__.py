@@ -4,7 +4,7 @@ from .autoencoding import AutoencoderLikelihood, RawExpandedDensity
 from .base import Consistency, Identity, Jump, Objective
 from .contrastive import ContrastiveCrossEntropy, ContrastiveSquaredError
 from .cycle import Cycle
-from .diagonal import CrossEntropy, Diagonal, SquaredError
+from .diagonal import CrossEntropy, Diagonal, Distilled, SquaredError
 from .distribution import EndpointKernel
 from .eulerian import Eulerian, EulerianKL
 from .importance import ImportanceSampled
@@ -27,6 +27,7 @@ __all__ = [
     "CrossEntropy",
     "Cycle",
     "Diagonal",
+    "Distilled",
     "Draw",
     "EndpointConsistency",
     "EndpointKernel",

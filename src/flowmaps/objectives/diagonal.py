@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from ..evaluation import Evaluation, wide
 from ..fields import S
-from ..maps import FlowMap
+from ..maps import EndpointMap, FlowMap
 from .base import Jump, require_simplex
+from .teachers import Frozen
 
 
 class Diagonal(nn.Module, ABC):
@@ -42,6 +44,40 @@ class CrossEntropy(Diagonal):
 def cross_entropy(z: Tensor, x_1: Tensor) -> Tensor:
     """-log softmax(z)[x_1]."""
     return -wide(z).log_softmax(-1).gather(-1, x_1.long()).squeeze(-1)
+
+
+class Distilled(Diagonal):
+    r"""The posterior of another map in the place of data, such as a guided one, by the Kullback-Leibler divergence.
+
+    .. math:: L = \mathrm{KL}\big(\mathrm{sg}\, \pi^*_{t,t}(x_t) \,\|\, \pi_{t,t}(x_t)\big)
+
+    Minimised by π*, where it is 0. A student of ``LogitGuidance`` needs one evaluation where its teacher needs two, and
+    its jumps are those of the guided flow.
+
+    Arguments:
+        teacher: The map to learn, on the same space; a frozen copy of it is kept.
+    Raises: ValueError if it has no endpoint to predict.
+    Reference: Meng et al. 2022, *On distillation of guided diffusion models*, arXiv 2210.03142.
+    """
+
+    def __init__(self, teacher: EndpointMap):
+        super().__init__()
+        require_simplex(teacher, "Distilled")
+        self.teacher = Frozen(teacher)
+
+    def forward(self, flow_map: FlowMap[S], jump: Jump[S], evaluate: Evaluation[S] | None = None) -> S:
+        require_simplex(flow_map, "Distilled")
+        evaluate = evaluate or Evaluation(flow_map.chunk)
+        teacher, where = self.teacher(flow_map), (jump.x_s, jump.s, jump.s, jump.condition)
+        with torch.no_grad():
+            known = teacher.features(*where)
+        compare = lambda z, taught: divergence(teacher.mean(taught).detach(), z)  # noqa: E731
+        return evaluate(compare, flow_map.readout(flow_map.features(*where)), teacher.readout(known))["loss"]
+
+
+def divergence(target: Tensor, z: Tensor) -> Tensor:
+    """KL(target || softmax(z)), over the last dimension."""
+    return torch.special.xlogy(target, target).sum(-1) - (target * wide(z).log_softmax(-1)).sum(-1)
 
 
 class SquaredError(Diagonal):

@@ -15,12 +15,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..evaluation import Evaluation, wide
+from ..evaluation import Evaluation
 from ..fields import S
 from ..maps import FlowMap
 from ..networks.chunked import Losses
 from ..times import LAST
 from .base import Identity, Jump, require_simplex
+from .diagonal import divergence
 
 
 class SemigroupFamily(Identity):
@@ -117,4 +118,4 @@ class SemigroupKL(SemigroupFamily):
 
     def compare(self, flow_map: FlowMap, z_st: Tensor, target: Tensor) -> Tensor:
         require_simplex(flow_map, "SemigroupKL")
-        return torch.special.xlogy(target, target).sum(-1) - (target * wide(z_st).log_softmax(-1)).sum(-1)
+        return divergence(target, z_st)

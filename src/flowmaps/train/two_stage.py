@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
 
-from ..maps import FlowMap
+from ..maps import EndpointMap, FlowMap
 from ..networks import Transformer
-from ..objectives import Average, Consistency, Frozen, SelfDistillation
+from ..objectives import Average, Consistency, Distilled, Frozen, SelfDistillation
 from ..paths import Coupling
+from ..steering import LogitGuidance
 from ..times import PairLaw, TimeLaw
 from .checkpoint import load_map, resolve
 
@@ -30,6 +34,42 @@ def shallower(flow_map: FlowMap, depth: int | None) -> Iterator[None]:
     network.deepen(full)
 
 
+def load_base(flow_map: FlowMap, base: str, depth: int | None = None) -> None:
+    """Averaged weights of a checkpoint, perhaps of only ``depth`` blocks, in the precision of the map."""
+    precision = flow_map.dtype
+    with shallower(flow_map, depth):
+        load_map(resolve(base), flow_map)
+    flow_map.to(precision)
+
+
+@dataclass(frozen=True)
+class Autoguidance:
+    r"""Distil a guided flow: the diagonal learns the base pushed away from a weaker map, in the place of data.
+
+    .. math:: z^* = z_{weak} + w\, (z_{base} - z_{weak}), \qquad L_{\text{diagonal}} = \mathrm{KL}(\pi^* \| \pi_{t,t})
+
+    The second stage then makes jumps of the guided flow, one evaluation each. The guided flow is not that of the data:
+    it is surer than the base where the base is surer than the weak map.
+
+    Arguments:
+        weak: Folder of a less trained or shallower first stage, or one of its checkpoints.
+        scale: w; 1 is the base itself.
+        depth: Blocks of the weak map's transformer, if this one has more.
+    Reference: Karras et al. 2024, *Guiding a diffusion model with a bad version of itself*, arXiv 2406.02507; Meng et
+    al. 2022, *On distillation of guided diffusion models*, arXiv 2210.03142.
+    """
+
+    weak: str
+    scale: float = 1.5
+    depth: int | None = None
+
+    def __call__(self, base: FlowMap) -> Distilled:
+        """The loss on the diagonal of a map that starts as the base."""
+        weak = copy.deepcopy(base)
+        load_base(weak, self.weak, self.depth)
+        return Distilled(LogitGuidance(cast(EndpointMap, base), self.scale, cast(EndpointMap, weak)))
+
+
 class TwoStage(SelfDistillation):
     r"""The second stage: the map starts from a checkpoint, and so does its teacher.
 
@@ -46,6 +86,7 @@ class TwoStage(SelfDistillation):
         consistency, times, pairs, share, strength, coupling, emphasis: As in
             :class:`~flowmaps.objectives.SelfDistillation`; the coupling that of the first stage, whose states the
             teacher knows.
+        guide: What the diagonal learns in the place of data; ``None``: data.
         decay: Of a teacher that follows the map; ``None`` freezes it. A frozen teacher in an embedded space also
             freezes the read-in, so that its states mean what they meant.
     Raises: CheckpointError if there is no such checkpoint or it does not fit the map. ValueError if ``depth`` is given
@@ -67,14 +108,12 @@ class TwoStage(SelfDistillation):
         emphasis: Mapping[str, float] | None = None,
         decay: float | None = None,
         depth: int | None = None,
+        guide: Autoguidance | None = None,
     ):
-        precision = flow_map.dtype
-        with shallower(flow_map, depth):
-            load_map(resolve(base), flow_map)
-        flow_map.to(precision)
+        load_base(flow_map, base, depth)
         teacher = Frozen(flow_map) if decay is None else Average(flow_map, decay)
         if decay is None:
             flow_map.path.requires_grad_(False)
         options = {"times": times, "pairs": pairs, "share": share, "strength": strength, "coupling": coupling,
-                   "emphasis": emphasis}  # fmt: skip
+                   "emphasis": emphasis, "diagonal": guide and guide(flow_map)}  # fmt: skip
         super().__init__(flow_map, consistency, teacher=teacher, **options)  # pyright: ignore[reportArgumentType]  (by name)
