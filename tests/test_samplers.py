@@ -9,7 +9,7 @@ from flowmaps.fields import FREE, Batch, Condition, fieldwise
 from flowmaps.likelihood import Averaged, CrossEntropyOnly, CutOff, Grid
 from flowmaps.maps import EndpointMap
 from flowmaps.metrics.two_sample import total_variation, total_variation_floor
-from flowmaps.oracles import FiniteLaw
+from flowmaps.oracles import FiniteLaw, GaussianLaw
 from flowmaps.paths import Dirichlet, Gaussian, GeodesicPath
 from flowmaps.samplers import Argmax, Categorical, Dopri5, Euler, EulerMaruyama, Heun, Jumps, Renoise, generate
 from flowmaps.spaces import OneHot, Product
@@ -236,3 +236,34 @@ def test_a_grid_on_the_clock_spends_its_steps_where_decoding_happens():
     times = grid(4, clock)
     assert times[0] == 0 and times[-1] == 1
     assert torch.allclose(clock(times.double()), torch.linspace(0, 1, 5).double(), atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", [Jumps(1, spread=0.6), Jumps(3, spread=0.6), Renoise(3, 0.5, spread=0.6)])
+def test_a_spread_multiplies_the_noise_that_sampling_starts_from(sampler):
+    flow_map = finite().flow_map()
+    sampled = generate(flow_map, sampler, (40, 3), seeded(2))
+    generator = seeded(2)
+    x = 0.6 * flow_map.path.start(flow_map.noise((40, 3), generator))
+    assert torch.equal(sampled, Argmax()(sampler(flow_map, x, FREE, generator), generator, None))
+    assert not torch.equal(sampled, generate(flow_map, type(sampler)(3), (40, 3), seeded(2)))
+
+
+def test_a_spread_narrows_an_exact_law_and_leaves_what_is_given():
+    """The exact map of N(mean, deviation^2) is affine: samples have the spread times the deviation."""
+    mean = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    x = generate(GaussianLaw(mean, 0.7).flow_map(), Jumps(2, spread=0.5), (20_000,), seeded(3))
+    assert float((x - mean).std()) == pytest.approx(0.35, rel=0.02)
+    assert float((x.mean(0) - mean).abs().max()) < 0.02
+    flow_map, given = finite().flow_map(), torch.tensor([[0, 1, 2]]).expand(30, 3)
+    told = Condition(known=torch.tensor([True, False, True]).expand(30, 3))
+    sampled = generate(flow_map, Jumps(2, spread=0.5), (30, 3), seeded(4), condition=told, given=given)
+    assert torch.equal(sampled[:, [0, 2]], given[:, [0, 2]])
+
+
+def test_a_spread_has_a_range_and_needs_a_gaussian_source():
+    for spread in (0.0, -1.0, 1.5, math.nan):
+        with pytest.raises(ValueError, match="expected a number in"):
+            Jumps(2, spread=spread)
+    flow_map = EndpointMap(GeodesicPath(OneHot(3), Dirichlet()), randomised(LEARNED["perceptron"]()).network)
+    with pytest.raises(ValueError, match="source is Dirichlet: a spread of the noise needs the standard normal source"):
+        generate(flow_map, Jumps(2, spread=0.5), (4, 4), seeded())

@@ -13,7 +13,7 @@ from flowmaps.hub import find
 from flowmaps.samplers import Jumps, Renoise
 from flowmaps.samplers.grids import TimeGrid
 from flowmaps.train import Tuned, keep_grid, read_grids
-from flowmaps.train.checkpoint import GRIDS, resolve, verify
+from flowmaps.train.checkpoint import GRIDS, attach, resolve, verify
 
 SPECIAL = TimeGrid((0.0, 0.6, 1.0), 0.5)
 RECORD = {"by": "both", "metric": "frechet", "value": 1.0, "error": 0.1, "uniform": 2.0, "uniform_error": 0.2,
@@ -44,9 +44,9 @@ def drawn(tell, run, out, *arguments):
 
 def test_a_tuning_is_kept_and_continues(plain, tell):
     tune = ["tune", plain, "--n", 24, "--device", "cpu"]
-    code, out, error = tell(*tune, "--steps", "1,2")
+    code, out, error = tell(*tune, "--steps", "2")
     assert code == 0, error
-    assert "1 step: one jump has no grid to choose" in out and "2 steps: " in out and f"wrote {find(plain)}" in out
+    assert "2 steps: " in out and f"wrote {find(plain)}" in out
     kept = read_grids(find(plain))
     assert list(kept) == [2] and kept[2].record["metric"] == "frechet" and kept[2].record["n"] == 24
     assert verify(find(plain)) is None and kept[2].record["versions"]["torch"] == torch.__version__
@@ -56,6 +56,7 @@ def test_a_tuning_is_kept_and_continues(plain, tell):
     assert tell(*tune, "--steps", "2", "--overwrite")[0] == 0
     assert (find(plain) / GRIDS).read_bytes() == before, "a seed gives the same grid"
     assert tell(*tune, "--steps", "3", "--by", "path")[0] == 0
+    assert "1 step: one jump has no grid to choose by the path" in tell(*tune, "--steps", "1", "--by", "path")[1]
     kept = read_grids(find(plain))
     assert list(kept) == [2, 3] and kept[3].record["metric"] == "path" and kept[3].grid.overshoot == 0
     assert kept[3].record["value"] <= kept[3].record["uniform"]
@@ -97,7 +98,7 @@ def test_an_evaluation_shows_equal_steps_beside(run, tell, tmp_path):
     tuned, equal = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in "ab")
     assert list(tuned["by_steps"]) == ["1", "2", "2 uniform", "data"] and list(equal["by_steps"]) == ["1", "2", "data"]
     assert tuned["by_steps"]["2 uniform"] == equal["by_steps"]["2"] != tuned["by_steps"]["2"]
-    assert tuned["grids"]["2"] == {"times": [0, 0.6, 1], "overshoot": 0.5}
+    assert tuned["grids"]["2"] == {"times": [0, 0.6, 1], "overshoot": 0.5, "spread": 1.0}
 
 
 def test_steering_takes_it_and_its_overshoot(run, tell, tmp_path):
@@ -144,6 +145,8 @@ NONSENSE = {
     "an early end": {"2": {**RECORD, "times": [0, 0.5, 0.9], "overshoot": 0}},
     "texts": {"2": {**RECORD, "times": [0, "half", 1], "overshoot": 0}},
     "too far": {"2": {**RECORD, "times": [0, 0.5, 1], "overshoot": 2}},
+    "too wide": {"2": {**RECORD, "times": [0, 0.5, 1], "overshoot": 0, "spread": 2}},
+    "a spread in words": {"2": {**RECORD, "times": [0, 0.5, 1], "overshoot": 0, "spread": "half"}},
     "no record": {"2": {"times": [0, 0.5, 1], "overshoot": 0}},
 }
 
@@ -164,7 +167,7 @@ def test_nonsense_is_one_line_and_equal_steps_still_work(run, tell, tmp_path, ki
     assert "tune again by `flowmaps tune`, remove the file, or ask for the grid uniform" in error
     assert tell("sample", run, "--n", 2, "--steps", 2, "--grid", "uniform", "--out", tmp_path / "out")[0] == 0
     keep_grid(folder, Tuned(SPECIAL, RECORD))
-    assert read_grids(folder) == {2: Tuned(SPECIAL, {**RECORD, "times": [0, 0.6, 1], "overshoot": 0.5})}
+    assert read_grids(folder) == {2: Tuned(SPECIAL, {**RECORD, "times": [0, 0.6, 1], "overshoot": 0.5, "spread": 1.0})}
 
 
 def test_a_removed_file_is_no_damage(run, tell, tmp_path):
@@ -224,8 +227,34 @@ def test_a_proposed_grid_is_compared_with_equal_steps(plain, tell):
     assert list(kept) == [2, 4]
     assert {str(found.grid) for found in kept.values()} <= {"0, .7, 1, overshoot .5", "0, .2, .4, .9, 1",
                                                             "0, .5, 1", "0, .25, .5, .75, 1"}  # fmt: skip
-    for text, said in (("0,x,1", "'0,x,1' is no grid"), ("0,.9,.2,1", "increas"), ("0,.5,1:2", "eta is 2")):
+    for text, said in (
+        ("0,x,1", "'0,x,1' is no grid"),
+        ("0,1:0:.5:1", "is no grid"),
+        ("0,1:0:2", "spread is 2"),
+        ("0,.9,.2,1", "increas"),
+        ("0,.5,1:2", "eta is 2"),
+    ):
         code, _, error = tell("tune", plain, "--propose", text)
         assert code == 2 and said in error, error
     code, _, error = tell("tune", plain, "--propose", "0,.7,1", "--by", "path", "--overwrite")
     assert code == 2 and "leave out --by path" in error
+
+
+def test_one_jump_takes_a_spread_and_grids_of_older_files_have_none(run, tell, tmp_path):
+    document = {"grids": {"2": {**RECORD, "times": [0, 0.6, 1], "overshoot": 0.5}}}
+    attach(find(run), GRIDS, document)
+    assert read_grids(find(run))[2].grid == SPECIAL, "a file without spreads"
+    plain = drawn(tell, run, tmp_path / "plain", "--steps", 1)
+    assert "steps: " not in plain[1], "one step was not tuned, and needs no word of it"
+    keep_grid(find(run), Tuned(TimeGrid((0.0, 1.0), spread=0.5), RECORD))
+    rows, told = drawn(tell, run, tmp_path / "narrow", "--steps", 1)
+    assert "1 step: tuned grid 0, 1, spread .5" in told
+    assert not np.array_equal(rows["1"], plain[0]["1"])
+    assert np.array_equal(drawn(tell, run, tmp_path / "wide", "--steps", 1, "--grid", "uniform")[0]["1"], plain[0]["1"])
+
+
+def test_a_tuning_of_one_jump_tries_spreads(plain, tell):
+    code, out, error = tell("tune", plain, "--n", 24, "--device", "cpu", "--steps", "1")
+    assert code == 0 and "1 step: " in out, error
+    kept = read_grids(find(plain))[1]
+    assert kept.grid.times == (0.0, 1.0) and kept.grid.overshoot == 0 and 0.6 <= kept.grid.spread <= 1

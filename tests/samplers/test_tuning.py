@@ -12,7 +12,7 @@ from flowmaps.oracles import FiniteLaw, GaussianLaw
 from flowmaps.paths import Dirichlet, GeodesicPath
 from flowmaps.samplers import generate
 from flowmaps.samplers.grids import TimeGrid, cheapest
-from flowmaps.samplers.tuning import JumpCosts, overshoots, price, proposed, search
+from flowmaps.samplers.tuning import JumpCosts, noises, price, proposed, search
 from flowmaps.spaces import Euclidean, OneHot
 from identities.cases import LEARNED, finite, randomised, seeded
 
@@ -157,12 +157,25 @@ def test_several_fields_cost_the_sum():
     assert cheapest(costs.costs, 1) == [0, 3]
 
 
-def test_only_a_gaussian_source_takes_noise_on_the_way():
-    assert overshoots(finite().flow_map()) == (0.0, 0.25, 0.5, 0.75, 1.0)
+def test_only_a_gaussian_source_takes_noise_on_the_way_or_another_spread():
+    overshoots, spreads = noises(finite().flow_map(), 4)
+    assert overshoots == (0.0, 0.25, 0.5, 0.75, 1.0) and 1.0 in spreads
+    assert noises(finite().flow_map(), 1) == ((0.0,), spreads), "one jump has no noise on the way"
     law: FiniteLaw = finite()
     law_map = law.flow_map()
     law_map.path = GeodesicPath(OneHot(3), Dirichlet())
-    assert overshoots(law_map) == (0.0,)
+    assert noises(law_map, 4) == ((0.0,), (1.0,))
+
+
+def test_a_search_finds_the_spread_of_one_jump_and_of_several():
+    def measure(one: TimeGrid, share: float) -> float:
+        return abs(one.spread - 0.8) + 0.1 * abs(one.overshoot - 0.5) + sum(abs(t - 0.7) for t in one.times[1:-1])
+
+    assert search(1, measure, etas=(0.0,), spreads=(1.0, 0.8, 0.6))[0] == TimeGrid((0.0, 1.0), 0.0, 0.8)
+    found = search(2, measure, spreads=(1.0, 0.8, 0.6))
+    assert found[0] == TimeGrid((0.0, 0.7, 1.0), 0.5, 0.8)
+    assert any(one.spread == 1 and one.times == found[0].times for one in found), "the best of the exact source is kept"
+    assert all(one.spread == 1 for one in search(2, measure))
 
 
 def test_a_fine_path_has_jumps():

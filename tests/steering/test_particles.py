@@ -25,6 +25,7 @@ from flowmaps.steering import (
 from steering.laws import assert_exact, distance, floor, generator, linear_reward, small_law, tilted
 
 PLAIN = {
+    "narrower noise": FeynmanKac(Renoise(4, 0.5, spread=0.7)),
     "best of n": BestOf(3, Renoise(4, 0.5)),
     "look-ahead": LookAhead(4),
     "renoise": FeynmanKac(Renoise(4, 0.5)),

@@ -96,7 +96,7 @@ def choose(name: str, wanted: Reward, grid: TimeGrid, noise: float | None, parti
     times = torch.tensor(grid.times)
     if name == "look-ahead":
         return LookAhead(times)
-    sampler = Renoise(times, noise if noise is not None else grid.overshoot or NOISE)
+    sampler = Renoise(times, noise if noise is not None else grid.overshoot or NOISE, grid.spread)
     if name == "best-of-n":
         return BestOf(particles, sampler)
     return Tilted(sampler) if name == "tilted" else FeynmanKac(sampler)

@@ -23,7 +23,8 @@ from ..train.checkpoint import GRIDS, MODEL, verify
 from .checkpoints import model_parser, open_model
 from .config import steps_list
 
-HELP = """Find the times of few jumps that suit a trained map, and how far they overshoot before noise is added back.
+HELP = """Find the times of few jumps that suit a trained map, how far they overshoot before noise is added back, and
+the spread of the noise they start from (less than 1 gives up the exact law for samples nearer to the modes).
 The result is kept beside the weights (grids.json); sample, evaluate and steer use it unless --grid uniform is given.
 Candidates are compared on noise that no evaluation draws; one that does not beat equal steps is not kept."""
 
@@ -32,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     p = model_parser("tune", HELP)
     p.add_argument("--steps", type=str, default="1,2,4,8,16", help="numbers of jumps, each with a grid of its own")
     p.add_argument("--by", type=By, default="both", help="path: jumps near a fine path of the map; metric: search by the task's metric; both: the path proposes, the metric decides")  # fmt: skip  # noqa: E501
-    p.add_argument("--propose", type=str | None, help='grids of your own instead of a search, each compared with equal steps: "0,.75,1:.5; 0,.6,.75,.85,1:.5" are two and four jumps with overshoot .5')  # fmt: skip  # noqa: E501
+    p.add_argument("--propose", type=str | None, help='grids of your own instead of a search, each compared with equal steps: "0,.75,1:.5; 0,.6,.75,.85,1:.5" are two and four jumps with overshoot .5, "0,1:0:.8" one from noise of spread .8')  # fmt: skip  # noqa: E501
     p.add_argument("--n", type=int | None, help="samples that candidates are compared on (default: by the task)")
     p.add_argument("--seed", type=int, default=0, help="of the tuning's own noise, which no other command draws")
     p.add_argument("--out", type=str | None, help="a folder for a copy of the checkpoint that gets the grids instead")
@@ -49,8 +50,8 @@ def run(arguments: Sequence[str]) -> int:
     with telling() as told:
         tuner = Tuner(opened.task, opened.flow_map, cfg.by, cfg.n, cfg.seed, told)
         for n in steps:
-            if n == 1:
-                print("1 step: one jump has no grid to choose")
+            if n == 1 and cfg.by == "path":
+                print("1 step: one jump has no grid to choose by the path")
             elif n in kept:
                 print(f"{line(kept[n])}; kept, --overwrite tunes again")
             else:
@@ -87,7 +88,7 @@ def destination(opened: Model, out: str | None) -> Path:
 
 def line(found: Tuned) -> str:
     """What was found, and by how much it is better."""
-    r, name = found.record, f"{found.grid.steps} steps"
+    r, name = found.record, found.grid.name
     what = f"{r['metric']} {r['value']:.4g} ± {r['error']:.2g}"
     if found.equal:
         return f"{name}: equal, no grid is better; {what}"
@@ -104,7 +105,7 @@ def telling() -> Iterator[Callable[[Progress], None]]:
         job = bar.add_task("", total=None)
 
         def told(found: Progress) -> None:
-            what = "costs of all jumps" if found.grid is None else f"{found.grid.steps} steps, {found.grid}"
+            what = "costs of all jumps" if found.grid is None else f"{found.grid.name}, {found.grid}"
             text = f"{what}: {found.value:.4g} over {found.samples:,} samples"
             bar.update(job, description=text)
             if not terminal and (found.grid is None or found.whole):

@@ -78,13 +78,13 @@ class Model:
             choice: ``tuned`` for the grids of the checkpoint, ``uniform`` for equal steps whatever it keeps.
         Raises: CheckpointError if the file that keeps them is not as it was written.
         """
-        kept = self.grids if choice == "tuned" and steps > 1 else {}
+        kept, equal = self.grids if choice == "tuned" else {}, TimeGrid.uniform(steps)
         if steps in kept:
             tuned = kept[steps]
             what = f"equal, tuning by {tuned.record['metric']} found no better grid"
-            return tuned.grid, f"{steps} steps: {what if tuned.equal else f'tuned grid {tuned.grid}'}"
-        others = ", ".join(map(str, kept))
-        return TimeGrid.uniform(steps), f"{steps} steps: equal, for grids of {others} steps were tuned" if kept else ""
+            return tuned.grid, f"{equal.name}: {what if tuned.equal else f'tuned grid {tuned.grid}'}"
+        others = "" if steps == 1 else ", ".join(map(str, kept))
+        return equal, f"{equal.name}: equal, for grids of {others} steps were tuned" if others else ""
 
     @torch.no_grad()
     def sample(

@@ -215,8 +215,9 @@ def sampler_of(name: str, grid: TimeGrid) -> Sampler:
     jumps = grid.sampler()
     if name == "jumps":
         return jumps
-    makers = {"renoise": lambda: Renoise(jumps.times, grid.overshoot or 0.5), "euler": lambda: Euler(jumps.times)}
-    return makers.get(name, lambda: Heun(jumps.times))()
+    if name == "renoise":
+        return Renoise(jumps.times, grid.overshoot or 0.5, grid.spread)
+    return {"euler": Euler}.get(name, Heun)(jumps.times)
 
 
 def answer(work: Work, drawn: list[Tensor], task: Text, name: str) -> dict[str, object]:

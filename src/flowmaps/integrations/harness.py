@@ -14,7 +14,6 @@ from ..likelihood import Bound, CutOff, Row, Scorer
 from ..likelihood.rows import number_of
 from ..maps import EndpointMap
 from ..samplers import Argmax, at_temperature
-from ..samplers.grids import TimeGrid
 from ..tasks.text import Text
 from ..tasks.text_prompts import Template, Wish, fill_each, until
 from ..tasks.text_rows import TextRows, pair
@@ -126,7 +125,7 @@ class HarnessModel(LM):
 
     def _drawn(self, wishes: Sequence[Wish]) -> list[torch.Tensor]:
         model, drawn = self.model, list[torch.Tensor]()
-        sampler = model.grid(self.steps or 1)[0].sampler() if self.steps > 1 else TimeGrid.uniform(1).sampler()
+        sampler = model.grid(max(self.steps, 1))[0].sampler()
         for start in range(0, len(wishes), self.batch):
             part = wishes[start : start + self.batch]
             drawn += fill_each(model.flow_map, sampler, part, self.task.length, model.device)

@@ -126,7 +126,7 @@ class MoleculeTab(Tab):
         """Different molecules of weighted particles that represent the distribution times exp(strength * reward)."""
         model, task, particles = self.model, self.task, self.affordable(n, 2 * steps)
         grid, _ = model.grid(steps)
-        method = FeynmanKac(Renoise(torch.tensor(grid.times), grid.overshoot or NOISE))
+        method = FeynmanKac(Renoise(torch.tensor(grid.times), grid.overshoot or NOISE, grid.spread))
         r = reward(task, goal if wanted is None else f"{goal}:{wanted:g}")
         generator = model.generator(seed)
         problem = task.problem(particles, generator, fixed=fixed)._asdict()

@@ -28,6 +28,8 @@ class Sampler(ABC):
             states of that time; where sampling starts from noise it is refused.
     """
 
+    spread = 1.0  # deviation of the noise that sampling starts from, see Jumps
+
     def __init__(self, times: int | Tensor):
         self.times = grid(times) if isinstance(times, int) else check_grid(times)
         if self.times[-1] != 1:
@@ -127,7 +129,7 @@ def generate(
         does not start at 0.
     """
     decoder, sampler = decoder or decoder_of(flow_map), sampler.from_noise()
-    x = source_point(flow_map, shape, generator, condition, given)
+    x = source_point(flow_map, shape, generator, condition, given, sampler.spread)
     sample = decoder(sampler(flow_map, x, condition, generator), generator, flow_map.chunk)
     return keep_given(sample, condition, given)
 
@@ -138,10 +140,18 @@ def decoder_of(flow_map: FlowMap) -> Decoder:
 
 
 def source_point(
-    flow_map: FlowMap[S], shape: Shape, generator: torch.Generator, condition: Condition, given: Data | None
+    flow_map: FlowMap[S],
+    shape: Shape,
+    generator: torch.Generator,
+    condition: Condition,
+    given: Data | None,
+    spread: float = 1.0,
 ) -> S:
-    """A state at time 0, with the given categories clean at the known positions."""
+    """A state at time 0, its noise multiplied by the spread, with the given categories clean at the known positions."""
     x = flow_map.path.start(flow_map.noise(shape, generator))
+    if spread != 1:
+        flow_map.path.require_gaussian("a spread of the noise")
+        x = x * spread
     if (condition.known is None) != (given is None):
         raise ValueError("known positions and their given categories come together: pass both or neither")
     if given is None:

@@ -16,18 +16,20 @@ DIGITS = 2  # decimals of a proposed time: finer ones cannot be told apart by a 
 
 
 class TimeGrid(NamedTuple):
-    """The times of N jumps, and η of their re-noising.
+    """The times of N jumps, η of their re-noising, and σ of the noise they start from.
 
     Arguments:
         times: ``0 = t_0 < ... < t_N = 1``.
         overshoot: η in [0, 1] of :class:`~flowmaps.samplers.Renoise`; 0 is plain :class:`~flowmaps.samplers.Jumps`.
+        spread: σ in (0, 1] of both.
 
-    >>> print(TimeGrid((0.0, 0.6, 0.75, 0.85, 1.0), 0.5))
-    0, .6, .75, .85, 1, overshoot .5
+    >>> print(TimeGrid((0.0, 0.6, 0.75, 0.85, 1.0), 0.5, 0.9))
+    0, .6, .75, .85, 1, overshoot .5, spread .9
     """
 
     times: tuple[float, ...]
     overshoot: float = 0.0
+    spread: float = 1.0
 
     @classmethod
     def uniform(cls, steps: int, overshoot: float = 0.0) -> TimeGrid:
@@ -36,18 +38,20 @@ class TimeGrid(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> TimeGrid:
-        """Times between 0 and 1, and perhaps an overshoot.
+        """Times between 0 and 1, and perhaps an overshoot and then a spread.
 
         Raises: ValueError if the text is not such a grid.
 
-        >>> TimeGrid.read("0, .75, 1 : .5")
-        TimeGrid(times=(0.0, 0.75, 1.0), overshoot=0.5)
+        >>> TimeGrid.read("0, .75, 1 : .5"), TimeGrid.read("0, 1 : 0 : .8").spread
+        (TimeGrid(times=(0.0, 0.75, 1.0), overshoot=0.5, spread=1.0), 0.8)
         """
-        times, _, overshoot = text.partition(":")
+        times, *more = text.split(":")
         try:
-            found = cls(tuple(map(float, times.split(","))), float(overshoot or 0))
-        except ValueError:
-            raise ValueError(f"{text!r} is no grid; write its times and overshoot like 0,.75,1:.5") from None
+            found = cls(tuple(map(float, times.split(","))), *map(float, more))
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{text!r} is no grid; write its times and overshoot like 0,.75,1:.5, and a spread behind: 0,1:0:.8"
+            ) from None
         found.sampler()
         return found
 
@@ -56,19 +60,25 @@ class TimeGrid(NamedTuple):
         """The number of jumps."""
         return len(self.times) - 1
 
+    @property
+    def name(self) -> str:
+        """``1 step``, ``4 steps``."""
+        return f"{self.steps} step{'s' * (self.steps > 1)}"
+
     def sampler(self) -> Jumps:
         """The jumps.
 
-        Raises: ValueError if the times are no grid from 0 to 1, or the overshoot is outside of [0, 1].
+        Raises: ValueError if the times are no grid from 0 to 1, or the overshoot or spread is out of range.
         """
         times = check_grid(torch.tensor(self.times))
-        sampler = Renoise(times, self.overshoot) if self.overshoot else Jumps(times)
+        sampler = Renoise(times, self.overshoot, self.spread) if self.overshoot else Jumps(times, self.spread)
         sampler.from_noise()
         return sampler
 
     def __str__(self) -> str:
         noise = f", overshoot {short(self.overshoot)}" if self.overshoot else ""
-        return ", ".join(map(short, self.times)) + noise
+        start = f", spread {short(self.spread)}" if self.spread != 1 else ""
+        return ", ".join(map(short, self.times)) + noise + start
 
 
 def short(x: float) -> str:

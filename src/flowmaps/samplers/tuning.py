@@ -16,6 +16,7 @@ from .grids import TimeGrid, cheapest, distinct, neighbours, shapes
 
 NUMBERS = 2**25  # of states that are kept at one time
 OVERSHOOTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+SPREADS = (1.0, 0.9, 0.8, 0.7, 0.6)
 FEW, MOVES = 4, 2  # steps up to which single times are moved, and how often
 
 Measure = Callable[[TimeGrid, float], float]  # of a grid, over a share of the samples; less is better
@@ -102,25 +103,33 @@ def price(costs: Tensor, times: Tensor, one: TimeGrid) -> float:
     return float(sum(costs[i, j] for i, j in zip(at, at[1:], strict=False)))
 
 
-def overshoots(flow_map: FlowMap) -> tuple[float, ...]:
-    """The overshoots that may be tried: noise on the way needs the Gaussian source."""
-    return OVERSHOOTS if type(flow_map.path.source) is Gaussian else (0.0,)
+def noises(flow_map: FlowMap, steps: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The overshoots and spreads that may be tried: both need the Gaussian source, one jump has no overshoot."""
+    if type(flow_map.path.source) is not Gaussian:
+        return (0.0,), (1.0,)
+    return OVERSHOOTS if steps > 1 else (0.0,), SPREADS
 
 
 def search(
-    steps: int, measure: Measure, proposals: Iterable[Sequence[float]] = (), etas: Sequence[float] = OVERSHOOTS
+    steps: int,
+    measure: Measure,
+    proposals: Iterable[Sequence[float]] = (),
+    etas: Sequence[float] = OVERSHOOTS,
+    spreads: Sequence[float] = (1.0,),
 ) -> list[TimeGrid]:
     """Grids in order of a measure over all samples, the best first; what is tried first is tried on few of them.
 
     Shapes (:func:`~.grids.shapes` and the proposals) meet at the middle overshoot over a quarter of the samples; then
     the best three of them and the equal steps at every overshoot, over a quarter too; then the best six over half. For
-    few steps inner times of the best one are moved, as long as that helps. The best three meet over all samples.
+    few steps inner times of the best one are moved, as long as that helps; then it tries every spread of the noise. The
+    best three, and the best of spread 1, meet over all samples.
 
     Arguments:
-        steps: N, at least 2: one jump has nothing to choose.
+        steps: N. One jump has its spread to choose.
         measure: Less is better; to be comparable, the same noise for every grid.
         proposals: Times of further grids to try.
         etas: Overshoots to try.
+        spreads: Deviations of the first noise to try, the best grid of deviation 1 with each.
     """
     tried: dict[tuple[TimeGrid, float], float] = {}
 
@@ -144,4 +153,5 @@ def search(
         third = best([*third, *moved], 0.5)
         if third[0] == before:
             break
-    return best(third[:3], 1.0)
+    third = best([*third, *(third[0]._replace(spread=spread) for spread in spreads)], 0.5)
+    return best([*third[:3], next(one for one in third if one.spread == 1)], 1.0)

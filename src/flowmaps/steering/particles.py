@@ -47,9 +47,9 @@ class Tilt(Generic[S]):
     generator: torch.Generator
     counter: Counter
 
-    def start(self) -> S:
+    def start(self, sampler: Sampler) -> S:
         """Source points."""
-        return source_point(self.flow_map, self.shape, self.generator, self.condition, self.given)
+        return source_point(self.flow_map, self.shape, self.generator, self.condition, self.given, sampler.spread)
 
     def finish(self, sampler: Sampler, x: S, s: Tensor) -> tuple[Data, Tensor]:
         """Samples decoded from the states at the last time, and their rewards."""
@@ -174,7 +174,7 @@ class BestOf(Method):
         return replace(of_all, weights=equal, ess=[1.0], counts=0.0, effective_size=float(n))
 
     def _draw(self, tilt: Tilt[S]) -> tuple[Data, Tensor]:
-        return tilt.decode(self.sampler(tilt.flow_map, tilt.start(), tilt.condition, tilt.generator))
+        return tilt.decode(self.sampler(tilt.flow_map, tilt.start(self.sampler), tilt.condition, tilt.generator))
 
 
 class LookAhead(Method):
@@ -196,7 +196,7 @@ class LookAhead(Method):
         self.sampler, self.c = Jumps(times), c
 
     def run(self, tilt: Tilt[S]) -> Population:
-        x = tilt.start()
+        x = tilt.start(self.sampler)
         for s, t in self.jumps(x):
             x = self.sampler.step(tilt.flow_map, x, s, t, tilt.condition, tilt.generator)
             pull = tilt.flow_map.space.sharp(x, tilt.gradient(x, t)[1])
@@ -275,7 +275,8 @@ class FeynmanKac(Method):
         return self.sampler.step(tilt.flow_map, x, s, t, tilt.condition, tilt.generator), 0.0
 
     def run(self, tilt: Tilt[S]) -> Population:
-        cloud, still = Cloud(tilt.start(), tilt.generator, self.threshold), getattr(self.sampler, "still", False)
+        cloud = Cloud(tilt.start(self.sampler), tilt.generator, self.threshold)
+        still = getattr(self.sampler, "still", False)
         history = cloud.log_w.new_zeros(cloud.n, 0)
         held = torch.zeros_like(cloud.log_w)  # what the weights contain already
         for s, t in self.jumps(cloud.x):

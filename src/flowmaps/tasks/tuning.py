@@ -15,7 +15,7 @@ from ..maps import FlowMap
 from ..metrics.text import Measure, mean
 from ..samplers import Sampler
 from ..samplers.grids import TimeGrid, refined
-from ..samplers.tuning import JumpCosts, overshoots, price, proposed, search
+from ..samplers.tuning import JumpCosts, noises, price, proposed, search
 from ..seeds import check_seed
 from ..train import Tuned
 from ..train.state import versions
@@ -27,7 +27,6 @@ PATHS = 64  # states whose path is followed: a cost is a mean over all their pos
 POINTS = 20  # intervals of the path, or twice the steps where those are more
 PARTS = 4  # independent ones, whose spread is the error of a cost
 GROUPS = 8  # of samples, whose spread is the error of a difference
-FINALISTS = 3  # candidates that fresh noise may choose from
 
 
 def stream(seed: int, purpose: str) -> int:
@@ -90,7 +89,7 @@ class Tuner:
 
     @torch.no_grad()
     def __call__(self, steps: int, proposal: TimeGrid | None = None) -> Tuned:
-        """The grid of N >= 2 jumps, with its record.
+        """The grid of N jumps, with its record.
 
         Arguments:
             proposal: The one candidate that is compared with equal steps, instead of a search.
@@ -154,8 +153,7 @@ class Tuner:
             proposals.append(proposed(measured.costs, measured.times, steps).times)
         if steps % 2 == 0 and steps // 2 in self._before:
             proposals.append(refined(self._before[steps // 2].times))
-        ranked = search(steps, measure, proposals, overshoots(self.flow_map))
-        return self._decided(aim, sign, steps, ranked[:FINALISTS])
+        return self._decided(aim, sign, steps, search(steps, measure, proposals, *noises(self.flow_map, steps)))
 
     def _decided(self, aim: Aim, sign: int, steps: int, finalists: list[TimeGrid]) -> Tuned:
         """The first finalist that beats equal steps on fresh noise by more than the error and pays with no guard.

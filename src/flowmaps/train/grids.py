@@ -22,7 +22,7 @@ class Tuned(NamedTuple):
     """A grid with what it was found by.
 
     Arguments:
-        grid: Times and overshoot.
+        grid: Times, overshoot and spread.
         record: As in ``grids.json``: how it was chosen (``by``), the ``metric`` with its ``value`` and ``error`` and
             those of equal steps on the same noise, ``guards``, ``n``, ``seed`` and ``versions``.
     """
@@ -65,7 +65,7 @@ def keep_grid(folder: Path, tuned: Tuned) -> None:
 def as_document(kept: dict[int, Tuned]) -> Document:
     """Grids as ``grids.json`` has them."""
     grids = {
-        str(steps): {**tuned.record, "times": list(tuned.grid.times), "overshoot": tuned.grid.overshoot}
+        str(steps): {**tuned.record, **tuned.grid._asdict(), "times": list(tuned.grid.times)}
         for steps, tuned in sorted(kept.items())
     }
     return {"grids": grids}
@@ -82,7 +82,9 @@ def parsed(document: Document) -> dict[int, Tuned]:
         times, where = record["times"], f"{GRIDS}.grids.{name:.20}"
         if not 2 <= len(times) <= MOST + 1 or name != str(len(times) - 1):
             raise ValueError(f"{where} has {len(times)} times, expected one more than its number of steps")
-        grid = TimeGrid(tuple(map(float, times)), float(record["overshoot"]))
+        spread = record.get("spread", 1.0)  # files of before 0.3 have none
+        expect(spread, float, f"{where}.spread")
+        grid = TimeGrid(tuple(map(float, times)), float(record["overshoot"]), float(spread))
         try:
             grid.sampler()
         except ValueError as error:
