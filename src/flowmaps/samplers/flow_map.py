@@ -23,8 +23,8 @@ class Jumps(Sampler):
         times: Grid or number of steps.
         spread: σ, the deviation of the noise that sampling starts from, in (0, 1]. Less than 1 gives up the exact law
             for samples nearer to the modes: the truncation of generative adversarial networks, the temperature of
-            normalising flows. A learned map of few jumps can gain by it in every respect, since it is least sure
-            where noise is large (``flowmaps tune`` tries it). Needs the Gaussian source.
+            normalising flows. A map of few jumps is least sure of what is rare (``flowmaps tune`` tries spreads).
+            Needs the Gaussian source.
     Raises: ValueError if the spread is out of range.
     Invariant: on an exact map, k jumps give what one jump gives (``tests/test_samplers.py``).
     Reference: Brock et al. 2018, *Large scale GAN training for high fidelity natural image synthesis*, arXiv
