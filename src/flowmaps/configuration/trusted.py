@@ -73,7 +73,7 @@ CLASSES = {
 }  # fmt: skip
 # Settings whose texts are texts and never name a class.
 TEXTS = {"base", "cache", "column", "columns", "conditions", "devices", "judge", "monitor", "paired", "path", "source",
-         "strategy", "test", "tokeniser", "topology", "valid", "weak"}  # fmt: skip
+         "strategy", "test", "tokeniser", "topology", "valid", "weaker"}  # fmt: skip
 ROOTS = {"bound", "decoder", "objective", "sampler", "task", "trainer"}  # options that classes stand below
 CHARACTERS, DEPTH, NODES = 2**18, 64, 10_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -131,12 +132,7 @@ def search(
         etas: Overshoots to try.
         spreads: Deviations of the first noise to try, the best grid of deviation 1 with each.
     """
-    tried: dict[tuple[TimeGrid, float], float] = {}
-
-    def value(one: TimeGrid, share: float) -> float:
-        if (one, share) not in tried:
-            tried[one, share] = measure(one, share)
-        return tried[one, share]
+    value = cache(measure)
 
     def best(some: Iterable[TimeGrid], share: float) -> list[TimeGrid]:
         return sorted(dict.fromkeys(some), key=lambda one: value(one, share))

@@ -52,21 +52,21 @@ class Autoguidance:
     it is surer than the base where the base is surer than the weak map.
 
     Arguments:
-        weak: Folder of a less trained or shallower first stage, or one of its checkpoints.
+        weaker: Folder of a less trained or shallower first stage, or one of its checkpoints.
         scale: w; 1 is the base itself.
         depth: Blocks of the weak map's transformer, if this one has more.
     Reference: Karras et al. 2024, *Guiding a diffusion model with a bad version of itself*, arXiv 2406.02507; Meng et
     al. 2022, *On distillation of guided diffusion models*, arXiv 2210.03142.
     """
 
-    weak: str
+    weaker: str
     scale: float = 1.5
     depth: int | None = None
 
     def __call__(self, base: FlowMap) -> Distilled:
         """The loss on the diagonal of a map that starts as the base."""
         weak = copy.deepcopy(base)
-        load_base(weak, self.weak, self.depth)
+        load_base(weak, self.weaker, self.depth)
         return Distilled(LogitGuidance(cast(EndpointMap, base), self.scale, cast(EndpointMap, weak)))
 
 
