@@ -13,7 +13,6 @@ from ..configuration.parsing import parse
 from ..fields import Data, fieldwise, leaves, select
 from ..files import write_json
 from ..reading import Document
-from ..samplers import Renoise
 from ..samplers.grids import TimeGrid
 from ..steering import BestOf, FeynmanKac, LookAhead, Method, Reward, Steered, Tilted
 from ..tasks.base import Task
@@ -34,7 +33,6 @@ from .checkpoints import (
 HELP = """Steer samples by a reward, such as class:3, qed, keyword:king or ink:0.4, and compare with plain samples.
 feynman-kac and tilted represent the plain distribution times exp(strength * reward) by weighted particles; look-ahead
 and best-of-n only raise the reward."""
-NOISE = 0.5  # of steps whose overshoot nobody chose
 METHODS = ("auto", "tilted", "feynman-kac", "look-ahead", "best-of-n")
 
 
@@ -93,10 +91,9 @@ def choose(name: str, wanted: Reward, grid: TimeGrid, noise: float | None, parti
     """The method by its name; without ``noise`` steps overshoot as the grid does, or by half where it does not."""
     if name == "auto":
         name = "tilted" if wanted.differentiable else "feynman-kac"
-    times = torch.tensor(grid.times)
     if name == "look-ahead":
-        return LookAhead(times)
-    sampler = Renoise(times, noise if noise is not None else grid.overshoot or NOISE, grid.spread)
+        return LookAhead(torch.tensor(grid.times))
+    sampler = grid.stochastic(noise)
     if name == "best-of-n":
         return BestOf(particles, sampler)
     return Tilted(sampler) if name == "tilted" else FeynmanKac(sampler)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..hub import Model
 from ..likelihood.rows import number_of
-from ..samplers import Decoder, Euler, Heun, Renoise, Sampler, at_temperature
+from ..samplers import Decoder, Euler, Heun, Sampler, at_temperature
 from ..samplers.grids import TimeGrid
 from ..tasks.text import Text
 from ..tasks.text_prompts import Template, Wish, template, until
@@ -216,7 +216,7 @@ def sampler_of(name: str, grid: TimeGrid) -> Sampler:
     if name == "jumps":
         return jumps
     if name == "renoise":
-        return Renoise(jumps.times, grid.overshoot or 0.5, grid.spread)
+        return grid.stochastic()
     return {"euler": Euler}.get(name, Heun)(jumps.times)
 
 

@@ -11,7 +11,6 @@ from rdkit import Chem
 from ..fields import named_fields
 from ..metrics.molecules import PROPERTIES, inspect
 from ..pictures import heading
-from ..samplers import Renoise
 from ..steering import FeynmanKac
 from ..tasks.molecules import Molecules
 from ..tasks.molecules_files import picture, structures
@@ -22,7 +21,6 @@ from .sketch import LONGEST, checked, clicked, drawing, fitting, tools
 from .tabs import Choice, Field, Line, Sketch, Slider, Tab, Value
 
 WORK = 5000  # atoms times evaluations of one request: a second or two of one core
-NOISE = 0.5  # how far steered steps overshoot where nobody chose
 SPREAD = {"qed": 0.08, "logp": 1.0, "rings": 1.0, "weight": 20.0}  # of a property: the unit of its steering strength
 FORMAT = {"qed": "QED {:.2f}", "logp": "logP {:.1f}", "rings": "rings {:.0f}", "weight": "{:.0f} Da"}
 NONE = "none"
@@ -126,7 +124,7 @@ class MoleculeTab(Tab):
         """Different molecules of weighted particles that represent the distribution times exp(strength * reward)."""
         model, task, particles = self.model, self.task, self.affordable(n, 2 * steps)
         grid, _ = model.grid(steps)
-        method = FeynmanKac(Renoise(torch.tensor(grid.times), grid.overshoot or NOISE, grid.spread))
+        method = FeynmanKac(grid.stochastic())
         r = reward(task, goal if wanted is None else f"{goal}:{wanted:g}")
         generator = model.generator(seed)
         problem = task.problem(particles, generator, fixed=fixed)._asdict()

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..times import check_grid, grid
 from .flow_map import Jumps, Renoise
 
+NOISE = 0.5  # overshoot of stochastic steps where nobody chose one
 DIGITS = 2  # decimals of a proposed time: finer ones cannot be told apart by a few thousand samples
 
 
@@ -74,6 +75,11 @@ class TimeGrid(NamedTuple):
         sampler = Renoise(times, self.overshoot, self.spread) if self.overshoot else Jumps(times, self.spread)
         sampler.from_noise()
         return sampler
+
+    def stochastic(self, overshoot: float | None = None) -> Renoise:
+        """Jumps with noise on the way, by the overshoot given, else the grid's own, or half where it has none."""
+        eta = self.overshoot or NOISE if overshoot is None else overshoot
+        return Renoise(torch.tensor(self.times), eta, self.spread)
 
     def __str__(self) -> str:
         noise = f", overshoot {short(self.overshoot)}" if self.overshoot else ""

@@ -82,7 +82,7 @@ def parsed(document: Document) -> dict[int, Tuned]:
         times, where = record["times"], f"{GRIDS}.grids.{name:.20}"
         if not 2 <= len(times) <= MOST + 1 or name != str(len(times) - 1):
             raise ValueError(f"{where} has {len(times)} times, expected one more than its number of steps")
-        spread = record.get("spread", 1.0)  # files of before 0.3 have none
+        spread = record.get("spread", 1.0)  # older files have none
         expect(spread, float, f"{where}.spread")
         grid = TimeGrid(tuple(map(float, times)), float(record["overshoot"]), float(spread))
         try:
