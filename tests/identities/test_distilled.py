@@ -35,15 +35,16 @@ def gradient(loss: torch.Tensor, flow_map: EndpointMap) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in flow_map.parameters() if p.grad is not None])
 
 
-def test_it_is_the_divergence_from_the_guided_posterior():
-    """With exact posteriors of two laws: π* is proportional to p^w q^(1-w)."""
+@pytest.mark.parametrize("T", [1.0, 0.6])
+def test_it_is_the_divergence_from_the_guided_posterior(T):
+    """With exact posteriors of two laws: π* is proportional to (p^w q^(1-w))^(1/T)."""
     p, q = finite().flow_map(), finite(seed=5).flow_map()
     here = states(p)
     log_p, log_q = (m.prediction(m.features(here.x_s, here.s, here.s)).log_softmax(-1) for m in (p, q))
-    log_taught = (2.5 * log_p - 1.5 * log_q).log_softmax(-1)
+    log_taught = ((2.5 * log_p - 1.5 * log_q) / T).log_softmax(-1)
     expected = (log_taught.exp() * (log_taught - log_p)).sum(-1)
     assert expected.mean() > 0.01
-    loss = Distilled(LogitGuidance(p, 2.5, q))(p, here)
+    loss = Distilled(LogitGuidance(p, 2.5, q), T)(p, here)
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)
     assert Distilled(LogitGuidance(p, 1.0, q))(p, here).abs().max() < 1e-12
 
@@ -95,3 +96,5 @@ def test_maps_without_an_endpoint_are_refused():
         Distilled(velocity)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="the map is a VelocityMap"):
         Distilled(finite().flow_map())(velocity, states(student()))
+    with pytest.raises(ValueError, match="temperature is 0, expected a number above 0"):
+        Distilled(finite().flow_map(), 0)

@@ -185,6 +185,23 @@ def test_graphs_of_one_size_go_together_without_padding(labelled):
     assert all(rows <= max(1, 60 // n**2) for rows, n in seen if rows < B)
 
 
+def test_a_guided_map_of_molecules_is_sampled(task, flow_map):
+    """A guided map asks its network for the scale, behind whatever evaluates that network on few graphs at a time."""
+    from flowmaps.samplers import Euler
+    from flowmaps.steering import LogitGuidance
+
+    torch.manual_seed(1)
+    weak = task.build_map().eval()
+    for p in weak.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    alone, same, pushed = (
+        task.sample(one, 16, Euler(2), generator())
+        for one in (flow_map, LogitGuidance(flow_map, 1.0, weak), LogitGuidance(flow_map, 3.0, weak))
+    )
+    assert all(torch.equal(alone[name], same[name]) for name in ("atoms", "bonds"))
+    assert not torch.equal(alone["bonds"], pushed["bonds"])
+
+
 def test_files_hold_what_is_valid(task, tmp_path):
     train = task.splits.train
     batch = train.batch(torch.arange(6))

@@ -49,21 +49,25 @@ def cross_entropy(z: Tensor, x_1: Tensor) -> Tensor:
 class Distilled(Diagonal):
     r"""The posterior of another map in the place of data, such as a guided one, by the Kullback-Leibler divergence.
 
-    .. math:: L = \mathrm{KL}\big(\mathrm{sg}\, \pi^*_{t,t}(x_t) \,\|\, \pi_{t,t}(x_t)\big)
+    .. math:: L = \mathrm{KL}\big(\mathrm{sg}\, \pi^*_{t,t}(x_t) \,\|\, \pi_{t,t}(x_t)\big), \qquad
+              \pi^*_{t,t} \propto \pi_{teacher}^{1/T}
 
     Minimised by π*, where it is 0. A student of ``LogitGuidance`` needs one evaluation where its teacher needs two, and
     its jumps are those of the guided flow.
 
     Arguments:
         teacher: The map to learn, on the same space; a frozen copy of it is kept.
-    Raises: ValueError if it has no endpoint to predict.
+        temperature: T; below 1 the student is surer than its teacher.
+    Raises: ValueError if it has no endpoint to predict, or if the temperature is not positive.
     Reference: Meng et al. 2022, *On distillation of guided diffusion models*, arXiv 2210.03142.
     """
 
-    def __init__(self, teacher: EndpointMap):
+    def __init__(self, teacher: EndpointMap, temperature: float = 1.0):
         super().__init__()
         require_simplex(teacher, "Distilled")
-        self.teacher = Frozen(teacher)
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}, expected a number above 0")
+        self.teacher, self.temperature = Frozen(teacher), temperature
 
     def forward(self, flow_map: FlowMap[S], jump: Jump[S], evaluate: Evaluation[S] | None = None) -> S:
         require_simplex(flow_map, "Distilled")
@@ -71,7 +75,7 @@ class Distilled(Diagonal):
         teacher, where = self.teacher(flow_map), (jump.x_s, jump.s, jump.s, jump.condition)
         with torch.no_grad():
             known = teacher.features(*where)
-        compare = lambda z, taught: divergence(teacher.mean(taught).detach(), z)  # noqa: E731
+        compare = lambda z, taught: divergence(teacher.mean(taught / self.temperature).detach(), z)  # noqa: E731
         return evaluate(compare, flow_map.readout(flow_map.features(*where)), teacher.readout(known))["loss"]
 
 

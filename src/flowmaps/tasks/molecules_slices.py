@@ -33,6 +33,11 @@ class Sliced(nn.Module):
         super().__init__()
         self.network, self.rows = network, rows
 
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        """What a map asks of its network, such as the scale of a guided one."""
+        modules = self.__dict__["_modules"]
+        return modules[name] if name in modules else getattr(modules["network"], name)
+
     def forward(
         self, x: dict[str, Tensor], s: Tensor, t: Tensor, condition: Condition | None = None
     ) -> dict[str, Tensor]:

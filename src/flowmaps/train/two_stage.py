@@ -46,15 +46,18 @@ def load_base(flow_map: FlowMap, base: str, depth: int | None = None) -> None:
 class Autoguidance:
     r"""Distil a guided flow: the diagonal learns the base pushed away from a weaker map, in the place of data.
 
-    .. math:: z^* = z_{weak} + w\, (z_{base} - z_{weak}), \qquad L_{\text{diagonal}} = \mathrm{KL}(\pi^* \| \pi_{t,t})
+    .. math:: z^* = \tfrac{1}{T} \big(z_{weak} + w\, (z_{base} - z_{weak})\big), \qquad
+              L_{\text{diagonal}} = \mathrm{KL}(\pi^* \| \pi_{t,t})
 
     The second stage then makes jumps of the guided flow, one evaluation each. The guided flow is not that of the data:
-    it is surer than the base where the base is surer than the weak map.
+    it is surer than the base where the base is surer than the weak map. A base may itself be guided: stages compose.
 
     Arguments:
         weaker: Folder of a less trained or shallower first stage, or one of its checkpoints.
         scale: w; 1 is the base itself.
         depth: Blocks of the weak map's transformer, if this one has more.
+        temperature: T of what the diagonal learns; guidance makes samples more varied letter by letter, a temperature
+            below 1 less.
     Reference: Karras et al. 2024, *Guiding a diffusion model with a bad version of itself*, arXiv 2406.02507; Meng et
     al. 2022, *On distillation of guided diffusion models*, arXiv 2210.03142.
     """
@@ -62,12 +65,13 @@ class Autoguidance:
     weaker: str
     scale: float = 1.5
     depth: int | None = None
+    temperature: float = 1.0
 
     def __call__(self, base: FlowMap) -> Distilled:
         """The loss on the diagonal of a map that starts as the base."""
         weak = copy.deepcopy(base)
         load_base(weak, self.weaker, self.depth)
-        return Distilled(LogitGuidance(cast(EndpointMap, base), self.scale, cast(EndpointMap, weak)))
+        return Distilled(LogitGuidance(cast(EndpointMap, base), self.scale, cast(EndpointMap, weak)), self.temperature)
 
 
 class TwoStage(SelfDistillation):
