@@ -233,6 +233,18 @@ def test_histograms_and_bad_names(task):
         _ = Molecules("nowhere.csv").splits
 
 
+def test_a_file_is_also_found_in_the_folder_of_data(tmp_path, monkeypatch):
+    """A model that names its data by a file name is evaluated from any folder."""
+    (tmp_path / "molecules").mkdir()
+    (tmp_path / "molecules" / "mine.smi").write_text("\n".join("C" * (k + 1) for k in range(20)))
+    options = {"cache": str(tmp_path), "held_out": 2}
+    with pytest.raises(ValueError, match="nor an existing file, here or in "):
+        _ = Molecules("mine.smi", **options).splits
+    assert len(Molecules("mine.smi", path=str(tmp_path / "molecules"), **options).splits.train) > 0
+    monkeypatch.setenv("FLOWMAPS_DATA", str(tmp_path))
+    assert len(Molecules("mine.smi", **options).splits.train) > 0
+
+
 def test_the_user_is_told_what_is_left_out(build_task):
     with pytest.warns(UserWarning, match=r"1 of 104 rows are left out; .*rejected.csv lists them"):
         _ = build_task().splits

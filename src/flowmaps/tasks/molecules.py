@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..data.molecules import Alphabet, MoleculeData, MoleculeSplits, graph_masks, molecules, qm9, zinc250k
 from ..data.molecules_graph import Fragments, Order, sanitised
+from ..data.sources import data_folder
 from ..fields import Condition, named_fields
 from ..maps import EndpointMap, FlowMap
 from ..metrics.molecules import HEADLINES, PROPERTIES, MoleculeQuality, graph_of, properties
@@ -43,10 +44,11 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
     Samples are trees ``{"atoms": (n, N), "bonds": (n, N, N)}`` with -1 for atoms that do not exist.
 
     Arguments:
-        source: ``qm9``, ``zinc250k``, or the path of a file of SMILES (csv, tsv, smi, txt, also packed).
+        source: ``qm9``, ``zinc250k``, or the path of a file of SMILES (csv, tsv, smi, txt, also packed), from here or
+            from the folder ``path``.
         column: Name or number of the SMILES column of a file.
         valid, test: Files of the other parts; by default parts follow from a hash of each molecule.
-        path: Folder of a named data set; also the environment variable ``FLOWMAPS_DATA``.
+        path: Folder of data sets; by default ``molecules`` in that of the environment variable ``FLOWMAPS_DATA``.
         fetch: Download a named data set if it is missing.
         aromatic: Keep aromatic bonds as a category instead of one Kekulé structure.
         max_atoms: Leave out larger molecules.
@@ -126,9 +128,15 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
     def _read(self, **options: Any) -> MoleculeSplits:  # noqa: ANN401  (those of every source)
         if self.source in SOURCES:
             return SOURCES[self.source](self.path, fetch=self.fetch, **options)
-        if not Path(self.source).expanduser().exists():
-            raise ValueError(f"data {self.source!r}: neither one of {', '.join(SOURCES)} nor an existing file")
-        return molecules(self.source, self.column, valid=self.valid, test=self.test, **options)
+        file = Path(self.source).expanduser()
+        places = file, data_folder("molecules", self.path) / file
+        found = next((place for place in places if place.exists()), None)
+        if found is None:
+            raise ValueError(
+                f"data {self.source!r}: neither one of {', '.join(SOURCES)} nor an existing file, here or in "
+                f"{places[1].parent}"
+            )
+        return molecules(found, self.column, valid=self.valid, test=self.test, **options)
 
     @cached_property
     def train_data(self) -> MoleculeData:
