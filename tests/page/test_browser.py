@@ -80,6 +80,7 @@ def test_a_user_draws_a_scaffold(address, browser, tmp_path):
     """With the mouse and the keyboard: a part, a bond, another element; what cannot be is said, and nothing is lost."""
     page = browser.new_page()
     page.goto(address)
+    page.get_by_text("8 molecules in 4 steps").wait_for()  # the first answer moves the page under a click
     box, drawing = page.get_by_label("Scaffold").first, page.locator(".fm-sketch:visible")
 
     def written(text: str) -> None:
