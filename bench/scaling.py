@@ -144,7 +144,7 @@ def far(seeds: list[int]) -> Jobs:
 
 
 def _far() -> Row:
-    """The model of the package; the recorded row is of the one before it, of 2.6 M weights."""
+    """The model of the package; the recorded row is of an earlier one, of 2.6 M weights."""
     size = Size(192, 5, 6)
     flow_map = flowmaps.load(str(Path(__file__).parents[1] / "models" / "novels"), "cpu").flow_map
     paths: Make = lambda m: SelfDistillation(m, SemigroupKL(fraction=(0.5, 0.75)), share=0.5, teacher=Average)  # noqa: E731
