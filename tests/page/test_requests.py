@@ -64,7 +64,7 @@ def test_a_property_is_steered(shelf):
     tab = shelf["qm9"]
     mean = lambda answer: sum(QED.qed(Chem.MolFromSmiles(s)) for s in answer.text.split()) / len(answer.text.split())  # noqa: E731
     plain, steered = request(tab, n=12), request(tab, n=12, aim="qed", strength=4)
-    assert mean(steered) > mean(plain) + 0.01 and "effective sample size" in steered.lead
+    assert mean(steered) > mean(plain) + 0.03 and "effective sample size" in steered.lead
     assert all("QED" in panel.note for panel in steered.panels if panel.good)
 
 
