@@ -9,7 +9,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 
-from flowmaps.train import AdamW, Cosine, Trainer
+from flowmaps.train import AdamW, Cosine, Trainer, read_state
 from flowmaps.train.logs import read_records
 from flowmaps.train.stream import generator
 from train.toys import LeastSquares, Linear, Pairs, trainer
@@ -142,6 +142,22 @@ def test_precision(tmp_path, precision, dtype):
     assert seen == {torch.bfloat16 if precision == "bf16-mixed" else torch.float64}
     assert all(p.dtype == dtype for p in report.flow_map.parameters())
     assert math.isfinite(report.metrics["valid/loss"])
+
+
+@pytest.mark.parametrize(
+    "can, able",
+    [({"avx2": True}, False), ({"avx512_f": True, "avx512_bf16": False}, False), ({"avx512_bf16": True}, True),
+     ({"amx_bf16": True}, True), ({"neon": True, "bf16": True}, True)],
+)  # fmt: skip
+def test_bfloat16_is_taken_where_the_processor_computes_it(tmp_path, monkeypatch, caplog, can, able):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
+    for asked, done in (("auto", "bf16-mixed" if able else "32-true"), ("bf16-mixed", "bf16-mixed")):
+        caplog.clear()
+        settings = dict(max_steps=1, precision=asked, accelerator="cpu", curves=False, progress=False)
+        report = Trainer(LeastSquares(), Pairs(), None, tmp_path / asked, **settings).fit()
+        assert read_state(report.checkpoint)["precision"] == done
+        warned = "no instructions for bfloat16" in caplog.text
+        assert warned == (asked == "bf16-mixed" and not able)
 
 
 def test_undefined_quality_is_recorded_and_never_best(tmp_path):

@@ -93,8 +93,8 @@ class Draft:
 
     @property
     def half(self) -> bool:
-        """Whether layers compute in bfloat16."""
-        return self.hardware.precision == "bf16-mixed"
+        """Whether layers compute in bfloat16, as accelerators do by themselves."""
+        return self.hardware.precision in ("bf16-mixed", "auto")
 
     def lean(self) -> Draft:
         """The same training, whose blocks compute their activations anew in the backward pass.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +23,7 @@ from .learner import Learner, NonFiniteError
 from .logs import Row, finite
 from .measure import Measure
 from .parallel import agreed, pinned, together
+from .precision import settled
 from .progress import Bar, Pace
 from .settings import Plan
 from .state import changes, check_same_run, versions, warn_of_parts
@@ -65,6 +67,7 @@ class Report(NamedTuple):
 
 def fit(fabric: Fabric, plan: Plan, resume: bool) -> Report:
     """Carry out ``plan`` on the devices of ``fabric``."""
+    plan = replace(plan, precision=settled(plan.precision, fabric.device))
     run = Run(fabric, plan)
     try:
         run.begin(resume)

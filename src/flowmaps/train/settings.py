@@ -23,7 +23,7 @@ from .surgery import Divided
 
 COMPILED = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 LARGEST = 2**24  # examples of one update; their order alone takes 128 MB
-PRECISIONS = ("32-true", "bf16-mixed", "64-true")
+PRECISIONS = ("32-true", "bf16-mixed", "64-true", "auto")
 
 
 class Group:
@@ -129,7 +129,8 @@ class Hardware(Group):
     """Where a run computes, and in which numbers.
 
     Arguments:
-        precision: ``"32-true"``, ``"bf16-mixed"`` (weights, times, noise and losses stay float32) or ``"64-true"``.
+        precision: ``"32-true"``, ``"bf16-mixed"`` (weights, times, noise and losses stay float32), ``"64-true"``, or
+            ``"auto"``: bfloat16 where the device has instructions for it, else float32.
         accelerator, devices, strategy: As in Lightning Fabric; ``devices=2, strategy="ddp"`` starts the script again,
             and ``"fsdp2"`` shards weights, gradients, averages and moments (:class:`~flowmaps.train.strategy.Sharded`).
             Under ``torchrun`` and SLURM ``devices=1`` stands for the processes that were started.
