@@ -29,6 +29,7 @@ FEWER = {
     "steer": ["--particles=4", "--population=2", "--steps=2", "--n=2", "--overwrite"],
     "simulate": ["--nanoseconds=4e-3", "--every=20", "--settle=200"],
     "pairs": ["--n=64"],
+    "trajectories": ["--n=64", "--steps=2"],
     "compare": ["--overwrite"],
     "plot": ["--overwrite"],
 }  # fmt: skip  # added to every line of a command

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from flowmaps.data.pairs import INDEX, Pairs, make_pairs, optimal, pushed, read_pairs
+from flowmaps.data.pairs import FILES, Pairs, make_pairs, optimal, pushed, read_pairs
 from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import Euclidean, Torus
 from identities.cases import seeded
@@ -76,9 +76,9 @@ def test_pairs_of_another_flow_and_damaged_files_are_refused_in_one_line(tmp_pat
     file.write_bytes(content)
     with pytest.raises(ValueError, match="pairs-00001.safetensors is not as it was written"):
         read_pairs(tmp_path)
-    index = json.loads((tmp_path / INDEX).read_text())
+    index = json.loads((tmp_path / FILES.file).read_text())
     index["shards"] = {"../x": "0"}
-    (tmp_path / INDEX).write_text(json.dumps(index))
+    (tmp_path / FILES.file).write_text(json.dumps(index))
     with pytest.raises(ValueError, match="plain name of a file|lacks 1 files"):
         read_pairs(tmp_path)
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "info": "what a checkpoint is: its step, settings, size and records",
     "simulate": "molecular dynamics of a small molecule, to train Boltzmann generators on",
     "pairs": "pairs of noise and points, on which RegFlow trains a normalising flow",
+    "trajectories": "paths of a trained flow, stored: what few jumps are learned from",
     "tune": "find the times of few jumps that suit a trained map, and keep them with it",
     "export": "keep what sampling needs of a checkpoint, with a card",
     "serve": "completions of a text model for OpenAI's clients",

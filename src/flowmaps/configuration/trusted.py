@@ -67,13 +67,14 @@ CLASSES = {
     "tasks.torsions": ("Torsions",),
     "times": ("DecodeRateClock", "FullJump", "LogitNormal", "OnClock", "OnGrid", "PairOnClock", "RatioPower",
               "Sorted", "ToData", "Triangle", "Uniform", "UniformBelow", "UniformGap"),
+    "train.from_trajectories": ("FromTrajectories",),
     "train.muon": ("Muon",),
     "train.optim": ("AdamW", "Cosine"),
     "train.two_stage": ("Autoguidance", "TwoStage"),
 }  # fmt: skip
 # Settings whose texts are texts and never name a class.
 TEXTS = {"base", "cache", "column", "columns", "conditions", "devices", "judge", "monitor", "paired", "path", "source",
-         "strategy", "test", "tokeniser", "topology", "valid", "weaker"}  # fmt: skip
+         "strategy", "test", "tokeniser", "topology", "trajectories", "valid", "weaker"}  # fmt: skip
 ROOTS = {"bound", "decoder", "objective", "sampler", "task", "trainer"}  # options that classes stand below
 CHARACTERS, DEPTH, NODES = 2**18, 64, 10_000
 

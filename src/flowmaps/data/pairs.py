@@ -11,16 +11,12 @@ import torch
 from torch import Tensor
 
 from ..fields import Batch, Fields
-from ..files import write_json
 from ..paths import GeodesicPath
-from ..reading import check_size, inside
-from ..seeds import check_seed
 from .base import fingerprint
-from .shards import agreed, read_index, read_shard, write_shard
+from .shards import Numbered
 
-INDEX = "pairs.json"
+FILES = Numbered("pairs", "it holds no pairs; make them first")
 SHARD = 2**14  # pairs of one file
-PATTERN = {"origin": {str: str}, "seed": int, "shard": int, "n": int, "shards": {str: str}}
 
 
 class Pairs:
@@ -156,20 +152,13 @@ def make_pairs(
     Raises: ValueError if other pairs are in the folder, or a file is not as it was written.
     Invariant: interrupted and continued equals made at once (``tests/data/test_pairs.py``).
     """
-    if n < 1 or shard < 1:
-        raise ValueError(f"n is {n} and shard {shard}, expected at least one pair of each")
-    folder, wanted = Path(folder), {"origin": dict(origin), "seed": check_seed(seed, bits=32), "shard": shard, "n": n}
-    index = _index(folder) if (folder / INDEX).exists() else None
-    index = agreed(folder, index, wanted, "pairs of another flow")
-    for number, first in enumerate(range(0, n, shard)):
-        name = f"pairs-{number:05d}.safetensors"
-        if name not in index["shards"]:
-            generator = torch.Generator().manual_seed((seed << 20) + number)
-            x_0, x_1 = draw(first, min(shard, n - first), generator)
-            index["shards"][name] = write_shard(folder / name, {"x_0": x_0.float(), "x_1": x_1.float()})
-            write_json(folder / INDEX, index)
-        if tell is not None:
-            tell(min(first + shard, n))
+    wanted = {"origin": dict(origin), "seed": seed, "shard": shard, "n": n}
+
+    def rows(first: int, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        x_0, x_1 = draw(first, count, generator)
+        return {"x_0": x_0.float(), "x_1": x_1.float()}
+
+    FILES.make(Path(folder), rows, wanted, tell)
     return read_pairs(folder)
 
 
@@ -178,18 +167,5 @@ def read_pairs(folder: str | os.PathLike) -> Pairs:
 
     Raises: ValueError if there are none, if some are missing, or a file is not as it was written.
     """
-    folder = Path(folder).expanduser()
-    index = _index(folder)
-    files = [inside(folder, name) for name in sorted(index["shards"])]
-    missing = -(-index["n"] // max(index["shard"], 1)) - len(files)
-    if missing:
-        raise ValueError(f"{folder} lacks {missing} files of pairs; run what makes them again, it goes on from there")
-    check_size(str(folder), sum(file.stat().st_size for file in files if file.exists()))
-    remedy = f"remove it and {INDEX}, and make the pairs again"
-    parts = [read_shard(file, index["shards"][file.name], remedy) for file in files]
-    x_0, x_1 = (torch.cat([part[name] for part in parts]) for name in ("x_0", "x_1"))
-    return Pairs(x_0, x_1, index["origin"])
-
-
-def _index(folder: Path) -> dict:
-    return read_index(folder / INDEX, PATTERN, "it holds no pairs; make them first")
+    index, rows = FILES.read(Path(folder).expanduser())
+    return Pairs(rows["x_0"], rows["x_1"], index["origin"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from ..files import replacing, sha256
-from ..reading import Document, expect, read_json
+from ..files import replacing, sha256, write_json
+from ..reading import Document, check_size, expect, inside, read_json
+from ..seeds import check_seed
 
 
 def read_index(file: Path, pattern: Document, lacking: str) -> Document:
@@ -67,3 +69,69 @@ def read_shard(file: Path, digest: str, remedy: str) -> dict[str, Tensor]:
 
     check_shard(file, digest, remedy)
     return load_file(file)
+
+
+class Numbered:
+    """Rows that are made once, so many a file, each file by random numbers of its own: ``NAME-00000.safetensors``, ...
+    and ``NAME.json``, which says how they were made. Whoever was interrupted goes on where that was.
+
+    Arguments:
+        name: Of the files.
+        lacking: What a folder without them lacks, and the remedy, for a complaint.
+        settings: What the index holds besides ``origin``, ``seed``, ``shard`` and ``n``, for :func:`expect`.
+    """
+
+    def __init__(self, name: str, lacking: str, settings: Document | None = None):
+        self.name, self.lacking, self.file = name, lacking, f"{name}.json"
+        self.pattern = {"origin": {str: str}, "seed": int, "shard": int, "n": int, "shards": {str: str}}
+        self.pattern |= settings or {}
+
+    def index(self, folder: Path) -> Document:
+        """How the rows of a folder were made, and the hashes of its files."""
+        return read_index(folder / self.file, self.pattern, self.lacking)
+
+    def make(
+        self,
+        folder: Path,
+        draw: Callable[[int, int, torch.Generator], Mapping[str, Tensor]],
+        wanted: Document,
+        tell: Callable[[int], None] | None = None,
+    ) -> None:
+        """Make the files that are not there.
+
+        Arguments:
+            draw: What makes some rows: those from number ``first`` on, ``count`` of them, by the generator alone.
+            wanted: The index, without its files.
+            tell: Called with the number of rows that are there.
+        Raises: ValueError if other rows are in the folder.
+        """
+        n, shard, seed = wanted["n"], wanted["shard"], check_seed(wanted["seed"], bits=32)
+        if n < 1 or shard < 1:
+            raise ValueError(f"n is {n} and shard {shard}, expected at least one of each")
+        there = self.index(folder) if (folder / self.file).exists() else None
+        index = agreed(folder, there, wanted, f"{self.name} of another flow")
+        for number, first in enumerate(range(0, n, shard)):
+            name = f"{self.name}-{number:05d}.safetensors"
+            if name not in index["shards"]:
+                generator = torch.Generator().manual_seed((seed << 20) + number)
+                index["shards"][name] = write_shard(folder / name, draw(first, min(shard, n - first), generator))
+                write_json(folder / self.file, index)
+            if tell is not None:
+                tell(min(first + shard, n))
+
+    def read(self, folder: Path) -> tuple[Document, dict[str, Tensor]]:
+        """The index and all rows of a folder, every file checked by its hash.
+
+        Raises: ValueError if there are none, if some are missing, or a file is not as it was written.
+        """
+        index = self.index(folder)
+        files = [inside(folder, name) for name in sorted(index["shards"])]
+        missing = -(-index["n"] // max(index["shard"], 1)) - len(files)
+        if missing:
+            raise ValueError(
+                f"{folder} lacks {missing} files of {self.name}; run what makes them again, it goes on from there"
+            )
+        check_size(str(folder), sum(file.stat().st_size for file in files if file.exists()))
+        remedy = f"remove it and {self.file}, and make the {self.name} again"
+        read = [read_shard(file, index["shards"][file.name], remedy) for file in files]
+        return index, {name: torch.cat([part[name] for part in read]) for name in read[0]}

@@ -131,18 +131,20 @@ class SelfDistillation(Objective[Draw, FlowMap]):
         return Draw(noise, s, t, r.to(self.flow_map.dtype), m, jumps)
 
     def forward(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
-        x_1, condition = batch
-        path = self.flow_map.path
-        x_0 = path.start(draw.noise)
-        x_s = path(x_0, x_1, draw.s, condition)
-        everything = Jump(x_s, x_0, x_1, draw.s, draw.t, draw.r, condition)
+        everything = self.jump(batch, draw)
         m, n = draw.m, len(draw.s)
-        sums = shared_sums(x_s)
+        sums = shared_sums(everything.x_s)
         on = self._on(everything.part(slice(None, m)), sums) if m > 0 else {}
         off = self._off(everything.part(slice(m, None)), sums) if m < n else {}
         compared = self._compared(draw) if self.matching is not None and self.training else {}
         losses = [terms.pop("loss") for terms in (on, off, compared) if terms]
         return {"loss": sum(losses[1:], losses[0]), **on, **off, **compared}
+
+    def jump(self, batch: Batch, draw: Draw) -> Jump:
+        """The states of the path above the examples, and their times."""
+        (x_1, condition), path = batch, self.flow_map.path
+        x_0 = path.start(draw.noise)
+        return Jump(path(x_0, x_1, draw.s, condition), x_0, x_1, draw.s, draw.t, draw.r, condition)
 
     def apart(self, batch: Batch, draw: Draw) -> tuple[tuple[Batch, Draw], tuple[Batch, Draw]]:
         """The samples on the diagonal and those off it, each a batch with its draw; their losses sum to that of all."""

@@ -1,0 +1,116 @@
+"""Few jumps learned from stored paths of a flow: no teacher runs while they are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..evaluation import Evaluation, per_example, plain, shared_sums
+from ..fields import Batch, select, take
+from ..maps import EndpointMap
+from ..objectives import Distilled, SelfDistillation
+from ..objectives.diagonal import divergence
+from ..objectives.self_distillation import Draw
+from ..times import PairLaw, TimeLaw
+from .trajectories import read_trajectories
+from .two_stage import Autoguidance, load_base
+
+HELD_OUT = 0.02  # of the paths, by which the jumps are validated
+
+
+class Stored(NamedTuple):
+    """What the diagonal draws, then jumps of stored paths: states, mean endpoints, and times ``(jumps,)``."""
+
+    here: Draw
+    x_s: Tensor
+    pi: Tensor
+    s: Tensor
+    t: Tensor
+
+
+class FromTrajectories(SelfDistillation):
+    r"""Regression of jumps on stored paths of a flow.
+
+    .. math:: L = \mathbb{E}_t\, \mathrm{KL}\big(\pi^*_{t,t}(x_t) \,\|\, \pi_{t,t}(x_t)\big) + c\,
+              \mathbb{E}_{\text{paths}}\, \mathbb{E}_{i<j}\,
+              \mathrm{KL}\big(\pi^*_{t_i,t_j} \,\|\, \pi_{t_i,t_j}(x_{t_i})\big)
+
+    The map starts from the flow that made the paths (:mod:`flowmaps.train.trajectories`). Off the diagonal it learns
+    their mean endpoints, for which no map is evaluated; times are drawn like those of self-distillation and moved to
+    the nearest ones of the paths. On the diagonal it stays what it was, at the temperature of the paths, on states
+    above the data; there alone it sees prompts and gaps. Targets do not improve while it learns, and do not drift.
+
+    Arguments:
+        flow_map: The flow map in training, of the architecture of the base.
+        base: The checkpoint that made the paths.
+        trajectories: Folder of the paths.
+        times, pairs, share, strength, emphasis: As in :class:`~flowmaps.objectives.SelfDistillation`.
+        guide: What the diagonal learns, if the paths are guided; by default the base at their temperature.
+    Raises: CheckpointError if there is no such checkpoint or it does not fit. ValueError if there are no paths, or the
+        map is no endpoint map.
+    Invariant: on the flow of a known law it converges to the exact jumps (``tests/train/test_from_trajectories.py``).
+    Reference: Luhman and Luhman 2021, *Knowledge distillation in iterative generative models*, arXiv 2101.02388 (of a
+        whole path at once); Zheng et al. 2023, *Fast sampling of diffusion models via operator learning*, arXiv
+        2211.13449 (of all of its times).
+    """
+
+    def __init__(
+        self,
+        flow_map: EndpointMap[Tensor],
+        base: str,
+        trajectories: str,
+        *,
+        times: TimeLaw | None = None,
+        pairs: PairLaw | None = None,
+        share: float = 0.25,
+        strength: float = 1.0,
+        emphasis: Mapping[str, float] | None = None,
+        guide: Autoguidance | None = None,
+    ):
+        if not isinstance(flow_map, EndpointMap):
+            raise ValueError(
+                f"paths hold mean endpoints, but the map is a {type(flow_map).__name__}; use an endpoint map"
+            )
+        paths = read_trajectories(trajectories)
+        load_base(flow_map, base)
+        diagonal = guide(flow_map) if guide else Distilled(flow_map, float(paths.origin.get("temperature", 1)))
+        super().__init__(flow_map, diagonal=diagonal, times=times, pairs=pairs, share=share, strength=strength,
+                         teacher=None, emphasis=emphasis)  # fmt: skip
+        self.learned, self.held_out = paths.parted(max(round(HELD_OUT * len(paths)), 1))
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> Stored:  # pyright: ignore[reportIncompatibleMethodOverride]  (it draws more)
+        here = super().draw(batch, generator)
+        paths = self.learned if self.training else self.held_out
+        s, t = here.s[here.m :].cpu(), here.t[here.m :].cpu()
+        u = torch.rand(s.shape, generator=generator, device=here.s.device).cpu()
+        row = (u * len(paths)).long().clamp(max=len(paths) - 1)
+        i, j = paths.nearest(s, paths.times[:-1]), paths.nearest(t, paths.times)
+        j = torch.maximum(i + 1, j)
+        x_s, pi = paths.jumps(row, i, j)
+        return Stored(here, *(x.to(here.s) for x in (x_s, pi, paths.times[i], paths.times[j])))
+
+    def forward(self, batch: Batch, draw: Stored) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]  (it draws more)
+        m, sums = draw.here.m, shared_sums(draw.x_s)
+        on, off = {}, {}
+        if m:
+            on = self._on(self.jump(batch, draw.here).part(slice(None, m)), sums)
+        if len(draw.s):
+            flow_map = self.flow_map
+            weighted = lambda values: self.strength * per_example(values).mean()  # noqa: E731
+            evaluate = Evaluation.weighted(flow_map.chunk, weighted, draw.x_s, sums)
+            z = flow_map.readout(flow_map.features(draw.x_s, draw.s, draw.t))
+            loss = per_example(evaluate(lambda z, pi: divergence(pi, z), z, plain(draw.pi))["loss"]).mean()
+            off = {"loss": self.strength * loss, "off_diagonal": loss.detach()}
+        losses = [terms.pop("loss") for terms in (on, off) if terms]
+        return {"loss": sum(losses[1:], losses[0]), **on, **off}
+
+    def apart(self, batch: Batch, draw: Stored) -> tuple[tuple[Batch, Stored], tuple[Batch, Stored]]:  # pyright: ignore[reportIncompatibleMethodOverride]  (it draws more)
+        """The samples on the diagonal, and the stored jumps; their losses sum to that of all."""
+        m, none = draw.here.m, slice(0, 0)
+        here, on = super().apart(batch, draw.here)[0]
+        empty = Stored(on, *(part[none] for part in draw[1:]))
+        away = batch._replace(x_1=take(batch.x_1, slice(m, None)), condition=select(batch.condition, slice(m, None)))
+        return (here, empty), (away, draw._replace(here=draw.here._replace(m=0)))

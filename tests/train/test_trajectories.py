@@ -1,0 +1,111 @@
+"""Stored paths: their states and jumps are those of Euler's method and of the exact flow; files are continued."""
+
+import itertools
+
+import pytest
+import torch
+
+from flowmaps.oracles import FiniteLaw
+from flowmaps.train.trajectories import FILES, Trajectories, make_trajectories, read_trajectories, solved
+from identities.cases import seeded
+
+LAW = FiniteLaw.dependent(4, 3, generator=seeded(1))
+TIMES = torch.tensor([0, 0.4, 0.6, 0.75, 0.9, 1.0], dtype=torch.float64)
+
+
+def stored(times=TIMES, n=6):
+    flow_map = LAW.flow_map()
+    x_0 = flow_map.path.start(flow_map.noise((n, 3), seeded())).float()
+    return Trajectories(times, x_0, solved(flow_map, x_0, times), {})
+
+
+def every_jump(paths):
+    M = paths.steps
+    i, j = (
+        torch.tensor(column) for column in zip(*((a, b) for a in range(M) for b in range(a + 1, M + 1)), strict=True)
+    )
+    return torch.arange(len(i)) % len(paths), i, j
+
+
+def test_states_and_means_are_those_of_eulers_steps():
+    paths = stored()
+    states, tau = [paths.x_0], paths.times.tolist()
+    for k, (s, t) in enumerate(itertools.pairwise(tau)):
+        states.append(states[-1] + (t - s) / (1 - s) * (paths.pi[:, k].float() - states[-1]))
+    row, i, j = every_jump(paths)
+    x_s, pi = paths.jumps(row, i, j)
+    s, t = (paths.times[k].float()[:, None, None] for k in (i, j))
+    there = torch.stack([states[b][r] for r, b in zip(row, j, strict=True)])
+    torch.testing.assert_close(
+        x_s, torch.stack([states[a][r] for r, a in zip(row, i, strict=True)]), rtol=1e-5, atol=1e-5
+    )
+    torch.testing.assert_close(x_s + (t - s) / (1 - s) * (pi - x_s), there, rtol=1e-5, atol=1e-5)
+    assert float(pi.min()) >= 0 and float((pi.sum(-1) - 1).abs().max()) < 2e-3  # as exact as float16
+
+
+def test_jumps_of_fine_paths_are_those_of_the_exact_flow():
+    errors = {}
+    for M in (40, 160):
+        paths = stored(torch.linspace(0, 1, M + 1, dtype=torch.float64))
+        i, j = (torch.tensor([0, 0, M // 2, M // 4]), torch.tensor([M, M // 2, 3 * M // 4, M]))
+        for row in range(len(paths)):
+            x_s, pi = paths.jumps(torch.full((4,), row), i, j)
+            s, t = paths.times[i].float(), paths.times[j].float()
+            exact = LAW(x_s.double(), s.double(), t.double()).exp()
+            errors.setdefault(M, []).append(float((pi - exact).abs().mean()))
+    coarse, fine = (sum(errors[M]) / len(errors[M]) for M in (40, 160))
+    assert fine < 0.01 and fine < 0.5 * coarse
+
+
+def test_a_temperature_sharpens_every_prediction():
+    flow_map = LAW.flow_map()
+    x_0 = flow_map.path.start(flow_map.noise((6, 3), seeded())).float()
+    plain, sharp = (solved(flow_map, x_0, TIMES, T)[:, 0].float() for T in (1.0, 0.5))
+    torch.testing.assert_close(sharp, plain.square() / plain.square().sum(-1, keepdim=True), rtol=1e-2, atol=1e-3)
+
+
+def test_interrupted_and_continued_is_made_at_once(tmp_path):
+    def made(name, **options):
+        settings = dict(times=TIMES.tolist(), n=9, origin={"flow": "a"}, seed=3, shard=4) | options
+        return make_trajectories(tmp_path / name, LAW.flow_map(), (3,), **settings)
+
+    whole = made("whole", batch=2)
+
+    def stop(done):
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made("part", tell=stop)
+    with pytest.raises(ValueError, match="lacks 1 files of trajectories; run what makes them again"):
+        read_trajectories(tmp_path / "part")
+    again = made("part")
+    for part in (again, read_trajectories(tmp_path / "whole")):
+        assert torch.equal(part.x_0, whole.x_0) and torch.equal(part.pi, whole.pi) and part.origin == whole.origin
+    for options, message in (
+        ({"origin": {"flow": "b"}}, "holds trajectories of another flow: origin"),
+        ({"temperature": 0.5}, "holds trajectories of another flow: origin"),
+        ({"times": [0, 0.5, 1]}, "holds trajectories of another flow: times"),
+        ({"times": [0.1, 0.5, 1]}, "times go from 0.1 to 1.0, expected 0 to 1"),
+        ({"temperature": 0.0}, "temperature is 0.0, expected a number above 0"),
+        ({"n": 0}, "n is 0 and shard 4, expected at least one of each"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            made("part", **options)
+    file = tmp_path / "part" / "trajectories-00001.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="trajectories-00001.safetensors is not as it was written"):
+        read_trajectories(tmp_path / "part")
+    with pytest.raises(ValueError, match=f"no {FILES.file}: it holds no trajectories; make them first"):
+        read_trajectories(tmp_path / "nowhere")
+
+
+def test_what_is_no_set_of_paths_is_refused():
+    paths = stored()
+    for mistake, message in (
+        (lambda: Trajectories(TIMES, paths.x_0, paths.pi[:, 1:], {}), "expected 5 along each path"),
+        (lambda: Trajectories(TIMES, paths.x_0 * torch.nan, paths.pi, {}), "not finite; make them anew"),
+        (lambda: paths.parted(6), "held_out is 6, expected a number of paths from 1 to below 6"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mistake()
