@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import EllipsisType
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
@@ -249,6 +249,19 @@ def select(condition: Condition, index: Index) -> Condition:
     """The condition of some examples of a batch, ``index`` being a slice or an index tensor."""
     mask, known, label = condition
     return Condition(take(mask, index), take(known, index), take(label, index))
+
+
+def moved(tree: T, device: torch.device) -> T:
+    """A state, data, a condition or a tuple of them, on a device."""
+    found: object = tree
+    if isinstance(tree, Tensor):
+        found = tree.to(device)
+    elif isinstance(tree, dict):
+        found = type(tree)({name: moved(leaf, device) for name, leaf in tree.items()})
+    elif isinstance(tree, tuple):
+        parts = (moved(part, device) for part in tree)
+        found = type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    return cast(T, found)
 
 
 def portion(x: Data | None, first: int, n: int) -> Data | None:

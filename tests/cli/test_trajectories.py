@@ -36,15 +36,23 @@ def test_paths_are_made_once_and_learned_from(runs, tmp_path, capsys):
     assert main(["sample", str(tmp_path / "second"), "--n=4", "--out", str(tmp_path / "samples")]) == 0
 
 
-def test_maps_without_endpoints_of_one_field_are_refused_in_a_line(tmp_path, capsys):
+def test_molecules_keep_their_sizes_and_given_parts(tmp_path):
     smiles = ["C" * i + x + "C" * j for x in "ONS" for i in range(1, 9) for j in range(i)]
     (tmp_path / "own.csv").write_text("\n".join(["smiles", *smiles]) + "\n")
-    molecules = ("--task.width=16", "--task.depth=1", "--task.edge=8", "--task.heads=2")
-    sizes = {"checkerboard": ("--task.width=8", "--task.depth=1"),
-             "qm9": (*molecules, "--data.path", str(tmp_path / "own.csv"))}  # fmt: skip
-    for preset, message in (("checkerboard", "the map is a VelocityMap"), ("qm9", "the data have the fields")):
-        run = str(tmp_path / preset)
-        assert main(["train", preset, *SMALL, *sizes[preset], "--out", run]) == 0
-        capsys.readouterr()
-        assert main(["trajectories", run, "--n=8", "--steps=2"]) == 2
-        assert message in capsys.readouterr().err
+    small = ("--task.width=16", "--task.depth=1", "--task.edge=8", "--task.heads=2", "--data.path",
+             str(tmp_path / "own.csv"))  # fmt: skip
+    run, paths = str(tmp_path / "run"), str(tmp_path / "paths")
+    assert main(["train", "qm9", *SMALL, *small, "--out", run]) == 0
+    assert main(["trajectories", run, "--n=60", "--steps=2", "--out", paths]) == 0
+    mask = read_trajectories(paths).condition.mask
+    assert len(mask["atoms"].sum(1).unique()) > 3
+    second = ["--objective", "FromTrajectories", "--objective.base", run, "--objective.trajectories", paths]
+    assert main(["train", "qm9", *SMALL, *small, *second, "--out", str(tmp_path / "second")]) == 0
+
+
+def test_a_map_without_endpoints_is_refused_in_a_line(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    assert main(["train", "checkerboard", *SMALL, "--task.width=8", "--task.depth=1", "--out", run]) == 0
+    capsys.readouterr()
+    assert main(["trajectories", run, "--n=8", "--steps=2"]) == 2
+    assert "this is a VelocityMap on Euclidean; train its jumps by TwoStage" in capsys.readouterr().err

@@ -40,7 +40,7 @@ def base(tmp_path_factory):
 
 def paths_of(folder, flow_map, n=2048, times=TIMES, **options):
     """The folder of n paths of a map."""
-    make_trajectories(folder / "paths", flow_map.eval(), (2,), times, n, {}, batch=n, **options)
+    make_trajectories(folder / "paths", flow_map.eval(), DATA, times, n, {}, batch=n, **options)
     return str(folder / "paths")
 
 
@@ -98,7 +98,7 @@ def test_the_diagonal_takes_the_temperature_of_the_paths(base, tmp_path):
 
 
 def test_what_has_no_endpoints_is_refused(base):
-    with pytest.raises(ValueError, match="the map is a VelocityMap; use an endpoint map"):
+    with pytest.raises(ValueError, match="this is a VelocityMap on OneHot; train its jumps by TwoStage"):
         FromTrajectories(VelocityMap(GeodesicPath(OneHot(4)), MLP((2, 4), width=8, depth=1, out=4)), str(base), "x")
     with pytest.raises(ValueError, match="make them first: flowmaps trajectories"):
         FromTrajectories(build(), str(base), str(base))

@@ -5,11 +5,17 @@ import itertools
 import pytest
 import torch
 
+from flowmaps.data import CategoricalData
+from flowmaps.fields import Batch, Condition, Fields
+from flowmaps.maps import EndpointMap
 from flowmaps.oracles import FiniteLaw
+from flowmaps.paths import GeodesicPath
+from flowmaps.spaces import OneHot, Product
 from flowmaps.train.trajectories import FILES, Trajectories, make_trajectories, read_trajectories, solved
 from identities.cases import seeded
 
 LAW = FiniteLaw.dependent(4, 3, generator=seeded(1))
+DATA = CategoricalData(LAW.sample(64, seeded(2)))
 TIMES = torch.tensor([0, 0.4, 0.6, 0.75, 0.9, 1.0], dtype=torch.float64)
 
 
@@ -33,7 +39,7 @@ def test_states_and_means_are_those_of_eulers_steps():
     for k, (s, t) in enumerate(itertools.pairwise(tau)):
         states.append(states[-1] + (t - s) / (1 - s) * (paths.pi[:, k].float() - states[-1]))
     row, i, j = every_jump(paths)
-    x_s, pi = paths.jumps(row, i, j)
+    x_s, pi, _ = paths.jumps(row, i, j)
     s, t = (paths.times[k].float()[:, None, None] for k in (i, j))
     there = torch.stack([states[b][r] for r, b in zip(row, j, strict=True)])
     torch.testing.assert_close(
@@ -49,7 +55,7 @@ def test_jumps_of_fine_paths_are_those_of_the_exact_flow():
         paths = stored(torch.linspace(0, 1, M + 1, dtype=torch.float64))
         i, j = (torch.tensor([0, 0, M // 2, M // 4]), torch.tensor([M, M // 2, 3 * M // 4, M]))
         for row in range(len(paths)):
-            x_s, pi = paths.jumps(torch.full((4,), row), i, j)
+            x_s, pi, _ = paths.jumps(torch.full((4,), row), i, j)
             s, t = paths.times[i].float(), paths.times[j].float()
             exact = LAW(x_s.double(), s.double(), t.double()).exp()
             errors.setdefault(M, []).append(float((pi - exact).abs().mean()))
@@ -67,7 +73,7 @@ def test_a_temperature_sharpens_every_prediction():
 def test_interrupted_and_continued_is_made_at_once(tmp_path):
     def made(name, **options):
         settings = dict(times=TIMES.tolist(), n=9, origin={"flow": "a"}, seed=3, shard=4) | options
-        return make_trajectories(tmp_path / name, LAW.flow_map(), (3,), **settings)
+        return make_trajectories(tmp_path / name, LAW.flow_map(), DATA, **settings)
 
     whole = made("whole", batch=2)
 
@@ -98,6 +104,47 @@ def test_interrupted_and_continued_is_made_at_once(tmp_path):
         read_trajectories(tmp_path / "part")
     with pytest.raises(ValueError, match=f"no {FILES.file}: it holds no trajectories; make them first"):
         read_trajectories(tmp_path / "nowhere")
+
+
+class Halves(torch.nn.Module):
+    """Predictions that depend on what the map is told: the first category where the mask has a position, else none."""
+
+    def forward(self, x, s, t, condition):
+        return Fields({name: 5.0 * condition.mask[name].float()[..., None] * (torch.arange(x[name].shape[-1]) == 0)
+                       + 0 * x[name] for name in x})  # fmt: skip
+
+
+class Graphs:
+    """Examples of two fields, the second one partly given."""
+
+    def __len__(self):
+        return 5
+
+    def batch(self, index):
+        n = len(index)
+        x_1 = {"a": index[:, None].expand(n, 2) % 3, "b": index[:, None].expand(n, 3) % 4}
+        known = {"a": torch.zeros(n, 2, dtype=torch.bool), "b": (torch.arange(3) == index[:, None] % 3)}
+        mask = {"a": torch.arange(2) <= index[:, None], "b": torch.ones(n, 3, dtype=torch.bool)}
+        return Batch(x_1, Condition(mask, known, index))
+
+
+def test_fields_and_conditions_are_those_of_examples(tmp_path):
+    flow_map = EndpointMap(GeodesicPath(Product({"a": OneHot(3), "b": OneHot(4)})), Halves())
+    make_trajectories(tmp_path, flow_map, Graphs(), [0, 0.5, 1], 20, {}, batch=3)
+    paths = read_trajectories(tmp_path)
+    label = paths.condition.label
+    batch = Graphs().batch(label)
+    assert len(label.unique()) == 5
+    for name in ("a", "b"):
+        assert torch.equal(paths.condition.mask[name], batch.condition.mask[name])
+        assert torch.equal(paths.condition.known[name], batch.condition.known[name])
+    known, clean = batch.condition.known["b"], torch.nn.functional.one_hot(batch.x_1["b"], 4).half()
+    x_s, pi, condition = paths.jumps(torch.arange(20), torch.ones(20, dtype=torch.int64), torch.full((20,), 2))
+    for given in (paths.x_0["b"], paths.pi["b"][:, 0], x_s["b"], pi["b"]):
+        assert torch.equal(given[known].half(), clean[known])
+    assert torch.equal(condition.label, label) and not torch.equal(paths.x_0["b"][~known], clean[~known])
+    expected = torch.softmax(5.0 * batch.condition.mask["a"].float()[..., None] * torch.tensor([1.0, 0, 0]), -1)
+    torch.testing.assert_close(pi["a"], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_what_is_no_set_of_paths_is_refused():

@@ -6,18 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from torch import Tensor
-
 from ..configuration.parsing import parse
 from ..data.base import fingerprint
-from ..fields import one_field
 from ..hub import load
 from ..maps import EndpointMap
 from ..samplers.grids import TimeGrid
 from ..steering import LogitGuidance
 from ..tasks.base import preparing
 from ..train.checkpoint import run_of
-from ..train.trajectories import make_trajectories
+from ..train.trajectories import make_trajectories, require_one_hot
 from .checkpoints import model_parser, open_checkpoint
 
 HELP = """Paths of a trained flow, solved once and stored: noise, and what the diagonal of the map predicts at each
@@ -38,22 +35,18 @@ def run(arguments: Sequence[str]) -> int:
     cfg = parse(p, arguments)
     grid = TimeGrid.read(cfg.times) if cfg.times else TimeGrid.uniform(cfg.steps)
     opened = open_checkpoint(cfg)
-    flow_map = opened.flow_map
-    if not isinstance(flow_map, EndpointMap):
-        raise ValueError(
-            f"trajectories hold endpoints, but the map is a {type(flow_map).__name__}; train an endpoint map"
-        )
-    origin = {"flow": fingerprint(*flow_map.state_dict().values())}
+    flow_map = cast("EndpointMap", opened.flow_map)
+    require_one_hot(flow_map)
+    origin = {"flow": fingerprint(*flow_map.state_dict().values()), "data": opened.task.state()["data"]["train"]}
     if cfg.weaker:
-        weaker = cast("EndpointMap[Tensor]", load(cfg.weaker, cfg.device).flow_map)
+        weaker = cast("EndpointMap", load(cfg.weaker, cfg.device).flow_map)
         origin |= {"weaker": fingerprint(*weaker.state_dict().values()), "scale": f"{cfg.scale:g}"}
         flow_map = LogitGuidance(flow_map, cfg.scale, weaker)
-    positions = tuple(one_field(opened.task.outline().batch(1).x_1).shape[1:])
     folder = Path(cfg.out or (run_of(opened.folder) or Path()) / "trajectories")
     with preparing("trajectories", cfg.n) as told:
         paths = make_trajectories(
-            folder, flow_map, positions, grid.times, cfg.n, origin, temperature=cfg.temperature, seed=cfg.seed,
-            batch=cfg.batch, tell=told,
+            folder, flow_map, opened.task.train_data, grid.times, cfg.n, origin, temperature=cfg.temperature,
+            seed=cfg.seed, batch=cfg.batch, tell=told,
         )  # fmt: skip
     print(f"{len(paths):,} paths of {paths.steps} steps in {folder}")
     return 0

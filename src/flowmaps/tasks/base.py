@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar as Defaulted
 
 from ..data import Dataset, Identified
-from ..fields import FREE, Batch, Condition, Data, Shape, fieldwise
+from ..fields import FREE, Batch, Condition, Data, Shape, fieldwise, moved
 from ..likelihood import Bound, CutOff, Estimate, OwnScore, Proposal, Row, score
 from ..maps import EndpointMap, FlowMap, Transport
 from ..maps.flow import M
@@ -328,7 +328,7 @@ class Task(ABC, Generic[P, D, M]):
     @staticmethod
     def _batches(data: Dataset, n: int, batch: int, device: torch.device) -> Iterator[Batch]:
         for index in torch.arange(min(n, len(data))).split(batch):
-            yield _to(data.batch(index), device)
+            yield moved(data.batch(index), device)
 
 
 @contextmanager
@@ -372,13 +372,3 @@ def fitted(
         if "unexpected keyword" not in str(error):
             raise
         raise ValueError(f"the network does not fit: {error}; leave it out, or choose another network") from error
-
-
-def _to(tree: Any, device: torch.device) -> Any:  # noqa: ANN401  (any part of a batch)
-    if isinstance(tree, Tensor):
-        return tree.to(device)
-    if isinstance(tree, dict):
-        return {name: _to(leaf, device) for name, leaf in tree.items()}
-    if isinstance(tree, tuple):
-        return type(tree)(*(_to(part, device) for part in tree))
-    return tree

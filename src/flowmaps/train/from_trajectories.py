@@ -9,24 +9,26 @@ import torch
 from torch import Tensor
 
 from ..evaluation import Evaluation, per_example, plain, shared_sums
-from ..fields import Batch, select, take
+from ..fields import Batch, Condition, State, moved, select, take
 from ..maps import EndpointMap
 from ..objectives import Distilled, SelfDistillation
 from ..objectives.diagonal import divergence
 from ..objectives.self_distillation import Draw
 from ..times import PairLaw, TimeLaw
-from .trajectories import read_trajectories
+from .trajectories import read_trajectories, require_one_hot
 from .two_stage import Autoguidance, load_base
 
 HELD_OUT = 0.02  # of the paths, by which the jumps are validated
 
 
 class Stored(NamedTuple):
-    """What the diagonal draws, then jumps of stored paths: states, mean endpoints, and times ``(jumps,)``."""
+    """What the diagonal draws, then jumps of stored paths: states, mean endpoints, their conditions, and times
+    ``(jumps,)``."""
 
     here: Draw
-    x_s: Tensor
-    pi: Tensor
+    x_s: State
+    pi: State
+    condition: Condition
     s: Tensor
     t: Tensor
 
@@ -41,7 +43,7 @@ class FromTrajectories(SelfDistillation):
     The map starts from the flow that made the paths (:mod:`flowmaps.train.trajectories`). Off the diagonal it learns
     their mean endpoints, for which no map is evaluated; times are drawn like those of self-distillation and moved to
     the nearest ones of the paths. On the diagonal it stays what it was, at the temperature of the paths, on states
-    above the data; there alone it sees prompts and gaps. Targets do not improve while it learns, and do not drift.
+    above the data. Targets do not improve while it learns, and do not drift.
 
     Arguments:
         flow_map: The flow map in training, of the architecture of the base.
@@ -50,7 +52,7 @@ class FromTrajectories(SelfDistillation):
         times, pairs, share, strength, emphasis: As in :class:`~flowmaps.objectives.SelfDistillation`.
         guide: What the diagonal learns, if the paths are guided; by default the base at their temperature.
     Raises: CheckpointError if there is no such checkpoint or it does not fit. ValueError if there are no paths, or the
-        map is no endpoint map.
+        map is no endpoint map in one-hot states.
     Invariant: on the flow of a known law it converges to the exact jumps (``tests/train/test_from_trajectories.py``).
     Reference: Luhman and Luhman 2021, *Knowledge distillation in iterative generative models*, arXiv 2101.02388 (of a
         whole path at once); Zheng et al. 2023, *Fast sampling of diffusion models via operator learning*, arXiv
@@ -59,7 +61,7 @@ class FromTrajectories(SelfDistillation):
 
     def __init__(
         self,
-        flow_map: EndpointMap[Tensor],
+        flow_map: EndpointMap,
         base: str,
         trajectories: str,
         *,
@@ -70,10 +72,7 @@ class FromTrajectories(SelfDistillation):
         emphasis: Mapping[str, float] | None = None,
         guide: Autoguidance | None = None,
     ):
-        if not isinstance(flow_map, EndpointMap):
-            raise ValueError(
-                f"paths hold mean endpoints, but the map is a {type(flow_map).__name__}; use an endpoint map"
-            )
+        require_one_hot(flow_map)
         paths = read_trajectories(trajectories)
         load_base(flow_map, base)
         diagonal = guide(flow_map) if guide else Distilled(flow_map, float(paths.origin.get("temperature", 1)))
@@ -89,8 +88,8 @@ class FromTrajectories(SelfDistillation):
         row = (u * len(paths)).long().clamp(max=len(paths) - 1)
         i, j = paths.nearest(s, paths.times[:-1]), paths.nearest(t, paths.times)
         j = torch.maximum(i + 1, j)
-        x_s, pi = paths.jumps(row, i, j)
-        return Stored(here, *(x.to(here.s) for x in (x_s, pi, paths.times[i], paths.times[j])))
+        s, t = (paths.times[k].to(here.s) for k in (i, j))
+        return Stored(here, *moved(paths.jumps(row, i, j), here.s.device), s, t)
 
     def forward(self, batch: Batch, draw: Stored) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]  (it draws more)
         m, sums = draw.here.m, shared_sums(draw.x_s)
@@ -99,10 +98,10 @@ class FromTrajectories(SelfDistillation):
             on = self._on(self.jump(batch, draw.here).part(slice(None, m)), sums)
         if len(draw.s):
             flow_map = self.flow_map
-            weighted = lambda values: self.strength * per_example(values).mean()  # noqa: E731
-            evaluate = Evaluation.weighted(flow_map.chunk, weighted, draw.x_s, sums)
-            z = flow_map.readout(flow_map.features(draw.x_s, draw.s, draw.t))
-            loss = per_example(evaluate(lambda z, pi: divergence(pi, z), z, plain(draw.pi))["loss"]).mean()
+            mean = lambda values: per_example(values, draw.condition, self.emphasis).mean()  # noqa: E731
+            evaluate = Evaluation.weighted(flow_map.chunk, lambda v: self.strength * mean(v), draw.x_s, sums)
+            z = flow_map.readout(flow_map.features(draw.x_s, draw.s, draw.t, draw.condition))
+            loss = mean(evaluate(lambda z, pi: divergence(pi, z), z, plain(draw.pi))["loss"])
             off = {"loss": self.strength * loss, "off_diagonal": loss.detach()}
         losses = [terms.pop("loss") for terms in (on, off) if terms]
         return {"loss": sum(losses[1:], losses[0]), **on, **off}
@@ -111,6 +110,7 @@ class FromTrajectories(SelfDistillation):
         """The samples on the diagonal, and the stored jumps; their losses sum to that of all."""
         m, none = draw.here.m, slice(0, 0)
         here, on = super().apart(batch, draw.here)[0]
-        empty = Stored(on, *(part[none] for part in draw[1:]))
+        empty = Stored(on, take(draw.x_s, none), take(draw.pi, none), select(draw.condition, none), draw.s[none],
+                       draw.t[none])  # fmt: skip
         away = batch._replace(x_1=take(batch.x_1, slice(m, None)), condition=select(batch.condition, slice(m, None)))
         return (here, empty), (away, draw._replace(here=draw.here._replace(m=0)))
