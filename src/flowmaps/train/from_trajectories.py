@@ -11,9 +11,8 @@ from torch import Tensor
 from ..evaluation import Evaluation, per_example, plain, shared_sums
 from ..fields import Batch, Condition, State, moved, select, take
 from ..maps import EndpointMap
-from ..objectives import Distilled, SelfDistillation
+from ..objectives import Distilled, SelfDistillation, self_distillation
 from ..objectives.diagonal import divergence
-from ..objectives.self_distillation import Draw
 from ..times import PairLaw, TimeLaw
 from .trajectories import read_trajectories, require_one_hot
 from .two_stage import Autoguidance, load_base
@@ -25,7 +24,7 @@ class Stored(NamedTuple):
     """What the diagonal draws, then jumps of stored paths: states, mean endpoints, their conditions, and times
     ``(jumps,)``."""
 
-    here: Draw
+    here: self_distillation.Draw
     x_s: State
     pi: State
     condition: Condition
