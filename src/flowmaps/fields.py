@@ -260,7 +260,7 @@ def moved(tree: T, device: torch.device) -> T:
         found = type(tree)({name: moved(leaf, device) for name, leaf in tree.items()})
     elif isinstance(tree, tuple):
         parts = (moved(part, device) for part in tree)
-        found = type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+        found = tuple(parts) if type(tree) is tuple else type(tree)(*parts)
     return cast(T, found)
 
 
