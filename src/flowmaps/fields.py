@@ -251,17 +251,22 @@ def select(condition: Condition, index: Index) -> Condition:
     return Condition(take(mask, index), take(known, index), take(label, index))
 
 
-def moved(tree: T, device: torch.device) -> T:
-    """A state, data, a condition or a tuple of them, on a device."""
+def each_tensor(function: Callable[[Tensor], Tensor], tree: T) -> T:
+    """A state, data, a condition or a tuple of them, by a function of each tensor."""
     found: object = tree
     if isinstance(tree, Tensor):
-        found = tree.to(device)
+        found = function(tree)
     elif isinstance(tree, dict):
-        found = type(tree)({name: moved(leaf, device) for name, leaf in tree.items()})
+        found = type(tree)({name: each_tensor(function, leaf) for name, leaf in tree.items()})
     elif isinstance(tree, tuple):
-        parts = (moved(part, device) for part in tree)
+        parts = (each_tensor(function, part) for part in tree)
         found = tuple(parts) if type(tree) is tuple else type(tree)(*parts)
     return cast(T, found)
+
+
+def moved(tree: T, device: torch.device) -> T:
+    """A state, data, a condition or a tuple of them, on a device."""
+    return each_tensor(lambda x: x.to(device), tree)
 
 
 def portion(x: Data | None, first: int, n: int) -> Data | None:

@@ -109,7 +109,7 @@ class Numbered:
         if n < 1 or shard < 1:
             raise ValueError(f"n is {n} and shard {shard}, expected at least one of each")
         there = self.index(folder) if (folder / self.file).exists() else None
-        index = agreed(folder, there, wanted, f"{self.name} of another flow")
+        index = agreed(folder, there, {**wanted, "seed": seed}, f"{self.name} of another flow")
         for number, first in enumerate(range(0, n, shard)):
             name = f"{self.name}-{number:05d}.safetensors"
             if name not in index["shards"]:

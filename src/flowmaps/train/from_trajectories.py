@@ -94,7 +94,7 @@ class FromTrajectories(SelfDistillation):
         m, sums = draw.here.m, shared_sums(draw.x_s)
         on, off = {}, {}
         if m:
-            on = self._on(self.jump(batch, draw.here).part(slice(None, m)), sums)
+            on = self._on(self.jump(*super().apart(batch, draw.here)[0]), sums)
         if len(draw.s):
             flow_map = self.flow_map
             mean = lambda values: per_example(values, draw.condition, self.emphasis).mean()  # noqa: E731
@@ -107,9 +107,8 @@ class FromTrajectories(SelfDistillation):
 
     def apart(self, batch: Batch, draw: Stored) -> tuple[tuple[Batch, Stored], tuple[Batch, Stored]]:  # pyright: ignore[reportIncompatibleMethodOverride]  (it draws more)
         """The samples on the diagonal, and the stored jumps; their losses sum to that of all."""
-        m, none = draw.here.m, slice(0, 0)
+        none = slice(0, 0)
         here, on = super().apart(batch, draw.here)[0]
         empty = Stored(on, take(draw.x_s, none), take(draw.pi, none), select(draw.condition, none), draw.s[none],
                        draw.t[none])  # fmt: skip
-        away = batch._replace(x_1=take(batch.x_1, slice(m, None)), condition=select(batch.condition, slice(m, None)))
-        return (here, empty), (away, draw._replace(here=draw.here._replace(m=0)))
+        return (here, empty), (batch, draw._replace(here=draw.here._replace(m=0)))

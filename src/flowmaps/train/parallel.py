@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from ..fields import each_tensor
 from .settings import Hardware
 from .tensors import CheckpointError
 
@@ -151,11 +152,4 @@ def together(fabric: Fabric) -> Iterator[None]:
 
 def pinned(tree: Tree) -> Tree:
     """A batch in page-locked memory, from which it reaches an accelerator without being waited for."""
-    found: object = tree
-    if isinstance(tree, Tensor):
-        found = tree.pin_memory() if tree.device.type == "cpu" else tree
-    elif isinstance(tree, Mapping):
-        found = {name: pinned(part) for name, part in tree.items()}
-    elif isinstance(tree, tuple):
-        found = type(tree)(*map(pinned, tree))
-    return cast("Tree", found)
+    return each_tensor(lambda x: x.pin_memory() if x.device.type == "cpu" else x, tree)
