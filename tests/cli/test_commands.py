@@ -219,6 +219,23 @@ def test_evaluate_beside_real_data(trained, tell, tmp_path):
     assert rows["1"]["frechet_spread"] > 0 and rows["data"]["frechet"] < rows["1"]["frechet"]
 
 
+def test_who_interrupts_an_evaluation_has_the_rows_that_are_done(trained, tell, tmp_path, monkeypatch):
+    draw, rows = Images.sample, []
+
+    def sample(*arguments, **options):
+        rows.append(arguments)
+        if len(rows) == 3:
+            raise KeyboardInterrupt
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(Images, "sample", sample)
+    code, _, err = tell("evaluate", trained, "--steps", "1,2,4", "--ode", 0, "--n", 24, "--out", tmp_path)
+    assert code == 130 and err.count("24 samples drawn") == 2
+    report = numbers(tmp_path / "metrics.json")
+    assert set(report["by_steps"]) == {"1", "2", "data"}
+    assert report["by_steps"]["2"]["frechet"] > 0 and report["n"] == 24
+
+
 def test_a_command_has_the_options_of_the_modality_alone(trained, tell):
     for command, option in (("evaluate", "temperatures"), ("steer", "prompt"), ("sample", "atoms")):
         code, _, error = tell(command, trained, f"--{option}", "1")

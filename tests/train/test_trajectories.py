@@ -156,3 +156,29 @@ def test_what_is_no_set_of_paths_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             mistake()
+
+
+def test_a_folder_grows_and_loses_nothing(tmp_path):
+    def made(name, n):
+        return make_trajectories(tmp_path / name, LAW.flow_map(), DATA, TIMES.tolist(), n, {}, seed=3, shard=4)
+
+    whole = made("whole", 14)
+    for n in (6, 10, 14):  # the last file, which is not full, is made again
+        grown = made("grown", n)
+        assert len(grown) == n and torch.equal(grown.x_0[: n // 4 * 4], whole.x_0[: n // 4 * 4])
+    assert torch.equal(grown.x_0, whole.x_0) and torch.equal(grown.pi, whole.pi)
+    with pytest.raises(ValueError, match="holds 14 trajectories; n is 8, expected as many or more; choose another"):
+        made("grown", 8)
+
+
+def test_who_stops_early_is_content_with_what_is_there(tmp_path):
+    def made(n, tell=None):
+        return make_trajectories(tmp_path, LAW.flow_map(), DATA, TIMES.tolist(), n, {}, seed=3, shard=4, tell=tell)
+
+    def stop(done):
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made(100, stop)
+    assert len(made(8)) == len(read_trajectories(tmp_path)) == 8

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from statistics import mean, stdev
 
 import torch
@@ -16,6 +18,7 @@ from ..files import write_json
 from ..maps import FlowMap
 from ..metrics.tables import lost_modes
 from ..pictures import heading
+from ..reading import Document
 from ..samplers import Sampler
 from ..samplers.grids import TimeGrid
 from ..seeds import check_seed
@@ -65,12 +68,13 @@ def run(arguments: Sequence[str]) -> int:
     data = task.of_data(cfg.n)  # first: it tells whether there are data enough
     grids = {n: grid_of(opened, n, cfg.grid) for n in steps}
     rows = on_grids(task.rows(steps, (task.ode if cfg.ode is None else cfg.ode) or None), grids)
-    by_steps, samples = measure(task, opened.flow_map, rows, n, seeds, lambda line: print(line, file=sys.stderr))
-    by_steps["data"] = data
     directory = results(cfg, opened, "evaluation")
-    task.write({name: take(row, slice(SHOWN)) for name, row in samples.items()}, directory)
-    report = {**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": by_steps}
+    report: Document = {**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": {"data": data}}
     report["grids"] = {str(n): grid._asdict() for n, grid in grids.items()}
+    keep = partial(_keep, directory / "metrics.json", report)
+    by_steps, samples = measure(task, opened.flow_map, rows, n, seeds, keep)
+    by_steps["data"] = data
+    task.write({name: take(row, slice(SHOWN)) for name, row in samples.items()}, directory)
     report["lost_modes"] = lost_modes(by_steps)
     for name, study in studies.items():
         report[name], files = study(opened.flow_map, rows, n, cfg.seed, data, directory)
@@ -81,6 +85,13 @@ def run(arguments: Sequence[str]) -> int:
     print(f"wrote {directory / 'metrics.json'}")
     say_if_empty(opened)
     return 0
+
+
+def _keep(file: Path, report: Document, line: str, rows: Rows) -> None:
+    """Tell those who wait, and write the rows that are done: whoever interrupts has them."""
+    print(line, file=sys.stderr)
+    report["by_steps"] = {**rows, "data": report["by_steps"]["data"]}
+    write_json(file, finite(report))
 
 
 def check(cfg: Namespace) -> None:
@@ -112,14 +123,14 @@ def measure(
     rows: Mapping[str, Sampler],
     n: int,
     seeds: Sequence[int],
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[str, Rows], None] | None = None,
 ) -> tuple[Rows, dict[str, Data]]:
     """Quality of ``n`` samples a row, and the samples of the first seed.
 
     With several seeds each value is a mean, and ``..._spread`` its standard deviation over them.
 
     Arguments:
-        tell: Called with a line on each row that is done, for those who wait.
+        tell: Called with a line on each row that is done, for those who wait, and all rows so far.
     """
     device = flow_map.device
     values: Rows = {}
@@ -132,10 +143,11 @@ def measure(
             drawing += time.monotonic() - start
             samples.setdefault(name, drawn)
             runs.append(task.quality(drawn))
-        if tell is not None:
-            judging = time.monotonic() - begun - drawing
-            tell(f"{heading(name)}: {n * len(seeds):,} samples drawn in {drawing:.0f} s, judged in {judging:.0f} s")
         values[name] = {metric: mean(run[metric] for run in runs) for metric in runs[0]}
         if len(runs) > 1:
             values[name] |= {f"{metric}_spread": stdev(run[metric] for run in runs) for metric in runs[0]}
+        if tell is not None:
+            judging = time.monotonic() - begun - drawing
+            line = f"{heading(name)}: {n * len(seeds):,} samples drawn in {drawing:.0f} s, judged in {judging:.0f} s"
+            tell(line, values)
     return values, samples

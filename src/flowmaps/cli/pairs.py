@@ -26,7 +26,7 @@ from .checkpoints import model_parser, open_checkpoint
 By = Literal["flow", "ot"]
 HELP = """Pairs of source and data points, on which RegFlow trains a bijection: where a trained map carries noise in
 a few jumps, or what optimal transport makes of noise and the data of its task. They are made once; a run that was
-interrupted goes on where it was."""
+interrupted goes on where it was, and a larger --n adds pairs to a folder."""
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -18,7 +18,8 @@ from ..train.trajectories import make_trajectories, require_one_hot
 from .checkpoints import model_parser, open_checkpoint
 
 HELP = """Paths of a trained flow, solved once and stored: noise, and what the diagonal of the map predicts at each
-step of Euler's method. FromTrajectories learns few jumps from them. A run that was interrupted goes on where it was."""
+step of Euler's method. FromTrajectories learns few jumps from them. A run that was interrupted goes on where it was; a
+larger --n adds paths to a folder."""
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -73,7 +73,8 @@ def read_shard(file: Path, digest: str, remedy: str) -> dict[str, Tensor]:
 
 class Numbered:
     """Rows that are made once, so many a file, each file by random numbers of its own: ``NAME-00000.safetensors``, ...
-    and ``NAME.json``, which says how they were made. Whoever was interrupted goes on where that was.
+    and ``NAME.json``, which says how they were made. Whoever was interrupted goes on where that was, and whoever wants
+    more of them later, or is content with those that are there, asks for so many.
 
     Arguments:
         name: Of the files.
@@ -103,13 +104,18 @@ class Numbered:
             draw: What makes some rows: those from number ``first`` on, ``count`` of them, by the generator alone.
             wanted: The index, without its files.
             tell: Called with the number of rows that are there.
-        Raises: ValueError if other rows are in the folder.
+        Raises: ValueError if other rows are in the folder, or more.
         """
         n, shard, seed = wanted["n"], wanted["shard"], check_seed(wanted["seed"], bits=32)
         if n < 1 or shard < 1:
             raise ValueError(f"n is {n} and shard {shard}, expected at least one of each")
         there = self.index(folder) if (folder / self.file).exists() else None
+        resized = there is not None and n != there["n"]
+        if there is not None and resized:
+            there = self._resized(folder, there, n)
         index = agreed(folder, there, {**wanted, "seed": seed}, f"{self.name} of another flow")
+        if resized:
+            write_json(folder / self.file, index)
         for number, first in enumerate(range(0, n, shard)):
             name = f"{self.name}-{number:05d}.safetensors"
             if name not in index["shards"]:
@@ -118,6 +124,20 @@ class Numbered:
                 write_json(folder / self.file, index)
             if tell is not None:
                 tell(min(first + shard, n))
+
+    def _resized(self, folder: Path, index: Document, n: int) -> Document:
+        """The index for more rows than were planned, or for fewer of which none is made: a last file that was not to
+        be full is made again.
+
+        Raises: ValueError if rows would be lost.
+        """
+        shard, shards = max(index["shard"], 1), dict(index["shards"])
+        made = min(len(shards) * shard, index["n"])
+        if n < made:
+            raise ValueError(f"{folder} holds {made} {self.name}; n is {n}, expected as many or more; choose another")
+        if made % shard and n > made:
+            del shards[max(shards)]
+        return {**index, "n": n, "shards": shards}
 
     def read(self, folder: Path) -> tuple[Document, dict[str, Tensor]]:
         """The index and all rows of a folder, every file checked by its hash.
