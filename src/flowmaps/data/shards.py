@@ -110,11 +110,10 @@ class Numbered:
         if n < 1 or shard < 1:
             raise ValueError(f"n is {n} and shard {shard}, expected at least one of each")
         there = self.index(folder) if (folder / self.file).exists() else None
-        resized = there is not None and n != there["n"]
-        if there is not None and resized:
-            there = self._resized(folder, there, n)
-        index = agreed(folder, there, {**wanted, "seed": seed}, f"{self.name} of another flow")
-        if resized:
+        wanted = {**wanted, "seed": seed, "n": there["n"] if there else n}
+        index = agreed(folder, there, wanted, f"{self.name} of another flow")
+        if n != index["n"]:
+            index = self._resized(folder, index, n)
             write_json(folder / self.file, index)
         for number, first in enumerate(range(0, n, shard)):
             name = f"{self.name}-{number:05d}.safetensors"
