@@ -322,7 +322,12 @@ def test_the_shipped_model_keeps_its_word(tell, tmp_path):
 
 
 def test_an_exported_configuration_holds_no_path_of_the_machine():
-    config = {"task": {"init_args": {"path": "/a", "width": 3}}, "objective": {"init_args": {"base": "/a/b/first"}}}
-    assert portable(config) == {"task": {"init_args": {"path": None, "width": 3}},
-                                "objective": {"init_args": {"base": "first"}}}  # fmt: skip
+    learned = {
+        "base": "/a/b/first",
+        "trajectories": "/a/paths",
+        "guide": {"init_args": {"weaker": "/c/weak", "scale": 2}},
+    }
+    config = {"task": {"init_args": {"path": "/a", "width": 3}}, "objective": {"init_args": learned}}
+    named = {"base": "first", "trajectories": "paths", "guide": {"init_args": {"weaker": "weak", "scale": 2}}}
+    assert portable(config) == {"task": {"init_args": {"path": None, "width": 3}}, "objective": {"init_args": named}}
     assert config["task"]["init_args"]["path"] == "/a", "that of the run stays"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,12 +46,20 @@ def portable(config: Document) -> Document:
     settings |= {name: None for name in OF_ONE_MACHINE if name in settings}
     if Path(str(settings.get("source"))).is_absolute():
         settings["source"] = Path(settings["source"]).name
-    learned = result.get("objective", {}).get("init_args") or {}
-    if learned.get("base"):  # the run of a first stage, of which the name is enough
-        learned["base"] = Path(learned["base"]).name
+    if "objective" in result:  # runs of first stages and folders of paths, of which the name is enough
+        result["objective"] = _named(result["objective"])
     if "command" in result:
         result["command"] = re.sub(r"(?<=[\s=])['\"]?/[^\s'\"]*/([^\s/'\"]+)['\"]?", r"\1", str(result["command"]))
     return result
+
+
+def _named(settings: object) -> object:
+    """Settings with names in the place of absolute paths."""
+    if isinstance(settings, Mapping):
+        return {name: _named(value) for name, value in settings.items()}
+    if isinstance(settings, list):
+        return [_named(value) for value in settings]
+    return Path(settings).name if isinstance(settings, str) and Path(settings).is_absolute() else settings
 
 
 def measured(folder: Path) -> Document | None:
