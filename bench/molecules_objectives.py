@@ -37,7 +37,7 @@ from flowmaps.tasks.molecules import Molecules
 from flowmaps.times import LogitNormal
 from flowmaps.train import AdamW, Cosine, Trainer
 from flowmaps.train.stream import generator
-from records import Record, jumps, origins, require_whole
+from records import Record, by_objective, jumps, origins, require_whole
 
 FOREVER = 10**9  # updates, where a budget of time ends the training
 AVERAGED = ", averaged"  # targets from a moving average of the weights
@@ -132,14 +132,11 @@ def table(result: dict[str, Any]) -> str:
             error = stdev(values) / len(values) ** 0.5
         return f"{mean(values):.1f} ± {error:.1f}"
 
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for row in result["rows"]:
-        by_name.setdefault(row["objective"], []).append(row)
     lines = ["# Objectives on molecules", "", origins(result), ""]
     for metric, title in SHOWN.items():
         lines += [f"## {title}", ""]
         lines += ["| objective | " + " | ".join(SAMPLERS) + " | updates | CPU s |", "|---" * (len(SAMPLERS) + 3) + "|"]
-        for name, rows in by_name.items():
+        for name, rows in by_objective(result).items():
             cells = [cell(rows, key, metric) for key in SAMPLERS]
             spent = [f"{mean(row['updates'] for row in rows):.0f}", f"{mean(row['seconds'] for row in rows):.0f}"]
             lines.append(f"| {' | '.join([name, *cells, *spent])} |")

@@ -86,14 +86,19 @@ class Record:
         write_text(self.page, self.table(self.result) + remarks(self.page))
 
 
+def by_objective(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a record by their objective, one a seed."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        found.setdefault(row["objective"], []).append(row)
+    return found
+
+
 def origins(result: dict[str, Any]) -> str:
     """Hardware and settings of a record, and of which day, code and seeds its rows are."""
     settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items() if value is not None)
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for row in result["rows"]:
-        by_name.setdefault(row["objective"], []).append(row)
     together: dict[str, list[str]] = {}
-    for name, rows in by_name.items():
+    for name, rows in by_objective(result).items():
         days = " and ".join(sorted({f"{row['date']} (code of {row['commit']})" for row in rows}))
         seeds = ", ".join(str(row["seed"]) for row in rows)
         together.setdefault(f"{days}, seed {seeds}", []).append(name)

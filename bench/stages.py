@@ -40,8 +40,9 @@ from flowmaps.times import DecodeRateClock, FullJump, LogitNormal, OnClock, Pair
 from flowmaps.train import AdamW, Cosine, FromTrajectories, Muon, Report, Trainer, TwoStage
 from flowmaps.train.stream import generator
 from flowmaps.train.trajectories import make_trajectories
+from flowmaps.train.two_stage import load_base
 from objectives import build_law, distance
-from records import Record, origins, require_whole
+from records import Record, by_objective, origins, require_whole
 
 DISTRIBUTION = "one stage, distribution late"
 FOREVER = 10**9  # updates: a budget of time ends every training
@@ -162,8 +163,6 @@ class Comparison:
         return self.fit(objective, self.seconds / 2)
 
     def stored(self) -> Report:
-        from flowmaps.train.two_stage import load_base
-
         first, begun = str(self.first()), time.process_time()
         load_base(flow_map := self.build(), first)
         times = torch.linspace(0, 1, 17, dtype=torch.float64)
@@ -200,8 +199,10 @@ def run(o: argparse.Namespace) -> None:
                 report = WAYS[name](comparison)
                 row: dict[str, Any] = {"objective": name, "seed": seed, "updates": report.step}
                 row["seconds"] = round(report.cpu_seconds, 1)
-                draw = lambda key: task.sample(report.flow_map, n, SAMPLERS[key], generator("cpu", seed, "sample"))  # noqa: B023,E731
-                row["by_steps"] = {key: task.quality(draw(key)) for key in SAMPLERS}
+                row["by_steps"] = {
+                    key: task.quality(task.sample(report.flow_map, n, sampler, generator("cpu", seed, "sample")))
+                    for key, sampler in SAMPLERS.items()
+                }
                 record.add(row)
                 first = next(iter(shown))
                 told = {key: round(values[first], 3) for key, values in row["by_steps"].items()}
@@ -219,13 +220,10 @@ def table(result: dict[str, Any], shown: Mapping[str, tuple[str, float]]) -> str
         error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else scale * found[0].get(f"{metric}_error", 0.0)
         return f"{mean(values):.3g}" + (f" ± {error:.2g}" if error else "")
 
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for row in result["rows"]:
-        by_name.setdefault(row["objective"], []).append(row)
     lines = [f"# Ways to few jumps: {result['settings']['data']}", "", origins(result), ""]
     for metric, (title, scale) in shown.items():
         lines += [f"## {title}", "", "| | " + " | ".join(SAMPLERS) + " | updates |", "|---" * (len(SAMPLERS) + 2) + "|"]
-        for name, rows in by_name.items():
+        for name, rows in by_objective(result).items():
             cells = [cell(rows, key, metric, scale) for key in SAMPLERS]
             cells.append(f"{mean(row['updates'] for row in rows):.0f}")
             lines.append(f"| {' | '.join([name, *cells])} |")

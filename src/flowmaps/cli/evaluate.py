@@ -72,16 +72,15 @@ def run(arguments: Sequence[str]) -> int:
     report: Document = {**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": {"data": data}}
     report["grids"] = {str(n): grid._asdict() for n, grid in grids.items()}
     keep = partial(_keep, directory / "metrics.json", report)
-    by_steps, samples = measure(task, opened.flow_map, rows, n, seeds, keep)
-    by_steps["data"] = data
+    _, samples = measure(task, opened.flow_map, rows, n, seeds, keep)
     task.write({name: take(row, slice(SHOWN)) for name, row in samples.items()}, directory)
-    report["lost_modes"] = lost_modes(by_steps)
+    report["lost_modes"] = lost_modes(report["by_steps"])
     for name, study in studies.items():
         report[name], files = study(opened.flow_map, rows, n, cfg.seed, data, directory)
         if files:
             print("wrote " + ", ".join(str(file) for file in files))
     write_json(directory / "metrics.json", finite(report))
-    show(by_steps, f"{opened.folder}: {n} samples a row", task.headlines)
+    show(report["by_steps"], f"{opened.folder}: {n} samples a row", task.headlines)
     print(f"wrote {directory / 'metrics.json'}")
     say_if_empty(opened)
     return 0

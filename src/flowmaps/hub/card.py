@@ -44,8 +44,8 @@ def portable(config: Document) -> Document:
     result = copy.deepcopy(dict(config))
     settings = result["task"].setdefault("init_args", {})
     settings |= {name: None for name in OF_ONE_MACHINE if name in settings}
-    if Path(str(settings.get("source"))).is_absolute():
-        settings["source"] = Path(settings["source"]).name
+    if "source" in settings:
+        settings["source"] = _named(settings["source"])
     if "objective" in result:  # runs of first stages and folders of paths, of which the name is enough
         result["objective"] = _named(result["objective"])
     if "command" in result:
