@@ -20,7 +20,7 @@ from ..metrics.two_sample import bootstrap, density_ratio, frechet_distance
 from .aims import Aim
 
 HELD_OUT = 2000  # validation molecules that FCD compares with
-LARGEST = 10.0  # of a density ratio: a few rare samples do not stand for all
+LARGEST = 5.0  # of a density ratio: a few rare samples do not stand for all
 REPEATS = 10  # of the bootstrap of FCD
 
 
