@@ -22,7 +22,6 @@ import argparse
 import datetime
 import json
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -47,7 +46,7 @@ from flowmaps.samplers.base import decoder_of
 from flowmaps.spaces import Euclidean
 from flowmaps.tasks.boltzmann import Boltzmann
 from flowmaps.train import AdamW, Cosine, Trainer
-from records import commit, require_whole
+from records import commit, over_seeds, require_whole
 
 RESULTS = Path(__file__).parent / "results"
 FARTHEST = 1e30  # nats, of a frame that the inverse of a flow carries beyond float32
@@ -149,15 +148,10 @@ def table(runs: list[dict[str, Any]], exact: dict[str, float]) -> str:
         for method in METHODS:
             rows = [row for row in runs if (row["flow"], row["method"]) == (name, method)]
             if rows:
-                cells = [cell([row[column] for row in rows]) for column in COLUMNS]
+                cells = [over_seeds([row[column] for row in rows]) for column in COLUMNS]
                 head.append(f"| {name}, {method} | " + " | ".join(cells) + " |")
-    head.append("| dynamics | " + " | ".join(cell([exact[c]]) if c in exact else "" for c in COLUMNS) + " |")
+    head.append("| dynamics | " + " | ".join(over_seeds([exact[c]]) if c in exact else "" for c in COLUMNS) + " |")
     return "\n".join([*head, *(row + " |" * (len(COLUMNS) - 2) for row in PRINTED.splitlines())])
-
-
-def cell(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3g}{spread}"
 
 
 def report(runs: list[dict[str, Any]], exact: dict[str, float], setting: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import NamedTuple
 
 import torch
@@ -38,7 +38,7 @@ from flowmaps.pictures import sample_grid
 from flowmaps.samplers import Jumps
 from flowmaps.tasks.autoencoders import Autoencoders
 from flowmaps.train import AdamW, Cosine, Trainer
-from records import require_whole
+from records import over_seeds, require_whole
 
 FLOW = partial(RealNVP, layers=2, width=32, depth=1)
 WIDTH, NOISE, DRAWS, IMAGES, SAMPLES = 128, 0.5, 128, 500, 1000
@@ -169,16 +169,12 @@ def table(results: dict) -> str:
         for method in METHODS:
             runs = [run for run in results["runs"] if (run["latents"], run["method"]) == (latents, method)]
             if runs:
-                cells = [spread([run[name] for run in runs]) for name in METRICS]
+                cells = [over_seeds([run[name] for run in runs], ".4g") for name in METRICS]
                 updates = f"{mean(run['updates'] for run in runs):,.0f}"
                 lines.append(f"| {latents} | {method} | {len(runs)} | {updates} | " + " | ".join(cells) + " |")
     data = results["data"]
     cells = [f"{data[name]:.4g}" if name in data else "" for name in METRICS]
     return "\n".join([*lines, "|  | real images; noisy ones |  |  | " + " | ".join(cells) + " |"])
-
-
-def spread(values: list[float]) -> str:
-    return f"{mean(values):.4g} ± {stdev(values):.2g}" if len(values) > 1 else f"{mean(values):.4g}"
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ from flowmaps.samplers import Euler, Jumps, Sampler, generate
 from flowmaps.spaces import FisherSphere, OneHot
 from flowmaps.times import OnClock, PairOnClock
 from flowmaps.train import AdamW, Cosine, Trainer
-from records import commit, jumps, remarks, require_whole
+from records import commit, jumps, over_seeds, remarks, require_whole
 
 POSITIONS, EXAMPLES = 4, 2**18
 FULL = 0.1  # share of full jumps off the diagonal
@@ -207,17 +207,12 @@ def table(runs: list[dict[str, Any]], samples: int) -> str:
         for name in METHODS:
             some = [row for row in runs if row["K"] == K and row["method"] == name]
             if some:
-                cells = [_cell([1e3 * row[f"kl_{steps}"] for row in some if f"kl_{steps}" in row]) for steps in STEPS]
+                cells = [
+                    over_seeds([1e3 * row[f"kl_{steps}"] for row in some if f"kl_{steps}" in row]) for steps in STEPS
+                ]
                 updates = round(statistics.mean(row["updates"] for row in some))
                 lines.append(f"| {name} | " + " | ".join(cells) + f" | {updates:,} |")
     return "\n".join(lines)
-
-
-def _cell(values: list[float]) -> str:
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3g}{spread}"
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ from flowmaps.pictures import blank, save
 from flowmaps.spaces import Euclidean
 from flowmaps.times import FullJump, Triangle
 from flowmaps.train import AdamW, Cosine, Trainer
-from records import commit, require_whole
+from records import commit, over_seeds, require_whole
 
 RESULTS = Path(__file__).parent / "results"
 RING = Ring(modes=5, radius=2.0, spread=0.35)
@@ -195,15 +195,10 @@ def table(runs: list[dict[str, Any]], floor: float) -> str:
     for name in METHODS:
         rows = [row for row in runs if row["method"] == name]
         if rows:
-            head.append(f"| {name} | " + " | ".join(cell([row[c] for row in rows if c in row]) for c in COLUMNS) + " |")
+            head.append(
+                f"| {name} | " + " | ".join(over_seeds([row[c] for row in rows if c in row]) for c in COLUMNS) + " |"
+            )
     return "\n".join([*head, f"| exact points | 1 | {floor:.3g} | 0 |" + " |" * (len(COLUMNS) - 3)])
-
-
-def cell(values: list[float]) -> str:
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3g}{spread}"
 
 
 def report(runs: list[dict[str, Any]], seconds: float) -> None:

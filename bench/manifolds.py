@@ -45,7 +45,7 @@ from flowmaps.tasks.rotations import Rotations
 from flowmaps.tasks.torsions import Torsions
 from flowmaps.times import FullJump, Triangle
 from flowmaps.train import AdamW, Cosine, Trainer
-from records import commit, remarks, require_whole
+from records import commit, over_seeds, remarks, require_whole
 
 DRAWS = 2
 STEPS = (1, 2, 8)
@@ -151,8 +151,7 @@ def run(name: str, method: str, seed: int, seconds: float, rate: float) -> dict[
 
 def cell(values: list[float], digits: int = 3) -> str:
     """Mean and deviation over seeds."""
-    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return re.sub(r"\b0\.", ".", f"{mean(values):.{digits}f}{spread}")
+    return re.sub(r"\b0\.", ".", over_seeds(values, f".{digits}f", f".{digits}f"))
 
 
 def table(name: str, runs: list[dict[str, Any]]) -> list[str]:

@@ -47,7 +47,7 @@ from flowmaps.paths import GeodesicPath
 from flowmaps.samplers import Argmax, Categorical, Euler, Heun, Jumps, Sampler
 from flowmaps.spaces import OneHot
 from flowmaps.train import AdamW, Cosine, Trainer
-from records import commit, require_whole
+from records import commit, over_seeds, require_whole
 
 STEPS = (1, 2, 4, 8)
 LARGEST = 2**20  # examples where a budget of time does not say how many updates there will be
@@ -216,12 +216,6 @@ def processor_model() -> str:
     return names[0] if names else platform.processor()
 
 
-def spread(values: list[float]) -> str:
-    """Mean and, of several values, standard deviation."""
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{deviation}"
-
-
 def table(report: dict[str, Any], suffix: str) -> list[str]:
     """Markdown tables of total variation, one per law; ``suffix`` selects the decoder."""
     lines = []
@@ -238,7 +232,7 @@ def table(report: dict[str, Any], suffix: str) -> list[str]:
             keys = [f"{n}{suffix}" for n in STEPS]
             if not runs or keys[0] not in runs[0]["tv"]:
                 continue
-            columns = [spread([r["tv"][key] for r in runs]) for key in [*keys, "ode"]]
+            columns = [over_seeds([r["tv"][key] for r in runs], ".3f", ".3f") for key in [*keys, "ode"]]
             keys = ("steps", "processor_seconds", "wall_seconds", "peak_mb")
             cost = [statistics.mean(r[key] for r in runs if key in r) for key in keys]
             columns += [f"{len(runs)}", f"{cost[0]:.0f}", *(f"{value:.1f}" for value in cost[1:])]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -92,6 +93,13 @@ def by_objective(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     for row in result["rows"]:
         found.setdefault(row["objective"], []).append(row)
     return found
+
+
+def over_seeds(values: Sequence[float], form: str = ".3g", error: str = ".2g") -> str:
+    """Mean and, of several values, standard deviation; empty for none."""
+    if not values:
+        return ""
+    return f"{mean(values):{form}}" + (f" ± {stdev(values):{error}}" if len(values) > 1 else "")
 
 
 def origins(result: dict[str, Any]) -> str:

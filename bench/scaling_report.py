@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowmaps.files import replacing, write_text
+from records import over_seeds
 from scaling_fit import UNIT, Fitted, Row, envelope, fitted, forecasts, of, points, without_a_size
 
 # -- tables ----------------------------------------------------------------------------------------------------------
@@ -20,8 +20,7 @@ from scaling_fit import UNIT, Fitted, Row, envelope, fitted, forecasts, of, poin
 
 def pm(values: Sequence[float], digits: int = 3) -> str:
     """Mean and, of several values, standard deviation."""
-    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{deviation}"
+    return over_seeds(values, f".{digits}f", f".{digits}f")
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
