@@ -327,7 +327,9 @@ def test_an_exported_configuration_holds_no_path_of_the_machine():
         "trajectories": "/a/paths",
         "guide": {"init_args": {"weaker": "/c/weak", "scale": 2}},
     }
-    config = {"task": {"init_args": {"path": "/a", "width": 3}}, "objective": {"init_args": learned}}
+    task = {"path": "/a", "width": 3, "source": "/my/own.csv", "judge": "/a/judge", "test": ["/a/test.csv", "b/c.csv"]}
+    config = {"task": {"init_args": task}, "objective": {"init_args": learned}}
     named = {"base": "first", "trajectories": "paths", "guide": {"init_args": {"weaker": "weak", "scale": 2}}}
-    assert portable(config) == {"task": {"init_args": {"path": None, "width": 3}}, "objective": {"init_args": named}}
+    kept = {"path": None, "width": 3, "source": "own.csv", "judge": "judge", "test": ["test.csv", "b/c.csv"]}
+    assert portable(config) == {"task": {"init_args": kept}, "objective": {"init_args": named}}
     assert config["task"]["init_args"]["path"] == "/a", "that of the run stays"

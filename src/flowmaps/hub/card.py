@@ -44,10 +44,8 @@ def portable(config: Document) -> Document:
     result = copy.deepcopy(dict(config))
     settings = result["task"].setdefault("init_args", {})
     settings |= {name: None for name in OF_ONE_MACHINE if name in settings}
-    if "source" in settings:
-        settings["source"] = _named(settings["source"])
-    if "objective" in result:  # runs of first stages and folders of paths, of which the name is enough
-        result["objective"] = _named(result["objective"])
+    # the name is enough of files of data, judges, runs of first stages and folders of trajectories
+    result |= {part: _named(result[part]) for part in ("task", "objective") if part in result}
     if "command" in result:
         result["command"] = re.sub(r"(?<=[\s=])['\"]?/[^\s'\"]*/([^\s/'\"]+)['\"]?", r"\1", str(result["command"]))
     return result
