@@ -80,10 +80,18 @@ def test_interrupted_and_continued_is_made_at_once(made, alanine, tmp_path):
     )
 
 
+def test_a_longer_simulation_goes_on_from_a_shorter_one(made, alanine, tmp_path):
+    for n in (3, 8, 10):  # the last file, which is not full, is made again
+        found = simulate(tmp_path, alanine, n, SHORT, shard=4)
+        assert torch.equal(found.x, made[1].x[:n])
+    with pytest.raises(ValueError, match="holds 10 frames; n is 9, expected as many or more; choose another"):
+        simulate(tmp_path, alanine, 9, SHORT, shard=4)
+
+
 def test_a_damaged_file_and_another_simulation_are_refused(made, alanine, tmp_path):
     folder, _ = made
-    with pytest.raises(ValueError, match=r"holds another simulation: n is 10, expected 11"):
-        simulate(folder, alanine, 11, SHORT, shard=4)
+    with pytest.raises(ValueError, match=r"holds another simulation: seed is 0, expected 1; choose another"):
+        simulate(folder, alanine, 11, Dynamics(every=5, settle=20, seed=1), shard=4)
     simulate(tmp_path, alanine, 1, SHORT)
     file = tmp_path / "frames-00000.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")

@@ -11,7 +11,8 @@ from ..data.simulation import Dynamics, simulate
 from ..tasks.base import preparing
 
 HELP = """Molecular dynamics of a small molecule, to train on: implicit solvent, no cut-off, no constraints. Frames go
-into a folder of files with hashes; a simulation that was interrupted goes on where it was."""
+into a folder of files with hashes; a simulation that was interrupted goes on where it was, and so does one that is to
+be longer."""
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -28,20 +28,35 @@ def read_index(file: Path, pattern: Document, lacking: str) -> Document:
     return index
 
 
-def agreed(folder: Path, index: Document | None, wanted: Document, what: str) -> Document:
-    """The index of a folder that is empty, or holds a part of what is wanted.
+def continued(file: Path, index: Document | None, wanted: Document, rows: str, what: str) -> Document:
+    """The index of a folder that is empty, or holds a part of what is wanted; kept if it is for more or fewer rows now.
+
+    A last file that was not to be full is made again where more rows are wanted.
 
     Arguments:
-        index: That of the folder, if it has one.
-        wanted: How it is to be made.
-        what: Names it in a complaint, such as "pairs of another flow".
-    Raises: ValueError naming the first setting that differs.
+        file: Of the index.
+        index: What it holds, if it is there.
+        wanted: How the rows are to be made: ``n`` of them, ``shard`` a file, and so on.
+        rows: Names them in a complaint, such as "frames".
+        what: Names those of a folder in a complaint, such as "pairs of another flow".
+    Raises: ValueError naming the first setting that differs, or if rows would be lost.
     """
     if index is None:
         return {**wanted, "shards": {}}
+    folder, n, shard = file.parent, wanted["n"], max(index["shard"], 1)
     for name, value in wanted.items():
-        if index[name] != value:
+        if name != "n" and index[name] != value:
             raise ValueError(f"{folder} holds {what}: {name} is {index[name]}, expected {value}; choose another")
+    if n == index["n"]:
+        return index
+    shards = dict(index["shards"])
+    made = min(len(shards) * shard, index["n"])
+    if n < made:
+        raise ValueError(f"{folder} holds {made} {rows}; n is {n}, expected as many or more; choose another")
+    if made % shard and n > made:
+        del shards[max(shards)]
+    index = {**index, "n": n, "shards": shards}
+    write_json(file, index)
     return index
 
 
@@ -110,11 +125,9 @@ class Numbered:
         if n < 1 or shard < 1:
             raise ValueError(f"n is {n} and shard {shard}, expected at least one of each")
         there = self.index(folder) if (folder / self.file).exists() else None
-        wanted = {**wanted, "seed": seed, "n": there["n"] if there else n}
-        index = agreed(folder, there, wanted, f"{self.name} of another flow")
-        if n != index["n"]:
-            index = self._resized(folder, index, n)
-            write_json(folder / self.file, index)
+        index = continued(
+            folder / self.file, there, {**wanted, "seed": seed}, self.name, f"{self.name} of another flow"
+        )
         for number, first in enumerate(range(0, n, shard)):
             name = f"{self.name}-{number:05d}.safetensors"
             if name not in index["shards"]:
@@ -123,20 +136,6 @@ class Numbered:
                 write_json(folder / self.file, index)
             if tell is not None:
                 tell(min(first + shard, n))
-
-    def _resized(self, folder: Path, index: Document, n: int) -> Document:
-        """The index for more rows than were planned, or for fewer of which none is made: a last file that was not to
-        be full is made again.
-
-        Raises: ValueError if rows would be lost.
-        """
-        shard, shards = max(index["shard"], 1), dict(index["shards"])
-        made = min(len(shards) * shard, index["n"])
-        if n < made:
-            raise ValueError(f"{folder} holds {made} {self.name}; n is {n}, expected as many or more; choose another")
-        if made % shard and n > made:
-            del shards[max(shards)]
-        return {**index, "n": n, "shards": shards}
 
     def read(self, folder: Path) -> tuple[Document, dict[str, Tensor]]:
         """The index and all rows of a folder, every file checked by its hash.

@@ -16,7 +16,7 @@ from ..files import replacing, sha256, write_json
 from ..reading import Document, check_size, inside
 from ..seeds import check_seed
 from .potentials import Potential, plain
-from .shards import agreed, check_shard, read_index, read_shard, write_shard
+from .shards import check_shard, continued, read_index, read_shard, write_shard
 
 if TYPE_CHECKING:
     from openmm import Context
@@ -83,6 +83,8 @@ def simulate(
 ) -> Trajectory:
     """Frames in a folder, made as far as they are not there; whoever was interrupted goes on where that was.
 
+    Who wants more of them later asks for so many.
+
     Arguments:
         folder: Of ``simulation.json``, the files of the topology, and one file a shard.
         potential: The molecule, with coordinates to start from.
@@ -90,7 +92,7 @@ def simulate(
         dynamics: How they are made.
         shard: Frames a file.
         tell: Called with the number that are there.
-    Raises: ValueError if another simulation is in the folder, or forces are not finite.
+    Raises: ValueError if another simulation is in the folder, or more frames, or forces are not finite.
     Invariant: interrupted and continued equals made at once, bit for bit on the reference platform
         (``tests/data/test_simulation.py``).
     """
@@ -98,7 +100,8 @@ def simulate(
         raise ValueError(f"n is {n} and shard {shard}, expected at least one frame of each")
     folder, dynamics = Path(folder), dynamics or Dynamics()
     index = _index(folder) if (folder / INDEX).exists() else None
-    index = agreed(folder, index, _described(potential, dynamics, n, shard), "another simulation")
+    wanted = _described(potential, dynamics, n, shard)
+    index = continued(folder / INDEX, index, wanted, "frames", "another simulation")
     todo = [number for number in range(-(-n // shard)) if _name(number) not in index["shards"]]
     if todo:
         motion = _Motion(potential, dynamics)
