@@ -4,10 +4,6 @@ import pytest
 import torch
 
 from flowmaps.cli.main import main
-from flowmaps.fields import fieldwise
-from flowmaps.hub import load
-from flowmaps.metrics.molecules import decode
-from flowmaps.metrics.molecules_modes import described
 from flowmaps.train.trajectories import read_trajectories
 
 SMALL = ("--trainer.max_steps=2", "--trainer.batch_size=8", "--trainer.valid_examples=8", "--trainer.curves=false",
@@ -52,31 +48,6 @@ def test_molecules_keep_their_sizes_and_given_parts(tmp_path):
     assert len(mask["atoms"].sum(1).unique()) > 3
     second = ["--objective", "FromTrajectories", "--objective.base", run, "--objective.trajectories", paths]
     assert main(["train", "qm9", *SMALL, *small, *second, "--out", str(tmp_path / "second")]) == 0
-
-
-@pytest.mark.filterwarnings("ignore:all .* rows stay")
-def test_weighed_paths_end_like_the_data(tmp_path, capsys):
-    make = ["trajectories", "qm9", "--n=256", "--steps=4", "--weigh=true", "--out", str(tmp_path)]
-    assert main(make) == 0
-    assert "weights of" in capsys.readouterr().out
-    task = load("qm9").task
-    paths = read_trajectories(tmp_path)
-    ends = task.finished(fieldwise(lambda x: x.argmax(-1), paths.ends), paths.condition)
-    whole = [sample.whole for sample in decode(ends, ends["atoms"] >= 0, task.alphabet)]
-    assert [text is None for text in whole] == (paths.weight == 0).tolist() and None in whole
-    w, kinds = paths.weight[paths.weight > 0], described([text for text in whole if text])
-    data = described(task.splits.train.smiles[:20000])
-    before, after = kinds.mean(0), (w[:, None] * kinds).sum(0) / w.sum()
-    apart = (before - data.mean(0)).abs() > 4 * kinds.std(0) / len(w) ** 0.5
-    assert (
-        apart.sum() > 3 and ((after - data.mean(0)).abs() < (before - data.mean(0)).abs())[apart].double().mean() > 0.7
-    )
-
-
-def test_whoever_cannot_weigh_says_so_before_paths_are_made(runs, tmp_path, capsys):
-    assert main(["trajectories", str(runs / "strong"), "--weigh=true", "--out", str(tmp_path / "paths")]) == 2
-    assert "Images does not say what samples are weighed by; leave --weigh out" in capsys.readouterr().err
-    assert not (tmp_path / "paths").exists()
 
 
 def test_a_map_without_endpoints_is_refused_in_a_line(tmp_path, capsys):

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from flowmaps.metrics import (
     bootstrap,
-    density_ratio,
     frechet,
     frechet_distance,
     precision_recall,
@@ -142,22 +141,3 @@ def test_bootstrap_error_of_a_mean():
     x = torch.randn(1000, generator=seeded())
     error = bootstrap(lambda sample: float(sample.mean()), x, generator=seeded(), repeats=400)
     assert error == pytest.approx(float(x.std()) / 1000**0.5, rel=0.15)
-
-
-def test_density_ratio_of_gaussians_is_exact():
-    """The logarithm of the ratio of two normal densities is linear in x and x², whatever the units of these."""
-    x, y = (mean + 0.8 * torch.randn(20000, generator=seeded(i)).double() for i, mean in enumerate((0.0, 0.5)))
-    features = lambda x: torch.stack([1e3 * x, 1e-3 * x**2, torch.ones_like(x)], 1)  # noqa: E731
-    exact = torch.exp(((x - 0.0) ** 2 - (x - 0.5) ** 2) / (2 * 0.8**2))
-    found = density_ratio(features(x), features(y), penalty=0.0)
-    assert abs(float(found.mean()) - 1) < 1e-9
-    near = x.abs() < 1.5
-    torch.testing.assert_close(found[near], exact[near], rtol=0.1, atol=0.0)
-    assert abs(float((found * x).mean()) - 0.5) < 0.03  # samples weighed by it are distributed as the data
-
-
-def test_density_ratio_refuses():
-    with pytest.raises(ValueError, match=r"samples \(3, 2\) and data \(4, 1\); give rows of as many features"):
-        density_ratio(torch.zeros(3, 2), torch.zeros(4, 1))
-    with pytest.raises(ValueError, match=r"samples \(0, 2\)"):
-        density_ratio(torch.zeros(0, 2), torch.zeros(4, 2))

@@ -11,7 +11,7 @@ from flowmaps.maps import EndpointMap
 from flowmaps.oracles import FiniteLaw
 from flowmaps.paths import GeodesicPath
 from flowmaps.spaces import OneHot, Product
-from flowmaps.train.trajectories import FILES, Trajectories, make_trajectories, read_trajectories, solved, weigh
+from flowmaps.train.trajectories import FILES, Trajectories, make_trajectories, read_trajectories, solved
 from identities.cases import seeded
 
 LAW = FiniteLaw.dependent(4, 3, generator=seeded(1))
@@ -182,37 +182,3 @@ def test_who_stops_early_is_content_with_what_is_there(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         made(100, stop)
     assert len(made(8)) == len(read_trajectories(tmp_path)) == 8
-
-
-def test_paths_are_drawn_as_often_as_their_weights_say():
-    plain, u = stored(), (torch.arange(6000) + 0.5) / 6000
-    assert plain.rows(u).bincount().tolist() == [1000] * 6
-    weight = torch.tensor([0, 3.0, 0, 1, 2, 0])
-    paths = Trajectories(TIMES, plain.x_0, plain.pi, {}, weight=weight)
-    assert paths.rows(u).bincount(minlength=6).tolist() == [0, 3000, 0, 1000, 2000, 0]
-    assert int(paths.rows(torch.tensor([1 - 2.0**-24]))) == 4 and int(paths.rows(torch.zeros(1))) == 1
-    first, last = paths.parted(3)
-    assert torch.equal(first.weight, weight[:3].double()) and torch.equal(last.weight, weight[3:].double())
-    assert torch.equal(paths.ends, plain.pi[:, -1])
-
-
-def test_weights_are_kept_with_the_paths_they_are_of(tmp_path):
-    def made(n):
-        return make_trajectories(tmp_path, LAW.flow_map(), DATA, TIMES.tolist(), n, {}, seed=3, shard=4)
-
-    made(6)
-    weight = torch.tensor([0, 3.0, 0, 1, 2, 0])
-    weigh(tmp_path, weight)
-    assert torch.equal(read_trajectories(tmp_path).weight, weight.double())
-    assert torch.equal(made(8).weight, torch.ones(8).double())
-    with pytest.raises(ValueError, match=r"weights have shape \(6,\) for 8 trajectories; weigh them anew"):
-        read_trajectories(tmp_path)
-    weigh(tmp_path, torch.ones(8))
-    assert torch.equal(read_trajectories(tmp_path).weight, torch.ones(8).double())
-    for wrong in (torch.zeros(8), -torch.ones(8), torch.full((8,), torch.nan)):
-        weigh(tmp_path, wrong)
-        with pytest.raises(ValueError, match="not finite, negative, or all 0; weigh them anew"):
-            read_trajectories(tmp_path)
-    (tmp_path / "weights.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="is not as it was written; weigh them anew"):
-        read_trajectories(tmp_path)

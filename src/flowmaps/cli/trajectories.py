@@ -8,14 +8,13 @@ from typing import cast
 
 from ..configuration.parsing import parse
 from ..data.base import fingerprint
-from ..fields import fieldwise
 from ..hub import load
 from ..maps import EndpointMap
 from ..samplers.grids import TimeGrid
 from ..steering import LogitGuidance
 from ..tasks.base import preparing
 from ..train.checkpoint import run_of
-from ..train.trajectories import make_trajectories, require_one_hot, weigh
+from ..train.trajectories import make_trajectories, require_one_hot
 from .checkpoints import model_parser, open_checkpoint
 
 HELP = """Paths of a trained flow, solved once and stored: noise, and what the diagonal of the map predicts at each
@@ -31,8 +30,6 @@ def run(arguments: Sequence[str]) -> int:
     p.add_argument("--temperature", type=float, default=1.0, help="of the predictions; below 1 they are surer")
     p.add_argument("--weaker", type=str | None, help="a less trained map of the same task, to guide away from")
     p.add_argument("--scale", type=float, default=1.5, help="of that guidance; 1 is none")
-    often = "draw each path as often as its end is likelier among data than among ends, in what the task tells apart"
-    p.add_argument("--weigh", type=bool, default=False, help=often)
     p.add_argument("--seed", type=int, default=0, help="of the noise")
     p.add_argument("--batch", type=int, default=32, help="paths at a time")
     p.add_argument("--out", type=str | None, help="folder of the paths (default: trajectories in the run's folder)")
@@ -41,7 +38,6 @@ def run(arguments: Sequence[str]) -> int:
     opened = open_checkpoint(cfg)
     flow_map = cast("EndpointMap", opened.flow_map)
     require_one_hot(flow_map)
-    ratio = opened.task.density_ratio() if cfg.weigh else None
     origin = {"flow": fingerprint(*flow_map.state_dict().values()), "data": opened.task.state()["data"]["train"]}
     if cfg.weaker:
         weaker = cast("EndpointMap", load(cfg.weaker, cfg.device).flow_map)
@@ -54,9 +50,4 @@ def run(arguments: Sequence[str]) -> int:
             seed=cfg.seed, batch=cfg.batch, tell=told,
         )  # fmt: skip
     print(f"{len(paths):,} paths of {paths.steps} steps in {folder}")
-    if ratio is not None:
-        w = ratio(opened.task.finished(fieldwise(lambda x: x.argmax(-1), paths.ends), paths.condition))
-        weigh(folder, w)
-        alike = w.sum() ** 2 / w.square().sum()
-        print(f"weights of {(w > 0).double().mean():.1%} are not 0; they are worth {alike:,.0f} paths alike")
     return 0

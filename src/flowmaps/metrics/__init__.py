@@ -4,7 +4,6 @@ from .images import ImageClassifier, ImageQuality, cached_classifier, nearest_di
 from .points import PointQuality, histogram_kl
 from .two_sample import (
     bootstrap,
-    density_ratio,
     energy_distance,
     frechet,
     frechet_distance,
@@ -20,7 +19,6 @@ __all__ = [
     "PointQuality",
     "bootstrap",
     "cached_classifier",
-    "density_ratio",
     "energy_distance",
     "frechet",
     "frechet_distance",

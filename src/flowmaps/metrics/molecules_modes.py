@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-import torch
 from rdkit import Chem
-from rdkit.Chem import rdMolDescriptors
-from torch import Tensor
 
 from .modes import Measure, Mode, share
 
@@ -47,10 +44,6 @@ def _bonds(kind: Chem.BondType, mol: Chem.Mol) -> float:
     return float(sum(bond.GetBondType() == kind for bond in mol.GetBonds()))
 
 
-def _atoms(element: str, mol: Chem.Mol) -> float:
-    return float(sum(atom.GetSymbol() == element for atom in mol.GetAtoms()))
-
-
 def is_aromatic(mol: Chem.Mol) -> bool:
     """Whether an atom is aromatic."""
     return any(atom.GetIsAromatic() for atom in mol.GetAtoms())
@@ -67,33 +60,11 @@ MODES: dict[str, Callable[[Chem.Mol], float]] = {
 }
 
 
-def features(
-    smiles: Sequence[str], of: Mapping[str, Callable[[Chem.Mol], float]] | None = None
-) -> dict[str, np.ndarray]:
-    """For every mode 1 or 0 for each molecule, or its number of bonds, ``(n,)``; distinct ones are looked at once.
-
-    Arguments:
-        of: What is asked of a molecule, by name, in the place of :data:`MODES`.
-    """
+def features(smiles: Sequence[str]) -> dict[str, np.ndarray]:
+    """For every mode 1 or 0 for each molecule, or its number of bonds, ``(n,)``; distinct ones are looked at once."""
     distinct, place = np.unique(np.asarray(smiles), return_inverse=True)
     molecules = [Chem.MolFromSmiles(text) for text in distinct]
-    return {name: np.array([f(mol) for mol in molecules])[place] for name, f in (of or MODES).items()}
-
-
-ELEMENTS = "C N O F P S Cl Br I".split()
-COUNTS: dict[str, Callable[[Chem.Mol], float]] = {
-    **{name: partial(_atoms, name) for name in ELEMENTS},
-    "rings": rdMolDescriptors.CalcNumRings,
-    "aromatic_rings": rdMolDescriptors.CalcNumAromaticRings,
-    "spiro": lambda mol: rdMolDescriptors.CalcNumSpiroAtoms(mol),
-    "bridgeheads": lambda mol: rdMolDescriptors.CalcNumBridgeheadAtoms(mol),
-    "saturated": rdMolDescriptors.CalcFractionCSP3,
-}
-
-
-def described(smiles: Sequence[str]) -> Tensor:
-    """What kinds of molecules are told apart by: all modes, and numbers of atoms and rings, ``(n, d)``."""
-    return torch.from_numpy(np.stack(list(features(smiles, MODES | COUNTS).values()), 1).astype(np.float64))
+    return {name: np.array([f(mol) for mol in molecules])[place] for name, f in MODES.items()}
 
 
 def shares(smiles: Sequence[str]) -> dict[str, Measure]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from ..fields import Data, parts
 
@@ -150,41 +149,6 @@ def precision_recall(generated: Tensor, real: Tensor, neighbours: int = 3) -> tu
     if min(len(generated), len(real)) <= neighbours:
         raise ValueError(f"{len(generated)} generated and {len(real)} real rows for {neighbours} neighbours; give more")
     return within(generated, real), within(real, generated)
-
-
-def density_ratio(samples: Tensor, data: Tensor, penalty: float = 1e-3) -> Tensor:
-    r"""How much denser data lie than samples, at each sample, by logistic regression on features.
-
-    .. math:: r(x) = \frac{p_{\text{data}}(x)}{p_{\text{samples}}(x)} \approx e^{w \cdot \phi(x) + b}, \qquad
-              (w, b) = \arg\min\; \overline{\log(1 + r)} + \overline{\log(1 + 1/r)} + \lambda \|w\|^2
-
-    with means over samples and over data, and features φ of mean 0 and deviation 1 over both.
-
-    Arguments:
-        samples, data: Features ``(n, d)`` and ``(m, d)``.
-        penalty: λ.
-    Returns: ``(n,)``, of mean 1, in float64.
-    Raises: ValueError if either is empty, or their features differ in number.
-    Reference: Bickel et al. 2009, *Discriminative learning under covariate shift*; Azadi et al. 2018, *Discriminator
-        rejection sampling*, arXiv 1810.06758.
-    """
-    if not len(samples) or not len(data) or samples.shape[1:] != data.shape[1:]:
-        raise ValueError(f"samples {tuple(samples.shape)} and data {tuple(data.shape)}; give rows of as many features")
-    both = torch.cat([samples, data]).double()
-    both = (both - both.mean(0)) / both.std(0, correction=0).clamp(min=1e-6)
-    w = both.new_zeros(both.shape[1] + 1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([w], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        own, real = (both @ w[:-1] + w[-1]).split([len(samples), len(data)])
-        value = softplus(own).mean() + softplus(-real).mean() + penalty * w[:-1].square().sum()
-        value.backward()
-        return value
-
-    with torch.enable_grad():
-        optimizer.step(loss)
-    return torch.softmax((both[: len(samples)] @ w[:-1]).detach(), 0) * len(samples)
 
 
 def bootstrap(

@@ -254,14 +254,6 @@ class Task(ABC, Generic[P, D, M]):
             f"{type(self).__name__} does not say by what a grid is chosen; tune by the map's own path: --by path"
         )
 
-    def density_ratio(self) -> Callable[[D], Tensor]:
-        """How much likelier each of some samples is among the data than among them, in what the modality tells apart,
-        ``(n,)`` of mean 1 or less; 0 for what is no example at all.
-
-        Raises: ValueError if the modality does not say; nothing is measured yet.
-        """
-        raise ValueError(f"{type(self).__name__} does not say what samples are weighed by; leave --weigh out")
-
     # -- steering ------------------------------------------------------------------------------------------------
 
     def problem(self, particles: int, generator: torch.Generator) -> Problem:

@@ -322,9 +322,6 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
     def aim(self) -> Aim:
         return Validity(self.alphabet, lambda: self.splits).aim()
 
-    def density_ratio(self) -> Callable[[dict[str, Tensor]], Tensor]:
-        return Validity(self.alphabet, lambda: self.splits).density_ratio
-
     def of_data(self, n: int | None = None) -> dict[str, float]:
         """The metrics of as many training molecules; they are not novel, and only distances say something."""
         train = self.splits.train

@@ -14,13 +14,11 @@ from ..data.molecules import Alphabet, MoleculeData, MoleculeSplits
 from ..data.molecules_graph import Unreadable
 from ..fields import named_fields
 from ..metrics.molecules import ChemNet, category_counts, decode
-from ..metrics.molecules_modes import described
 from ..metrics.text import Measure, mean
-from ..metrics.two_sample import bootstrap, density_ratio, frechet_distance
+from ..metrics.two_sample import bootstrap, frechet_distance
 from .aims import Aim
 
 HELD_OUT = 2000  # validation molecules that FCD compares with
-LARGEST = 5.0  # of a density ratio: a few rare samples do not stand for all
 REPEATS = 10  # of the bootstrap of FCD
 
 
@@ -53,23 +51,6 @@ class Validity:
         distance = lambda x: frechet_distance(x.mean(0), x.T.cov(), *law)  # noqa: E731
         x, generator = torch.from_numpy(chemnet(whole)), torch.Generator().manual_seed(0)
         return Measure(distance(x), bootstrap(distance, x, generator=generator, repeats=REPEATS))
-
-    def density_ratio(self, samples: Mapping[str, Tensor]) -> Tensor:
-        """How much likelier each sample is among training molecules than among the valid and connected samples, in
-        atoms, rings, groups and bonds, ``(n,)`` at most ``LARGEST``; 0 for the others.
-
-        Raises: ValueError if none is valid and connected.
-        """
-        whole = dict(enumerate(self._whole(samples)))
-        own = {i: text for i, text in whole.items() if text is not None}
-        if not own:
-            raise ValueError(f"none of {len(whole)} samples is valid and connected; train the map further")
-        train = self.splits().train
-        rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: len(own)]
-        data = [train.smiles[i] for i in rows.tolist()]
-        result = torch.zeros(len(whole), dtype=torch.float64)
-        result[list(own)] = density_ratio(described(list(own.values())), described(data)).clamp(max=LARGEST)
-        return result
 
     def _whole(self, samples: Mapping[str, Tensor]) -> list[str | None]:
         return [sample.whole for sample in decode(samples, samples["atoms"] >= 0, self.alphabet)]

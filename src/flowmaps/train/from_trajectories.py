@@ -84,7 +84,8 @@ class FromTrajectories(SelfDistillation):
         paths = self.learned if self.training else self.held_out
         s, t = here.s[here.m :].cpu(), here.t[here.m :].cpu()
         u = torch.rand(s.shape, generator=generator, device=here.s.device).cpu()
-        row, i, j = paths.rows(u), paths.nearest(s, paths.times[:-1]), paths.nearest(t, paths.times)
+        row = (u * len(paths)).long().clamp(max=len(paths) - 1)
+        i, j = paths.nearest(s, paths.times[:-1]), paths.nearest(t, paths.times)
         j = torch.maximum(i + 1, j)
         s, t = (paths.times[k].to(here.s) for k in (i, j))
         return Stored(here, *moved(paths.jumps(row, i, j), here.s.device), s, t)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset
-from ..data.shards import Numbered, read_shard, write_shard
+from ..data.shards import Numbered
 from ..evaluation import predictions, then
 from ..fields import (
     FREE,
@@ -30,16 +30,12 @@ from ..fields import (
     select,
     take,
 )
-from ..files import write_json
 from ..maps import EndpointMap, FlowMap
-from ..reading import inside
 from ..spaces import OneHot, Product
 from ..times import check_grid
 
 FILES = Numbered("trajectories", "it holds no trajectories; make them first: flowmaps trajectories", {"times": [float]})
 SHARD = 256  # paths of one file
-WEIGHTS = "weights.safetensors"
-WEIGH = "weigh them anew: flowmaps trajectories --weigh true"
 NEAREST = 1 - 2.0**-30  # 1 / (1 - t) of the last time is finite
 
 
@@ -62,19 +58,10 @@ class Trajectories(Generic[S]):
         pi: Predictions ``(n, M, *positions, K)`` per field.
         origin: What made them: names and fingerprints.
         condition: What the map was told of each path.
-        weight: How often to draw each path, ``(n,)``, in proportion; all alike by default.
-    Raises: ValueError if shapes differ, a number is not finite, or no weight is positive.
+    Raises: ValueError if shapes differ, or a number is not finite.
     """
 
-    def __init__(
-        self,
-        times: Tensor,
-        x_0: S,
-        pi: S,
-        origin: Mapping[str, str],
-        condition: Condition = FREE,
-        weight: Tensor | None = None,
-    ):
+    def __init__(self, times: Tensor, x_0: S, pi: S, origin: Mapping[str, str], condition: Condition = FREE):
         for x, p in leaves(x_0, pi):
             if p.ndim < 3 or not len(p) or p.shape != (len(x), len(times) - 1, *x.shape[1:]):
                 raise ValueError(
@@ -86,11 +73,6 @@ class Trajectories(Generic[S]):
         self.times, self.x_0, self.pi, self.condition = check_grid(times), x_0, pi, condition
         self.origin = dict(origin)
         self.tau = 1 / (1 - self.times.double().clamp(max=NEAREST))
-        self.weight = torch.ones(len(self), dtype=torch.float64) if weight is None else weight.double()
-        if self.weight.shape != (len(self),):
-            raise ValueError(f"weights have shape {tuple(self.weight.shape)} for {len(self)} trajectories; {WEIGH}")
-        if not bool(self.weight.isfinite().all() and (self.weight >= 0).all() and self.weight.sum() > 0):
-            raise ValueError(f"weights are not finite, negative, or all 0; {WEIGH}")
 
     def __len__(self) -> int:
         return len(first_leaf(self.x_0))
@@ -99,16 +81,6 @@ class Trajectories(Generic[S]):
     def steps(self) -> int:
         """M, the evaluations of a path."""
         return len(self.times) - 1
-
-    @property
-    def ends(self) -> S:
-        """Where the paths end, ``(n, *positions, K)`` per field."""
-        return take(self.pi, (slice(None), -1))
-
-    def rows(self, u: Tensor) -> Tensor:
-        """The paths at the levels u in [0, 1) of their weights, ``(m,)``."""
-        total = self.weight.cumsum(0)
-        return torch.searchsorted(total, u.double() * total[-1], right=True).clamp(max=len(self) - 1)
 
     def jumps(self, row: Tensor, i: Tensor, j: Tensor) -> tuple[S, S, Condition]:
         """The states of paths at their times i, and the mean endpoints of their jumps from there to times j > i.
@@ -137,13 +109,8 @@ class Trajectories(Generic[S]):
         parts = (slice(None, cut), slice(cut, None))
         first, last = (
             Trajectories(
-                self.times,
-                take(self.x_0, part),
-                take(self.pi, part),
-                self.origin,
-                select(self.condition, part),
-                self.weight[part],
-            )  # fmt: skip
+                self.times, take(self.x_0, part), take(self.pi, part), self.origin, select(self.condition, part)
+            )
             for part in parts
         )
         return first, last
@@ -197,7 +164,6 @@ def make_trajectories(
         temperature: Of its predictions; below 1 its flow is surer than the teacher.
         seed: Of the source points.
         tell: Called with the number that are there.
-    Returns: The paths, all of one weight.
     Raises: ValueError if other paths are in the folder, or a file is not as it was written.
     Invariant: interrupted and continued equals made at once (``tests/train/test_trajectories.py``).
     """
@@ -210,7 +176,7 @@ def make_trajectories(
 
     by = {**origin, "temperature": f"{temperature:g}"}
     FILES.make(Path(folder), draw, {"times": grid.tolist(), "origin": by, "seed": seed, "shard": shard, "n": n}, tell)
-    return read_trajectories(folder, weighed=False)
+    return read_trajectories(folder)
 
 
 def require_one_hot(flow_map: FlowMap) -> None:
@@ -261,11 +227,9 @@ def _tree(rows: Mapping[str, Tensor], name: str) -> State | None:
     return found.get("", Fields(found)) if found else None
 
 
-def read_trajectories(folder: str | os.PathLike, weighed: bool = True) -> Trajectories:
+def read_trajectories(folder: str | os.PathLike) -> Trajectories:
     """The paths of a folder, every file checked by its hash.
 
-    Arguments:
-        weighed: With the weights of :func:`weigh`, if they have any.
     Raises: ValueError if there are none, if some are missing, or a file is not as it was written.
     """
     index, rows = FILES.read(Path(folder).expanduser())
@@ -273,14 +237,4 @@ def read_trajectories(folder: str | os.PathLike, weighed: bool = True) -> Trajec
     x_0, pi, mask, known = (_tree(rows, name) for name in ("x_0", "pi", "mask", "known"))
     if x_0 is None or pi is None:
         raise ValueError(f"{folder} holds no x_0 and pi; remove it and make the trajectories again")
-    told, digest = Condition(mask, known, rows.get("label")), index.get("weights") if weighed else None
-    weight = None if digest is None else read_shard(inside(Path(folder).expanduser(), WEIGHTS), digest, WEIGH)["weight"]
-    return Trajectories(times, x_0, pi, index["origin"], told, weight)  # pyright: ignore[reportArgumentType]  (both of one kind)
-
-
-def weigh(folder: str | os.PathLike, weight: Tensor) -> None:
-    """Keep in the folder of trajectories how often each is to be drawn, ``(n,)``, in proportion."""
-    folder = Path(folder).expanduser()
-    index = FILES.index(folder)
-    index["weights"] = write_shard(folder / WEIGHTS, {"weight": weight})
-    write_json(folder / FILES.file, index)
+    return Trajectories(times, x_0, pi, index["origin"], Condition(mask, known, rows.get("label")))  # pyright: ignore[reportArgumentType]  (both of one kind)
