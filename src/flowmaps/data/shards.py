@@ -43,7 +43,7 @@ def continued(file: Path, index: Document | None, wanted: Document, rows: str, w
     """
     if index is None:
         return {**wanted, "shards": {}}
-    folder, n, shard = file.parent, wanted["n"], max(index["shard"], 1)
+    folder, n, shard = file.parent, wanted["n"], wanted["shard"]
     for name, value in wanted.items():
         if name != "n" and index[name] != value:
             raise ValueError(f"{folder} holds {what}: {name} is {index[name]}, expected {value}; choose another")
