@@ -161,6 +161,10 @@ def test_bad_guidance_is_refused():
     other = type(flow_map)(type(flow_map.path)(flow_map.path.space, Dirichlet()), flow_map.network)
     with pytest.raises(ValueError, match="Gaussian and Dirichlet"):
         LogitGuidance(flow_map, 2.0, other)
+    embedded = [EndpointMap(GeodesicPath(Embedded(5, 3)), MLP((3, 3), out=5, K=5)) for _ in range(2)]
+    for weak in (embedded[1], flow_map):
+        with pytest.raises(ValueError, match="into different vectors"):
+            LogitGuidance(embedded[0], 2.0, weak)
     with pytest.raises(ValueError, match="VelocityMap"):
         LogitGuidance(VelocityMap(flow_map.path, flow_map.network), 2.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="teacher"):

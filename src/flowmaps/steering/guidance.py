@@ -86,8 +86,8 @@ class Guidance(EndpointMap[S]):
         scale: w, a number or a function of the times ``(*batch,)``.
         weak: The weak map, on the same space; by default the strong one with a weakened condition.
         weaken: What the weak map sees of it; without the label by default if the maps are the same, else unchanged.
-    Raises: ValueError if a map has no endpoint, or the two live on alphabets of different sizes or start from different
-        sources.
+    Raises: ValueError if a map has no endpoint, or the two live on alphabets of different sizes, embed them differently
+        or start from different sources.
     Invariant: w = 0 and w = 1 reproduce the samples of the weak and the strong map bit for bit
         (``tests/steering/test_guidance.py``).
     Reference: Ho and Salimans 2022, *Classifier-free diffusion guidance*, arXiv 2207.12598; Karras et al. 2024,
@@ -112,6 +112,11 @@ class Guidance(EndpointMap[S]):
         if weak is not None and type(weak.path.source) is not type(flow_map.path.source):
             sources = f"{type(flow_map.path.source).__name__} and {type(weak.path.source).__name__}"
             raise ValueError(f"the maps start from {sources}; guide with a map of the same source")
+        if weak is not None and not _same_weights(weak.space, flow_map.space):
+            raise ValueError(
+                "the maps read categories into different vectors, so the weak one cannot read the states of the other; "
+                "guide with a map of the same embedding, or lower the temperature"
+            )
         if not callable(scale) and not torch.tensor(float(scale)).isfinite():
             raise ValueError(f"scale is {scale}, expected a finite number or a function of time")
         weaken = weaken or (without_label if weak is None else unchanged)
@@ -176,6 +181,12 @@ class VelocityGuidance(Guidance):
         if self.chosen is not None:
             return self.chosen.final(x, _alone(h), s)
         return then(self.readout(h), lambda pi: pi.clamp(min=torch.finfo(pi.dtype).tiny).log())
+
+
+def _same_weights(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two spaces have the same weights, such as the matrix of an embedding, or both none."""
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(w, theirs[name].to(w)) for name, w in ours.items())
 
 
 def _alone(h: S) -> S:

@@ -53,7 +53,8 @@ class Autoguidance:
     it is surer than the base where the base is surer than the weak map. A base may itself be guided: stages compose.
 
     Arguments:
-        weaker: Folder of a less trained or shallower first stage, or one of its checkpoints.
+        weaker: Folder of a less trained or shallower first stage, or one of its checkpoints; of the same embedding, if
+            the alphabet has one.
         scale: w; 1 is the base itself.
         depth: Blocks of the weak map's transformer, if this one has more.
         temperature: T of what the diagonal learns; guidance makes samples more varied letter by letter, a temperature
@@ -91,8 +92,8 @@ class TwoStage(SelfDistillation):
             :class:`~flowmaps.objectives.SelfDistillation`; the coupling that of the first stage, whose states the
             teacher knows.
         guide: What the diagonal learns in the place of data; ``None``: data.
-        decay: Of a teacher that follows the map; ``None`` freezes it. A frozen teacher in an embedded space also
-            freezes the read-in, so that its states mean what they meant.
+        decay: Of a teacher that follows the map; ``None`` freezes it. A frozen teacher in an embedded space, or a
+            guide, also freezes the read-in, so that its states mean what they meant.
     Raises: CheckpointError if there is no such checkpoint or it does not fit the map. ValueError if ``depth`` is given
         and the network is no transformer, or one of fewer blocks.
     Reference: Davis et al. 2026, *Scaling Categorical Flow Maps*, arXiv 2605.07820.
@@ -116,7 +117,7 @@ class TwoStage(SelfDistillation):
     ):
         load_base(flow_map, base, depth)
         teacher = Frozen(flow_map) if decay is None else Average(flow_map, decay)
-        if decay is None:
+        if decay is None or guide is not None:
             flow_map.path.requires_grad_(False)
         options = {"times": times, "pairs": pairs, "share": share, "strength": strength, "coupling": coupling,
                    "emphasis": emphasis, "diagonal": guide and guide(flow_map)}  # fmt: skip
