@@ -243,6 +243,15 @@ def test_a_file_is_also_found_in_the_folder_of_data(tmp_path, monkeypatch):
     assert len(Molecules("mine.smi", path=str(tmp_path / "molecules"), **options).splits.train) > 0
     monkeypatch.setenv("FLOWMAPS_DATA", str(tmp_path))
     assert len(Molecules("mine.smi", **options).splits.train) > 0
+    for part, size, end in (("held", 3, "O"), ("last", 4, "N")):
+        (tmp_path / "molecules" / f"{part}.smi").write_text("\n".join("C" * (k + 1) + end for k in range(size)))
+    parts = Molecules("mine.smi", valid="held.smi", test="last.smi", **options).splits
+    assert [len(part) for part in (parts.train, parts.valid, parts.test)] == [20, 3, 4]
+
+
+def test_parts_are_those_of_a_file(tmp_path):
+    with pytest.raises(ValueError, match="qm9 has parts of its own; leave out valid"):
+        _ = Molecules("qm9", valid="mine.smi").splits
 
 
 def test_the_user_is_told_what_is_left_out(build_task):

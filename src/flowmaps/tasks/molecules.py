@@ -47,7 +47,7 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
         source: ``qm9``, ``zinc250k``, or the path of a file of SMILES (csv, tsv, smi, txt, also packed), from here or
             from the folder ``path``.
         column: Name or number of the SMILES column of a file.
-        valid, test: Files of the other parts; by default parts follow from a hash of each molecule.
+        valid, test: Files of the other parts of a file; by default parts follow from a hash of each molecule.
         path: Folder of data sets; by default ``molecules`` in that of the environment variable ``FLOWMAPS_DATA``.
         fetch: Download a named data set if it is missing.
         aromatic: Keep aromatic bonds as a category instead of one Kekulé structure.
@@ -126,17 +126,25 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
         return found
 
     def _read(self, **options: Any) -> MoleculeSplits:  # noqa: ANN401  (those of every source)
-        if self.source in SOURCES:
-            return SOURCES[self.source](self.path, fetch=self.fetch, **options)
-        file = Path(self.source).expanduser()
+        own = {part: file for part, file in (("valid", self.valid), ("test", self.test)) if file is not None}
+        if self.source not in SOURCES:
+            found = {part: self._file(file) for part, file in own.items()}
+            return molecules(self._file(self.source), self.column, **found, **options)
+        if own:
+            raise ValueError(f"{self.source} has parts of its own; leave out {' and '.join(own)}, or give a file")
+        return SOURCES[self.source](self.path, fetch=self.fetch, **options)
+
+    def _file(self, name: str) -> Path:
+        """A file of SMILES, here or in the data folder."""
+        file = Path(name).expanduser()
         places = file, data_folder("molecules", self.path) / file
         found = next((place for place in places if place.exists()), None)
         if found is None:
             raise ValueError(
-                f"data {self.source!r}: neither one of {', '.join(SOURCES)} nor an existing file, here or in "
+                f"data {name!r}: neither one of {', '.join(SOURCES)} nor an existing file, here or in "
                 f"{places[1].parent}"
             )
-        return molecules(found, self.column, valid=self.valid, test=self.test, **options)
+        return found
 
     @cached_property
     def train_data(self) -> MoleculeData:
