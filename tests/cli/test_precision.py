@@ -23,7 +23,7 @@ AUTOENCODERS = ("--task.encoder.init_args.width=4", "--task.decoder.init_args.wi
 BIJECTION = ("--task.flow.width=8", "--task.flow.layers=2", "--task.flow.bins=4")
 POINTS = ("--task.width=8", "--task.depth=1", "--task.frequencies=2", "--task.size=64", "--task.held_out=16")
 FIRST_STAGE = {"text8-distilled": "text8-base", "qm9-large-second": "qm9-large", "novels-second": "novels",
-               "promoters-large-second": "promoters-large"}  # fmt: skip
+               "novels-bpe-second": "novels-bpe", "promoters-large-second": "promoters-large"}  # fmt: skip
 WORDS = ("--task.embedding=16", "--task.chunk=16")
 MODALITIES = ("digits", "qm9", "tiny-shakespeare", "lm1b", "checkerboard", "earth", "torsions", "ramachandran",
               "aef-digits")  # fmt: skip
