@@ -54,7 +54,7 @@ class Autoguidance:
 
     Arguments:
         weaker: Folder of a less trained or shallower first stage, or one of its checkpoints; of the same embedding, if
-            the alphabet has one.
+            the alphabet has one. ``None``: no guidance, the base at a temperature.
         scale: w; 1 is the base itself.
         depth: Blocks of the weak map's transformer, if this one has more.
         temperature: T of what the diagonal learns; guidance makes samples more varied letter by letter, a temperature
@@ -63,13 +63,15 @@ class Autoguidance:
     al. 2022, *On distillation of guided diffusion models*, arXiv 2210.03142.
     """
 
-    weaker: str
+    weaker: str | None = None
     scale: float = 1.5
     depth: int | None = None
     temperature: float = 1.0
 
     def __call__(self, base: FlowMap) -> Distilled:
         """The loss on the diagonal of a map that starts as the base."""
+        if self.weaker is None:
+            return Distilled(cast(EndpointMap, base), self.temperature)
         weak = copy.deepcopy(base)
         load_base(weak, self.weaker, self.depth)
         return Distilled(LogitGuidance(cast(EndpointMap, base), self.scale, cast(EndpointMap, weak)), self.temperature)
