@@ -124,6 +124,8 @@ def test_a_guide_keeps_the_read_in_and_needs_the_same_one(tmp_path):
     train(SelfDistillation(build(1), share=1.0), tmp_path / "other", 3)
     with pytest.raises(ValueError, match="into different vectors"):
         TwoStage(build(2), str(tmp_path / "base"), guide=Autoguidance(str(tmp_path / "other")))
+    with pytest.raises(ValueError, match="give weaker or a temperature"):
+        TwoStage(build(2), str(tmp_path / "base"), guide=Autoguidance())
     sure = Autoguidance(temperature=0.5)
     guided = TwoStage(build(2), str(tmp_path / "base"), share=0.5, guide=sure, decay=0.5)
     before = guided.flow_map.path.space.weight.clone()

@@ -59,6 +59,7 @@ class Autoguidance:
         depth: Blocks of the weak map's transformer, if this one has more.
         temperature: T of what the diagonal learns; guidance makes samples more varied letter by letter, a temperature
             below 1 less.
+    Raises: ValueError if there is neither a weaker map nor a temperature other than 1.
     Reference: Karras et al. 2024, *Guiding a diffusion model with a bad version of itself*, arXiv 2406.02507; Meng et
     al. 2022, *On distillation of guided diffusion models*, arXiv 2210.03142.
     """
@@ -70,11 +71,14 @@ class Autoguidance:
 
     def __call__(self, base: FlowMap) -> Distilled:
         """The loss on the diagonal of a map that starts as the base."""
-        if self.weaker is None:
-            return Distilled(cast(EndpointMap, base), self.temperature)
-        weak = copy.deepcopy(base)
-        load_base(weak, self.weaker, self.depth)
-        return Distilled(LogitGuidance(cast(EndpointMap, base), self.scale, cast(EndpointMap, weak)), self.temperature)
+        if self.weaker is None and self.temperature == 1:
+            raise ValueError("a guide of no weaker map at temperature 1 does nothing; give weaker or a temperature")
+        teacher = cast(EndpointMap, base)
+        if self.weaker is not None:
+            weak = copy.deepcopy(teacher)
+            load_base(weak, self.weaker, self.depth)
+            teacher = LogitGuidance(teacher, self.scale, weak)
+        return Distilled(teacher, self.temperature)
 
 
 class TwoStage(SelfDistillation):
