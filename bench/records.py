@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -112,6 +112,36 @@ def origins(result: dict[str, Any]) -> str:
         together.setdefault(f"{days}, seed {seeds}", []).append(name)
     lines = [f"- {made}: {'; '.join(names)}" for made, names in together.items()]
     return f"{result['hardware']}; {settings}\n\n" + "\n".join(lines)
+
+
+def by_metric(result: dict[str, Any], title: str, shown: Mapping[str, tuple[str, float]]) -> str:
+    """A page with one table a metric, a row an objective and a column a sampler.
+
+    Errors are of the mean over seeds where there are several, else those of the samples.
+
+    Arguments:
+        shown: Metrics, with their titles and by how much they are multiplied.
+    """
+
+    def cell(rows: list[dict[str, Any]], key: str, metric: str, scale: float) -> str:
+        found = [row["by_steps"][key] for row in rows]
+        if any(metric not in each for each in found):
+            return "none"
+        values = [scale * each[metric] for each in found]
+        error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else scale * found[0].get(f"{metric}_error", 0.0)
+        return f"{mean(values):.3g}" + (f" ± {error:.2g}" if error else "")
+
+    samplers = list(result["rows"][0]["by_steps"])
+    lines = [f"# {title}", "", origins(result), ""]
+    for metric, (heading, scale) in shown.items():
+        columns = [*samplers, "updates"]
+        lines += [f"## {heading}", "", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+        for name, rows in by_objective(result).items():
+            cells = [cell(rows, key, metric, scale) for key in samplers]
+            cells.append(f"{mean(row['updates'] for row in rows):.0f}")
+            lines.append(f"| {' | '.join([name, *cells])} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def jumps(consistency: Consistency | None, flow_map: FlowMap, probability: float) -> PairLaw:

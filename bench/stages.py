@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -42,7 +41,7 @@ from flowmaps.train.stream import generator
 from flowmaps.train.trajectories import make_trajectories
 from flowmaps.train.two_stage import load_base
 from objectives import build_law, distance
-from records import Record, by_objective, origins, require_whole
+from records import Record, by_metric, require_whole
 
 DISTRIBUTION = "one stage, distribution late"
 FOREVER = 10**9  # updates: a budget of time ends every training
@@ -191,7 +190,7 @@ def run(o: argparse.Namespace) -> None:
     task, seconds, n = s.task(), o.seconds or s.seconds, o.n or s.n
     shown = s.shown
     record = Record(o.out or Path(f"bench/results/stages_{o.kind}"), {"data": o.kind, "seconds": seconds, "n": n},
-                    lambda result: table(result, shown))  # fmt: skip
+                    lambda result: by_metric(result, f"Ways to few jumps: {o.kind}", shown))  # fmt: skip
     for seed in o.seeds:
         with TemporaryDirectory() as place:
             comparison = Comparison(s, task, seed, seconds, Path(place))
@@ -207,28 +206,6 @@ def run(o: argparse.Namespace) -> None:
                 first = next(iter(shown))
                 told = {key: round(values[first], 3) for key, values in row["by_steps"].items()}
                 print(o.kind, name, seed, report.step, row["seconds"], told, flush=True)
-
-
-def table(result: dict[str, Any], shown: Mapping[str, tuple[str, float]]) -> str:
-    """One table a metric; errors over seeds where there are several, else those of the samples."""
-
-    def cell(rows: list[dict[str, Any]], key: str, metric: str, scale: float) -> str:
-        found = [row["by_steps"][key] for row in rows]
-        if any(metric not in each for each in found):
-            return "none"
-        values = [scale * each[metric] for each in found]
-        error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else scale * found[0].get(f"{metric}_error", 0.0)
-        return f"{mean(values):.3g}" + (f" ± {error:.2g}" if error else "")
-
-    lines = [f"# Ways to few jumps: {result['settings']['data']}", "", origins(result), ""]
-    for metric, (title, scale) in shown.items():
-        lines += [f"## {title}", "", "| | " + " | ".join(SAMPLERS) + " | updates |", "|---" * (len(SAMPLERS) + 2) + "|"]
-        for name, rows in by_objective(result).items():
-            cells = [cell(rows, key, metric, scale) for key in SAMPLERS]
-            cells.append(f"{mean(row['updates'] for row in rows):.0f}")
-            lines.append(f"| {' | '.join([name, *cells])} |")
-        lines.append("")
-    return "\n".join(lines)
 
 
 def main() -> None:

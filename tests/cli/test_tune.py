@@ -99,6 +99,9 @@ def test_an_evaluation_shows_equal_steps_beside(run, tell, tmp_path):
     assert list(tuned["by_steps"]) == ["1", "2", "2 uniform", "data"] and list(equal["by_steps"]) == ["1", "2", "data"]
     assert tuned["by_steps"]["2 uniform"] == equal["by_steps"]["2"] != tuned["by_steps"]["2"]
     assert tuned["grids"]["2"] == {"times": [0, 0.6, 1], "overshoot": 0.5, "spread": 1.0}
+    assert tell("evaluate", run, *arguments, "--uniform", "false", "--out", tmp_path / "c")[0] == 0
+    alone = json.loads((tmp_path / "c" / "metrics.json").read_text())["by_steps"]
+    assert alone == {name: row for name, row in tuned["by_steps"].items() if name != "2 uniform"}
 
 
 def test_steering_takes_it_and_its_overshoot(run, tell, tmp_path):

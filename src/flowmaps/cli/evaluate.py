@@ -55,6 +55,7 @@ def run(arguments: Sequence[str]) -> int:
     p.add_argument("--n", type=int | None, help="samples a row (default: by the task)")
     p.add_argument("--seeds", type=int, default=1, help="repetitions; the table then shows mean and spread")
     add_grid(p)
+    p.add_argument("--uniform", type=bool, default=True, help="equal steps beside tuned ones, too")
     names = add_options(p, modality(arguments), "studies")
     cfg = parse(p, arguments)
     steps = steps_list(cfg.steps)
@@ -67,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     n = cfg.n or task.samples
     data = task.of_data(cfg.n)  # first: it tells whether there are data enough
     grids = {n: grid_of(opened, n, cfg.grid) for n in steps}
-    rows = on_grids(task.rows(steps, (task.ode if cfg.ode is None else cfg.ode) or None), grids)
+    rows = on_grids(task.rows(steps, (task.ode if cfg.ode is None else cfg.ode) or None), grids, cfg.uniform)
     directory = results(cfg, opened, "evaluation")
     report: Document = {**origin(opened), "n": n, "seeds": seeds, "versions": versions(), "by_steps": {"data": data}}
     report["grids"] = {str(n): grid._asdict() for n, grid in grids.items()}
@@ -107,12 +108,14 @@ def check(cfg: Namespace) -> None:
     check_seed(cfg.seed + cfg.seeds - 1)
 
 
-def on_grids(rows: Mapping[str, Sampler], grids: Mapping[int, TimeGrid]) -> dict[str, Sampler]:
-    """The rows of a table, with jumps on the grids of their step counts, each beside the same number of equal ones."""
+def on_grids(rows: Mapping[str, Sampler], grids: Mapping[int, TimeGrid], uniform: bool) -> dict[str, Sampler]:
+    """The rows of a table, jumps on the grids of their step counts; ``uniform`` puts as many equal ones beside."""
     result: dict[str, Sampler] = {}
     chosen = {str(n): grid for n, grid in grids.items() if grid != TimeGrid.uniform(n)}
     for name, sampler in rows.items():
-        result |= {name: chosen[name].sampler(), f"{name} uniform": sampler} if name in chosen else {name: sampler}
+        result[name] = chosen[name].sampler() if name in chosen else sampler
+        if name in chosen and uniform:
+            result[f"{name} uniform"] = sampler
     return result
 
 
