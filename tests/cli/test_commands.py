@@ -309,6 +309,9 @@ def test_an_exported_model_draws_the_same_samples_by_name(tell, trained, tmp_pat
     np.testing.assert_array_equal(one["1"], other["1"])
     assert not (tmp_path / "models" / "small" / "samples").exists(), "nothing is written beside the model"
     assert not (tmp_path / "runs").exists(), "nor into the folder of a run that has its name"
+    (tmp_path / "small").mkdir()
+    code, _, error = tell("sample", "small", "--n", 3)
+    assert code == 2 and f"small here hides the model that comes with flowmaps, {tmp_path / 'models/small'}" in error
 
 
 def test_the_shipped_model_keeps_its_word(tell, tmp_path):

@@ -233,8 +233,13 @@ def find(name: str | os.PathLike[str], best: bool = False) -> Path:
 
     Raises: CheckpointError if there is none or it is damaged.
     """
-    shipped = None if Path(name).exists() else packaged(name)
-    return resolve(shipped or name, "best" if best else "newest")
+    shipped, which = packaged(name), "best" if best else "newest"
+    if shipped is None or not Path(name).exists():
+        return resolve(shipped or name, which)
+    try:
+        return resolve(name, which)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {name} here hides the model that comes with flowmaps, {shipped}") from None
 
 
 def packaged(name: str | os.PathLike[str]) -> Path | None:
