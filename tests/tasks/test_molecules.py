@@ -243,6 +243,8 @@ def test_a_file_is_also_found_in_the_folder_of_data(tmp_path, monkeypatch):
     assert len(Molecules("mine.smi", path=str(tmp_path / "molecules"), **options).splits.train) > 0
     monkeypatch.setenv("FLOWMAPS_DATA", str(tmp_path))
     assert len(Molecules("mine.smi", **options).splits.train) > 0
+    with pytest.raises(ValueError, match="data 'theirs.smi': not an existing file, here or in "):
+        _ = Molecules("mine.smi", test="theirs.smi", **options).splits
     for part, size, end in (("held", 3, "O"), ("last", 4, "N")):
         (tmp_path / "molecules" / f"{part}.smi").write_text("\n".join("C" * (k + 1) + end for k in range(size)))
     parts = Molecules("mine.smi", valid="held.smi", test="last.smi", **options).splits

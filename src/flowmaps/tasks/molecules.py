@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -129,21 +129,19 @@ class Molecules(Task[MoleculeSplits, dict[str, Tensor]]):
         own = {part: file for part, file in (("valid", self.valid), ("test", self.test)) if file is not None}
         if self.source not in SOURCES:
             found = {part: self._file(file) for part, file in own.items()}
-            return molecules(self._file(self.source), self.column, **found, **options)
+            return molecules(self._file(self.source, SOURCES), self.column, **found, **options)
         if own:
             raise ValueError(f"{self.source} has parts of its own; leave out {' and '.join(own)}, or give a file")
         return SOURCES[self.source](self.path, fetch=self.fetch, **options)
 
-    def _file(self, name: str) -> Path:
-        """A file of SMILES, here or in the data folder."""
+    def _file(self, name: str, named: Iterable[str] = ()) -> Path:
+        """A file of SMILES, here or in the data folder, where it is none of the named data sets."""
         file = Path(name).expanduser()
         places = file, data_folder("molecules", self.path) / file
         found = next((place for place in places if place.exists()), None)
         if found is None:
-            raise ValueError(
-                f"data {name!r}: neither one of {', '.join(SOURCES)} nor an existing file, here or in "
-                f"{places[1].parent}"
-            )
+            kinds = f"neither one of {', '.join(named)} nor" if named else "not"
+            raise ValueError(f"data {name!r}: {kinds} an existing file, here or in {places[1].parent}")
         return found
 
     @cached_property
