@@ -100,7 +100,7 @@ def smiles(path: Path, column: str | None = None) -> Fit:
     """
     from ..tasks.molecules import Molecules
 
-    splits = Molecules(str(path), column).load()
+    splits = Molecules(str(path), column, order="canonical").load()
     atoms = torch.cat([part.sizes for part in (splits.train, splits.valid, splits.test)])
     largest, usual = int(atoms.max()), int(atoms.double().quantile(0.99).ceil())
     most = usual if largest > 1.2 * usual else largest
@@ -116,6 +116,7 @@ def smiles(path: Path, column: str | None = None) -> Fit:
         f"source: {text(path)}",
         *([f"column: {text(column)}"] if column is not None else []),
         said(f"max_atoms: {most}", "larger molecules are left out"),
+        said("order: canonical", "of the atoms: as in the canonical SMILES; the network sees their places"),
         said("known_share: 0.2", "of examples with a part given: scaffolds can be completed"),
         said(f"held_out: {held}", "molecules that `flowmaps evaluate` compares with"),
     ]
