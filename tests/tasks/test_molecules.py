@@ -1,5 +1,8 @@
 """From a file of SMILES through training to samples, scaffolds and files."""
 
+from collections import Counter
+from itertools import combinations
+
 import pytest
 import torch
 
@@ -12,6 +15,7 @@ from flowmaps.maps import VelocityMap
 from flowmaps.objectives import SelfDistillation
 from flowmaps.samplers import Categorical, Jumps
 from flowmaps.tasks.molecules import Molecules, histograms
+from flowmaps.tasks.molecules_scaffold import places, scaffold
 from flowmaps.train import AdamW, Cosine, Trainer, load_map, read_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(rows are left out|rows stay)")
@@ -275,9 +279,22 @@ def test_where_the_order_matters_a_scaffold_lies_anywhere_and_stays(build_task):
     flow_map = task.build_map().eval()
     assert flow_map.network.places is not None
     x = task.sample(flow_map, 40, ONE, generator(), fixed="C1CC1", atoms=6)
-    starts = set()
     for atoms, bonds in zip(x["atoms"], x["bonds"], strict=True):
-        ring = [k for k in range(4) if (bonds[k : k + 3, k : k + 3] > 0).sum() == 6]
-        assert any((atoms[k : k + 3] == task.alphabet.atoms.index("C")).all() for k in ring)
-        starts |= set(ring)
-    assert len(starts) == 4  # it may begin at any of four places of six
+        carbons = (atoms == task.alphabet.atoms.index("C")).nonzero()[:, 0].tolist()
+        assert any(bonds[i, j] == bonds[j, k] == bonds[i, k] == 1 for i, j, k in combinations(carbons, 3))
+
+
+def test_a_scaffold_takes_its_places_as_often_as_it_should(build_task):
+    """Three of six places, in order: half of the time one of four blocks, else one of all twenty choices."""
+    task = build_task(order="canonical")
+    part = scaffold("C1CO1", task.alphabet, "canonical")
+    N, n = task.alphabet.size, 4000
+    rows = places(torch.full((n,), 6), part, "canonical", generator())
+    assert torch.equal(rows.sort(1).values, torch.arange(N).expand(n, N))
+    where = [tuple(row.nonzero()[:, 0].tolist()) for row in rows < part.size]
+    assert all(row[list(at)].tolist() == [0, 1, 2] for row, at in zip(rows, where, strict=True))
+    counts = Counter(where)
+    for at in combinations(range(6), 3):
+        expected = n * (0.5 / 20 + 0.5 / 4 * (at[2] - at[0] == 2))
+        assert abs(counts[at] - expected) < 5 * expected**0.5
+    assert torch.equal(places(torch.full((2,), 6), part, "file", generator())[1], torch.arange(N))

@@ -10,6 +10,8 @@ from torch import Tensor
 from ..data.molecules import Alphabet
 from ..data.molecules_graph import Order, Unreadable, encode
 
+TOGETHER = 0.5  # share of scaffolds whose atoms have consecutive places, where places matter
+
 
 class Scaffold(NamedTuple):
     """The given part of a molecule, its atoms first.
@@ -58,13 +60,22 @@ def scaffold(smiles: str, alphabet: Alphabet, order: Order) -> Scaffold:
 
 
 def places(sizes: Tensor, part: Scaffold, order: Order, generator: torch.Generator) -> Tensor:
-    """Which row of the scaffold each atom is, (B, N): its atoms come first, or where order matters anywhere."""
-    shift, N = torch.zeros_like(sizes), len(part.atoms)
-    if order != "file":
-        free = sizes - part.size + 1
-        u = torch.rand(len(sizes), generator=generator, device=generator.device, dtype=torch.float64).cpu()
-        shift = (u * free).long()
-    return (torch.arange(N) - shift.unsqueeze(1)) % N
+    """Which row of the scaffold each atom is, (B, N).
+
+    Its atoms come first. Where the order matters they keep theirs, half of the time without others between them, else
+    in any places: in canonical SMILES substituents stand among the atoms of a ring, of QM9's in 19 to 64 % of cases.
+    """
+    N = len(part.atoms)
+    if order == "file":
+        return torch.arange(N).expand(len(sizes), N)
+    draw = torch.rand(len(sizes), N + 2, generator=generator, device=generator.device, dtype=torch.float64).cpu()
+    together, shift, u = draw[:, :1] < TOGETHER, draw[:, 1:2], draw[:, 2:]
+    sizes, place = sizes.unsqueeze(1), torch.arange(N)
+    start = (shift * (sizes - part.size + 1)).long()
+    block = (place >= start) & (place < start + part.size)
+    any_places = u.masked_fill(place >= sizes, 2.0).argsort(1).argsort(1) < part.size
+    given = torch.where(together, block, any_places)
+    return torch.where(given, given.cumsum(1), part.size + (~given).cumsum(1)) - 1
 
 
 def _at(tree: dict[str, Tensor], places: Tensor) -> dict[str, Tensor]:
