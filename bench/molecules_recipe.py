@@ -37,7 +37,7 @@ SHOWN = {
     "aromatic": ("Aromatic, per cent of the valid and connected (data 17.8)", 100.0),
     "valid_unique_novel": ("Valid, connected, unique and novel, per cent", 100.0),
     "modes/double_bonds": ("Double bonds a molecule (data .71)", 1.0),
-    "modes/ring_3": ("Rings of three atoms in, per cent of the molecules (data 41.8)", 100.0),
+    "modes/ring_3": ("Molecules with a ring of three atoms, per cent (data 41.8)", 100.0),
     "atom_types": ("Total variation of the atom types, per cent", 100.0),
 }
 
