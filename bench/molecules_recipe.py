@@ -79,21 +79,22 @@ class Recipe(NamedTuple):
 
 
 FILE, CANONICAL = "--task.order=file", "--task.order=canonical"
-THRICE = "--task.repeat={a: 3}"  # aromatic molecules in an epoch
+ONCE, THRICE = "--task.repeat=null", "--task.repeat={a: 3}"  # aromatic molecules in an epoch
+PLAIN = (FILE, ONCE)
 RECIPES = {
-    "plain": Recipe((FILE,)),
-    "atoms in canonical order": Recipe((CANONICAL,)),
+    "plain": Recipe(PLAIN),
+    "atoms in canonical order": Recipe((CANONICAL, ONCE)),
     "aromatic molecules three times": Recipe((FILE, THRICE)),
     "canonical order, aromatic molecules three times": Recipe((CANONICAL, THRICE)),
-    "noise that tells atoms apart": Recipe((FILE,), codes),
-    "noise around the marginals": Recipe((FILE,), marginals),
-    "aromatic bonds a category": Recipe((FILE, "--task.aromatic=true")),
-    "twice the depth": Recipe((FILE, "--task.depth=8")),
-    "twice the width": Recipe((FILE, "--task.width=128", "--task.edge=64")),
-    "times around .6, closer": Recipe((FILE, "--objective.times.mean=0.4", "--objective.times.deviation=0.5")),
-    "times around .5": Recipe((FILE, "--objective.times.mean=0")),
-    "bonds see no paths of two": Recipe((FILE, "--task.paths=0")),
-    "bonds once": Recipe((FILE, "--objective.emphasis=null")),
+    "noise that tells atoms apart": Recipe(PLAIN, codes),
+    "noise around the marginals": Recipe(PLAIN, marginals),
+    "aromatic bonds a category": Recipe((*PLAIN, "--task.aromatic=true")),
+    "twice the depth": Recipe((*PLAIN, "--task.depth=8")),
+    "twice the width": Recipe((*PLAIN, "--task.width=128", "--task.edge=64")),
+    "times around .6, closer": Recipe((*PLAIN, "--objective.times.mean=0.4", "--objective.times.deviation=0.5")),
+    "times around .5": Recipe((*PLAIN, "--objective.times.mean=0")),
+    "bonds see no paths of two": Recipe((*PLAIN, "--task.paths=0")),
+    "bonds once": Recipe((*PLAIN, "--objective.emphasis=null")),
 }
 
 
