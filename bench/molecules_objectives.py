@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import torch
@@ -37,9 +37,8 @@ from flowmaps.tasks.molecules import Molecules
 from flowmaps.times import LogitNormal
 from flowmaps.train import AdamW, Cosine, Trainer
 from flowmaps.train.stream import generator
-from records import Record, by_objective, jumps, origins, require_whole
+from records import FOREVER, Record, by_objective, jumps, origins, require_whole, with_error
 
-FOREVER = 10**9  # updates, where a budget of time ends the training
 AVERAGED = ", averaged"  # targets from a moving average of the weights
 OBJECTIVES: dict[str, Callable[[], Consistency] | None] = {
     "LSD": Lagrangian,
@@ -124,13 +123,8 @@ def table(result: dict[str, Any]) -> str:
     """One table a metric: the headline first, then what keeps it honest."""
 
     def cell(rows: list[dict[str, Any]], key: str, metric: str) -> str:
-        if any(metric not in row["by_steps"][key] for row in rows):
-            return "none"
-        values = [100 * row["by_steps"][key][metric] for row in rows]
-        error = 100 * rows[0]["by_steps"][key][f"{metric}_error"]
-        if len(values) > 1:
-            error = stdev(values) / len(values) ** 0.5
-        return f"{mean(values):.1f} ± {error:.1f}"
+        found = with_error(rows, key, metric, 100.0)
+        return "none" if found is None else f"{found[0]:.1f} ± {found[1]:.1f}"
 
     lines = ["# Objectives on molecules", "", origins(result), ""]
     for metric, title in SHOWN.items():

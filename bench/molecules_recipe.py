@@ -28,9 +28,8 @@ from flowmaps.spaces import Space
 from flowmaps.tasks.molecules import Molecules
 from flowmaps.tasks.molecules_measures import histograms
 from flowmaps.train.stream import generator
-from records import Record, by_metric, require_whole
+from records import FOREVER, Record, by_metric, require_whole
 
-FOREVER = 10**9  # updates: a budget of time ends every training
 SAMPLERS: dict[str, Sampler] = {"1": Jumps(1), "2": Jumps(2), "4": Jumps(4), "8": Jumps(8), "ode32": Euler(32)}
 SHOWN = {
     "valid_connected": ("Valid as generated and connected, per cent", 100.0),

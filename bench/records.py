@@ -20,6 +20,7 @@ from flowmaps.reading import read_json
 from flowmaps.times import FullJump, PairLaw, Triangle
 from flowmaps.train import Report
 
+FOREVER = 10**9  # updates, where a budget of time ends a training
 SAID = "\n## What it says\n"
 
 
@@ -114,6 +115,19 @@ def origins(result: dict[str, Any]) -> str:
     return f"{result['hardware']}; {settings}\n\n" + "\n".join(lines)
 
 
+def with_error(rows: Sequence[dict[str, Any]], key: str, metric: str, scale: float) -> tuple[float, float] | None:
+    """A metric of one sampler over the seeds of an objective, and the error of its mean; of one seed, of its samples.
+
+    ``None`` where a seed has no such value.
+    """
+    found = [row["by_steps"][key] for row in rows]
+    if any(metric not in each for each in found):
+        return None
+    values = [scale * each[metric] for each in found]
+    error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else scale * found[0].get(f"{metric}_error", 0.0)
+    return mean(values), error
+
+
 def by_metric(result: dict[str, Any], title: str, shown: Mapping[str, tuple[str, float]]) -> str:
     """A page with one table a metric, a row an objective and a column a sampler.
 
@@ -124,12 +138,10 @@ def by_metric(result: dict[str, Any], title: str, shown: Mapping[str, tuple[str,
     """
 
     def cell(rows: list[dict[str, Any]], key: str, metric: str, scale: float) -> str:
-        found = [row["by_steps"][key] for row in rows]
-        if any(metric not in each for each in found):
+        if (found := with_error(rows, key, metric, scale)) is None:
             return "none"
-        values = [scale * each[metric] for each in found]
-        error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else scale * found[0].get(f"{metric}_error", 0.0)
-        return f"{mean(values):.3g}" + (f" ± {error:.2g}" if error else "")
+        value, error = found
+        return f"{value:.3g}" + (f" ± {error:.2g}" if error else "")
 
     samplers = list(result["rows"][0]["by_steps"])
     lines = [f"# {title}", "", origins(result), ""]

@@ -41,10 +41,9 @@ from flowmaps.train.stream import generator
 from flowmaps.train.trajectories import make_trajectories
 from flowmaps.train.two_stage import load_base
 from objectives import build_law, distance
-from records import Record, by_metric, require_whole
+from records import FOREVER, Record, by_metric, require_whole
 
 DISTRIBUTION = "one stage, distribution late"
-FOREVER = 10**9  # updates: a budget of time ends every training
 FULL = 0.1  # share of the jumps that go from noise to data
 SHARE = 0.75  # of a batch on the diagonal, in one stage
 SECOND = 0.25  # and in the second of two
@@ -88,7 +87,7 @@ class Setting:
     n: int
     shown: Mapping[str, tuple[str, float]]
     paths: int
-    optimizer: AdamW = field(default_factory=lambda: AdamW(lr=3e-3))
+    optimizer: AdamW | Muon = field(default_factory=lambda: AdamW(lr=3e-3))
     batch: int = 64
     ema: float = 0.995
     times: TimeLaw | None = None
